@@ -1,0 +1,26 @@
+"""Tells open pages and waiting processes that something changed, and nothing more.
+
+A tick is a Postgres notification sent inside the transaction that made the change, so it arrives if and
+only if the change does. The payload names topics; whoever hears it reads the truth from the tables.
+Refused: Redis publish/subscribe, which would make every request depend on the broker.
+"""
+
+import json
+
+from django.db import connection
+
+TICKS = "slipway_ticks"
+OUTBOX = "slipway_outbox"
+
+
+def publish(*topics: str, team_id: int) -> None:
+    """Sends one tick per topic on commit. Cost: one statement; equal payloads in a transaction are merged."""
+    payload = json.dumps({"team": team_id, "topics": sorted(set(topics))}, separators=(",", ":"))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [TICKS, payload])
+
+
+def wake_dispatcher() -> None:
+    """Lets the dispatcher publish rows that became due in this transaction without waiting for its poll."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, '')", [OUTBOX])

@@ -1,0 +1,69 @@
+"""JSON at the API's edge: orjson both ways, with the refusals that a stock parser lacks.
+
+Depth is capped before parsing (100,000 nested arrays overflow a recursive parser), and NUL characters and
+lone surrogates are refused here because Postgres can store neither.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import IO, Any
+
+import orjson
+from django.conf import settings
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+
+from controlplane.core.errors import InvalidInput, TooLarge
+
+MAX_DEPTH = 32
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+
+
+def depth(body: bytes) -> int:
+    """The deepest nesting of brackets outside strings, in one pass, without recursion."""
+    deepest = level = 0
+    for byte in _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS):
+        level += 1 if byte in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest
+
+
+def loads(body: bytes) -> Any:
+    """Raises InvalidInput that says where the JSON breaks and why it is refused."""
+    if depth(body) > MAX_DEPTH:
+        raise InvalidInput("json_too_deep", "The JSON is nested too deeply.", f"At most {MAX_DEPTH} levels are read.")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", "The body is not valid JSON.", str(error)) from error
+    if b"\\u0000" in body:
+        raise InvalidInput("nul_character", "The JSON contains a NUL character.", "Remove \\u0000 from the strings.")
+    return value
+
+
+class StrictJSONParser(BaseParser):
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        body = stream.read(limit + 1)
+        if len(body) > limit:
+            raise TooLarge("body_too_large", "The JSON body is too large.", f"At most {limit:,} bytes are read.")
+        return loads(body)
+
+
+class JSONRenderer(BaseRenderer):
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        return b"" if data is None else orjson.dumps(data, default=str)

@@ -1,0 +1,91 @@
+"""Reads the environment once, typed. Everything that differs between two installations is here.
+
+Where no DATABASE_URL is given and `manage.py up` is running on this SLIPWAY_HOME, its servers are used,
+so that `manage.py shell` in a second terminal just works. Refused: settings that read os.environ themselves.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from environs import Env
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """`max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job."""
+
+    home: Path
+    secret_key: str
+    debug: bool
+    database_url: str
+    redis_url: str
+    address: str
+    data_port: int
+    node_url: str
+    node_token: str
+    hosts: tuple[str, ...]
+    max_upload_bytes: int
+    lease_s: int
+    intake_wall_s: int
+    intake_memory_bytes: int
+
+
+def _running_up(home: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((home / "run" / "up.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_environment() -> Environment:
+    """Raises environs.EnvError that names the variable whose value cannot be read."""
+    env = Env()
+    home = Path(env.str("SLIPWAY_HOME", str(REPOSITORY / ".slipway"))).resolve()
+    up = _running_up(home)
+    address = env.str("SLIPWAY_ADDRESS", up.get("address", "127.0.0.1:8400"))
+    return Environment(
+        home=home,
+        secret_key=env.str("SLIPWAY_SECRET_KEY", up.get("secret_key", DEVELOPMENT_KEY)),
+        debug=env.bool("SLIPWAY_DEBUG", False),
+        database_url=env.str("DATABASE_URL", up.get("database_url", "postgresql:///slipway")),
+        redis_url=env.str("REDIS_URL", up.get("redis_url", "redis://127.0.0.1:6379/0")),
+        address=address,
+        data_port=env.int("SLIPWAY_DATA_PORT", int(up.get("data_port", 8410))),
+        node_url=env.str("SLIPWAY_NODE_URL", up.get("node_url", f"unix:{home}/run/node.sock")),
+        node_token=env.str("SLIPWAY_NODE_TOKEN", up.get("node_token", "")),
+        hosts=tuple(env.list("SLIPWAY_HOSTS", ["127.0.0.1", "localhost", "[::1]"])),
+        max_upload_bytes=env.int("SLIPWAY_MAX_UPLOAD_BYTES", 2 * 1024**3),
+        lease_s=env.int("SLIPWAY_LEASE_S", 20),
+        intake_wall_s=env.int("SLIPWAY_INTAKE_WALL_S", 60),
+        intake_memory_bytes=env.int("SLIPWAY_INTAKE_MEMORY_BYTES", 3 * 1024**3),
+    )
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's settings of a Postgres URL; a socket folder may stand in `?host=`."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ValueError(f"DATABASE_URL must start with postgresql://, but starts with {parts.scheme}://")
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.pop("host", unquote(parts.hostname or "")),
+        "PORT": query.pop("port", str(parts.port or "")),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            "connect_timeout": 3,
+            "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=60s",
+            **query,
+        },
+    }
