@@ -1,0 +1,138 @@
+"""What an apply would change: a field-level diff of two documents, and the findings of a pre-flight.
+
+The diff names fields as people do (`workloads.2.batching.max_batch_size`), so the page, the API and the audit
+log show the same lines. Refused: a text diff of two JSON files, which moves when a key moves.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from deployments.domain.wire import Document
+
+
+class Op(StrEnum):
+    ADD = "add"
+    CHANGE = "change"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change(Document):
+    """One field that differs; `before` is None for an addition, `after` for a removal."""
+
+    path: str
+    op: Op
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts(Document):
+    add: int
+    change: int
+    remove: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Document):
+    """The diff against what is live, and the live state it was made against.
+
+    An apply that carries `live_digest` is refused when the live state has moved since.
+    `live_generation` is None where nothing is live.
+    """
+
+    diff: tuple[Change, ...]
+    live_generation: int | None
+    live_digest: str | None
+
+    @property
+    def counts(self) -> Counts:
+        return counts(self.diff)
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(Document):
+    """One result of a pre-flight: what was seen, and what the reader can do about it."""
+
+    severity: Severity
+    code: str
+    title: str
+    evidence: str
+    action: str
+
+
+def canonical(document: Any) -> str:
+    """The one spelling of a JSON document: sorted names, no spaces."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(document: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON."""
+    return hashlib.sha256(canonical(document).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def diff(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """The changes that turn `before` into `after`, sorted by path.
+
+    Objects are compared field by field. Lists are values, except lists of workloads (objects that each carry a
+    `revision`), which are compared by revision: their order means nothing. Booleans differ from numbers.
+    """
+    return tuple(sorted(_changes("", before or {}, after), key=lambda change: change.path))
+
+
+def counts(changes: Sequence[Change]) -> Counts:
+    number = {op: sum(change.op is op for change in changes) for op in Op}
+    return Counts(add=number[Op.ADD], change=number[Op.CHANGE], remove=number[Op.REMOVE])
+
+
+def _changes(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    for name in sorted(before.keys() | after.keys()):
+        inner = f"{path}.{name}" if path else name
+        if name not in before:
+            yield from _leaves(inner, after[name], Op.ADD)
+        elif name not in after:
+            yield from _leaves(inner, before[name], Op.REMOVE)
+        else:
+            yield from _differences(inner, before[name], after[name])
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[Change]:
+    old, new = _keyed(before), _keyed(after)
+    if old is not None and new is not None:
+        yield from _changes(path, old, new)
+    elif canonical(before) != canonical(after):
+        yield Change(path=path, op=Op.CHANGE, before=before, after=after)
+
+
+def _leaves(path: str, value: Any, op: Op) -> Iterator[Change]:
+    fields = _keyed(value)
+    if fields:
+        for name in sorted(fields):
+            yield from _leaves(f"{path}.{name}", fields[name], op)
+    else:
+        before, after = (None, value) if op is Op.ADD else (value, None)
+        yield Change(path=path, op=op, before=before, after=after)
+
+
+def _keyed(value: Any) -> Mapping[str, Any] | None:
+    """The value as named fields, or None where it is a plain value."""
+    if isinstance(value, Mapping):
+        return value
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and all(isinstance(one, Mapping) and "revision" in one for one in value)
+    ):
+        named = {str(one["revision"]): one for one in value}
+        return named if len(named) == len(value) else None
+    return None
