@@ -1,0 +1,65 @@
+"""Who is acting, in which team, and what they may do: the one permission check of pages and API."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from django.http import HttpRequest
+
+from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
+from controlplane.core.errors import Forbidden, NotFound
+
+TEAM_SESSION_KEY = "team_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """`user` is None where Slipway itself acts. `via` is "page", "api" or "system"."""
+
+    team: Team
+    role: Role
+    user: User | None = None
+    via: str = "system"
+
+    def may(self, needed: Role) -> bool:
+        return self.role.covers(needed)
+
+    def require(self, needed: Role) -> None:
+        """Raises Forbidden that names both roles."""
+        if not self.may(needed):
+            raise Forbidden(
+                "role_too_low",
+                f"This needs the role {needed.label.lower()}.",
+                f"You are {self.role.label.lower()} in the team “{self.team.name}”. Ask an admin of the team.",
+            )
+
+
+def system(team: Team) -> Actor:
+    return Actor(team=team, role=Role.ADMIN)
+
+
+def _membership(user: User, team_id: int | None) -> Membership | None:
+    memberships = Membership.objects.select_related("team").filter(user=user).order_by("id")
+    return (memberships.filter(team_id=team_id).first() if team_id else None) or memberships.first()
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """The actor of an authenticated request; at most one query, kept on the request.
+
+    Raises NotFound for a user without a team: nothing here is theirs.
+    """
+    known = cast(Actor | None, getattr(request, "_slipway_actor", None))
+    if known is not None:
+        return known
+    token = getattr(request, "auth", None)
+    user = cast(User, request.user)
+    if isinstance(token, ApiToken):
+        role = min((Role(token.role), Role(token.membership_role)), key=lambda role: role.rank)  # type: ignore[attr-defined]
+        actor = Actor(team=token.team, role=role, user=user, via="api")
+    else:
+        membership = _membership(user, request.session.get(TEAM_SESSION_KEY))
+        if membership is None:
+            raise NotFound("no_team", "You are not a member of any team.", "Ask an admin to add you to a team.")
+        via = "api" if request.path.startswith("/api/") else "page"
+        actor = Actor(team=membership.team, role=Role(membership.role), user=user, via=via)
+    request._slipway_actor = actor  # type: ignore[attr-defined]
+    return actor
