@@ -84,8 +84,8 @@ def digest(document: Any) -> str:
 def diff(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[Change, ...]:
     """The changes that turn `before` into `after`, sorted by path.
 
-    Objects are compared field by field. Lists are values, except lists of workloads (objects that each carry a
-    `revision`), which are compared by revision: their order means nothing. Booleans differ from numbers.
+    Objects are compared field by field. Lists are values, except lists of workloads (objects that each carry
+    a `revision`), which are compared by revision: their order means nothing. Booleans differ from numbers.
     """
     return tuple(sorted(_changes("", before or {}, after), key=lambda change: change.path))
 
@@ -128,11 +128,7 @@ def _keyed(value: Any) -> Mapping[str, Any] | None:
     """The value as named fields, or None where it is a plain value."""
     if isinstance(value, Mapping):
         return value
-    if (
-        isinstance(value, list | tuple)
-        and value
-        and all(isinstance(one, Mapping) and "revision" in one for one in value)
-    ):
-        named = {str(one["revision"]): one for one in value}
-        return named if len(named) == len(value) else None
-    return None
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    named = {str(one["revision"]): one for one in value if isinstance(one, Mapping) and "revision" in one}
+    return named if len(named) == len(value) else None

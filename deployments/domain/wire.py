@@ -7,7 +7,7 @@ Refused: pydantic (the node and the domain stay free of it), and a hand-written 
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,9 +52,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)
+# Reading the annotations anew for every document costs more than the rest of the reading.
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def _read_document[T: Document](cls: type[T], data: Any, path: str) -> T:
