@@ -1,0 +1,91 @@
+"""The port through which everything that runs replicas is spoken to, and the errors it answers with.
+
+A target takes whole wishes (`DesiredDeployment`) and makes them so, level-triggered; it answers with whole
+states. It never writes the database and never sees a request. The generation is the fence: a wish that is
+older than the one a target has is refused, whoever brings it. Refused: `start_replica` and `stop_replica`; a
+caller that dies between two such calls leaves a state nobody asked for.
+
+    SlipwayError
+     +- Unavailable
+     |   +- Unreachable       the target does not answer; what it runs keeps running
+     +- Conflict
+     |   +- StaleGeneration   the target has a newer wish, or another one of the same generation
+     +- PreconditionFailed
+         +- StaleLive         what is live has moved since the plan was made
+"""
+
+from typing import Protocol
+
+from controlplane.core.errors import Conflict, PreconditionFailed, Unavailable
+from deployments.domain.plan import Finding, Plan
+from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
+
+
+class Unreachable(Unavailable):
+    """The target does not answer. What it runs keeps running."""
+
+
+class StaleGeneration(Conflict):
+    """The target has a newer wish than this one, or another one of the same generation."""
+
+
+class StaleLive(PreconditionFailed):
+    """What is live has moved since the plan was made."""
+
+
+class Target(Protocol):
+    """Where replicas run. Every method may raise Unreachable (Kubernetes: the API server is away)."""
+
+    def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
+        """What would stand in the way, given what is live. Never raises Unreachable: that is a finding."""
+        ...
+
+    def plan(self, desired: DesiredDeployment) -> Plan:
+        """The field-level diff of the wish against the one that is live. Changes nothing."""
+        ...
+
+    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
+        """Takes up the wish and returns before it is so. Applying the same wish again changes nothing.
+
+        Raises StaleGeneration for an older generation, or for another wish of the same generation; StaleLive
+        when `expected_live_digest` (of a Plan) is given and the live wish is another one; Conflict when the
+        path belongs to another deployment or a live revision is given another content.
+        """
+        ...
+
+    def observe(self, key: str) -> TargetStatus:
+        """What runs now. Raises NotFound where nothing of this key is wished for or still running."""
+        ...
+
+    def observe_all(self) -> tuple[TargetStatus, ...]:
+        """What runs now, of every deployment, sorted by key."""
+        ...
+
+    def desired(self, key: str) -> DesiredDeployment | None:
+        """The wish that the target has; None where it has none."""
+        ...
+
+    def scale(self, key: str, *, revision: int, replicas: int, generation: int) -> None:
+        """Changes one revision's number of replicas in the live wish, as one step, under a new generation.
+
+        Raises NotFound for an unknown key or revision, StaleGeneration as `apply` does.
+        """
+        ...
+
+    def logs(self, key: str, *, replica: str, tail: int = 200) -> tuple[str, ...]:
+        """The last lines of the replica's process, oldest first. Raises NotFound for an unknown replica."""
+        ...
+
+    def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
+        """What happened after the event `after`, oldest first, of one key or of all.
+
+        With `wait_s` a target that can waits so long (at most 8 s) for a first event.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Takes the endpoint away and drains its replicas; returns before they are gone. Repeatable.
+
+        The fence outlives the deployment: a wish of a generation that was already seen stays refused.
+        """
+        ...
