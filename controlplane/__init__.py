@@ -1,0 +1,1 @@
+"""The project: what is shared between the apps, and where they are put together."""

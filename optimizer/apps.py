@@ -3,3 +3,9 @@ from django.apps import AppConfig
 
 class OptimizerConfig(AppConfig):
     name = "optimizer"
+
+    def ready(self) -> None:
+        from controlplane.registry import usage
+        from optimizer import selectors
+
+        usage.register(selectors.uses)

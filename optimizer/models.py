@@ -22,8 +22,8 @@ class Job(models.Model):
         CANCELLED = "cancelled", "Cancelled"
 
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="jobs")
-    version = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="jobs")
-    parent = models.ForeignKey(Variant, on_delete=models.PROTECT, related_name="jobs_from")
+    version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="jobs")
+    parent = models.ForeignKey(Variant, on_delete=models.CASCADE, related_name="jobs_from")
     """The variant that the recipe starts from and is measured against."""
     recipe = models.JSONField()
     evaluation_set = models.ForeignKey(Dataset, on_delete=models.SET_NULL, null=True, related_name="+")

@@ -1,0 +1,107 @@
+"""The process that owns time: it publishes due rows, takes back what silent workers hold, and cleans up.
+
+Each app lists its duties in `SLIPWAY_DUTIES`. A duty runs in its own thread, woken by its notification or its
+period, under a Postgres advisory lock, so that of two dispatchers one works and the other carries on when it
+dies. A duty that fails says so and runs again; nothing it does may matter when repeated.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psycopg
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.utils.module_loading import import_string
+
+from controlplane.core.bus import OUTBOX
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duty:
+    """`run` is short and repeatable. `every_s` bounds how late it can be; `woken` duties also hear the outbox."""
+
+    name: str
+    run: Callable[[], object]
+    every_s: float
+    woken: bool = False
+
+
+def duties() -> tuple[Duty, ...]:
+    """Every app's duties, from the list in settings."""
+    return tuple(duty for path in settings.SLIPWAY_DUTIES for duty in import_string(path))
+
+
+@dataclass(kw_only=True)
+class Dispatcher:
+    duties: tuple[Duty, ...]
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _wakes: dict[str, threading.Event] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Returns after `stop`, when every duty has finished what it was doing."""
+        self._wakes = {duty.name: threading.Event() for duty in self.duties}
+        threads = [threading.Thread(target=self._loop, args=[duty], name=duty.name) for duty in self.duties]
+        for thread in threads:
+            thread.start()
+        while not self.stopping.is_set():
+            try:
+                self._listen()
+            except psycopg.OperationalError as error:
+                log.warning("database_unavailable", cause=str(error).splitlines()[0])
+                self.stopping.wait(1)
+        for thread in threads:
+            thread.join()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for wake in self._wakes.values():
+            wake.set()
+
+    def _listen(self) -> None:
+        with psycopg.connect(**_connection_parameters(), autocommit=True) as listener:
+            listener.execute(f"LISTEN {OUTBOX}")
+            self._wake()
+            while not self.stopping.is_set():
+                if any(True for _ in listener.notifies(timeout=1, stop_after=1)):
+                    self._wake()
+
+    def _wake(self) -> None:
+        for duty in self.duties:
+            if duty.woken:
+                self._wakes[duty.name].set()
+
+    def _loop(self, duty: Duty) -> None:
+        wake = self._wakes[duty.name]
+        while not self.stopping.is_set():
+            wake.clear()
+            try:
+                perform(duty)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("duty_postponed", duty=duty.name, cause=str(error).splitlines()[0])
+                close_old_connections()
+            except Exception:  # noqa: BLE001  one broken duty must not stop the others
+                log.exception("duty_failed", duty=duty.name)
+            wake.wait(duty.every_s)
+        connection.close()
+
+
+def perform(duty: Duty) -> bool:
+    """Runs the duty unless another dispatcher is at it. Returns whether it ran."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [f"duty:{duty.name}"])
+        if cursor.fetchone() != (True,):
+            return False
+        try:
+            duty.run()
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [f"duty:{duty.name}"])
+    return True
+
+
+def _connection_parameters() -> dict[str, object]:
+    parameters = connection.get_connection_params()
+    return {name: parameters[name] for name in ("dbname", "user", "password", "host", "port") if parameters.get(name)}

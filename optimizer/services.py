@@ -1,0 +1,149 @@
+"""The verbs on jobs. The job row is the outbox: nothing here talks to the broker."""
+
+import hashlib
+import json
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from controlplane.accounts import audit
+from controlplane.accounts.access import Actor
+from controlplane.accounts.models import Role
+from controlplane.core import bus
+from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.registry.models import Artifact, Dataset, Variant
+from optimizer import transitions
+from optimizer.domain.jobs import TERMINAL
+from optimizer.domain.recipe import Recipe
+from optimizer.models import Job
+from optimizer.techniques import check_recipe
+
+
+
+def optimize(
+    actor: Actor,
+    parent: Variant,
+    *,
+    recipe: Recipe,
+    evaluation_set: Dataset | None = None,
+    calibration_set: Dataset | None = None,
+    idempotency_key: str | None = None,
+    retry_of: Job | None = None,
+) -> tuple[Job, bool]:
+    """Queues a job. Returns it and whether it is new: the same key gives the first job again.
+
+    Raises Unprocessable with each technique's reasons, Conflict for damaged or quarantined input and for a
+    key that came with another request.
+    """
+    actor.require(Role.ENGINEER)
+    recipe = check_recipe(
+        recipe,
+        signature=parent.signature,
+        summary=parent.version.summary,
+        has_calibration=calibration_set is not None or evaluation_set is not None,
+    )
+    digest = _request_digest(parent, recipe, evaluation_set, calibration_set)
+    known = _known(actor, idempotency_key, digest)
+    if known is not None:
+        return known, False
+    _refuse_unusable(parent)
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(
+                team=actor.team,
+                version=parent.version,
+                parent=parent,
+                recipe=recipe.to_json(),
+                evaluation_set=evaluation_set,
+                calibration_set=calibration_set,
+                idempotency_key=idempotency_key,
+                request_digest=digest,
+                retry_of=retry_of,
+                run_after=Now(),
+                created_by=actor.user,
+            )
+            transitions.record(job.pk, attempt=0, message=f"Queued: {recipe.name}.")
+            _audit(actor, "queued", job)
+            transitions.announce(job.pk, team_id=actor.team.pk)
+            bus.wake_dispatcher()
+    except IntegrityError:
+        known = _known(actor, idempotency_key, digest)
+        if known is None:
+            raise
+        return known, False
+    job.refresh_from_db(fields=["run_after"])
+    return job, True
+
+
+def cancel_job(actor: Actor, job: Job) -> str:
+    """Returns the state reached; cancelling what is already cancelling changes nothing. Conflict when over."""
+    actor.require(Role.ENGINEER)
+    with transaction.atomic():
+        reached = transitions.cancel(job)
+        if reached is not None:
+            _audit(actor, "cancelled", job)
+            return reached
+    job.refresh_from_db(fields=["state"])
+    if job.state in TERMINAL:
+        raise Conflict("job_is_over", f"Job {job.pk} has already {job.state}.", "There is nothing to cancel.")
+    return job.state
+
+
+def retry_job(actor: Actor, job: Job, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    """Queues the same request again, linked to this job. Conflict while this one is not over."""
+    if job.state not in TERMINAL:
+        raise Conflict("job_is_active", f"Job {job.pk} is {job.state}.", "Cancel it first, or wait.")
+    return optimize(
+        actor,
+        job.parent,
+        recipe=Recipe.from_json(job.recipe),
+        evaluation_set=job.evaluation_set,
+        calibration_set=job.calibration_set,
+        idempotency_key=idempotency_key or f"retry-of-{job.pk}-{job.retries.count() + 1}",
+        retry_of=job,
+    )
+
+
+def _refuse_unusable(parent: Variant) -> None:
+    if parent.version.quarantined_reason:
+        raise Conflict("quarantined", f"{parent.version} is quarantined.", parent.version.quarantined_reason)
+    if parent.artifact.state == Artifact.State.DAMAGED:
+        raise Conflict(
+            "integrity",
+            f"The stored bytes of {parent} no longer have their digest.",
+            "Upload the file again; the same bytes mend it.",
+        )
+
+
+def _known(actor: Actor, key: str | None, digest: str) -> Job | None:
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 100 or not key.isprintable():
+        raise Unprocessable("invalid_idempotency_key", "An idempotency key is 1 to 100 printable characters.")
+    job = Job.objects.filter(team=actor.team, idempotency_key=key).first()
+    if job is not None and job.request_digest != digest:
+        raise Conflict(
+            "idempotency_key_reused",
+            "This idempotency key came with another request before.",
+            f"It belongs to job {job.pk}. Use a new key for a new request.",
+        )
+    return job
+
+
+def _request_digest(
+    parent: Variant, recipe: Recipe, evaluation_set: Dataset | None, calibration_set: Dataset | None
+) -> str:
+    parts = [parent.pk, recipe.digest, *(row.pk if row else None for row in (evaluation_set, calibration_set))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _audit(actor: Actor, verb: str, job: Job) -> None:
+    audit.record(
+        actor,
+        verb,
+        object_type="job",
+        object_id=job.pk,
+        object_name=f"job {job.pk} on {job.version}",
+        object_url=job.get_absolute_url(),
+        details={"recipe": job.recipe},
+    )

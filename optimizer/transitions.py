@@ -1,0 +1,266 @@
+"""Every change of a job's state: guarded updates, each with its event row in the same transaction.
+
+Only the database's clock is compared. A claim takes a lease and a fence that only grows; whoever holds an
+older fence can write nothing, whatever it believes. The protocol is FAULTS.md's, rules 1 to 8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from random import random
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from controlplane.core import bus, transitions
+from controlplane.core.clock import database_now
+from optimizer.domain.jobs import EDGES, FailureReason, JobState, backoff_s, may_retry
+from optimizer.models import Job, JobEvent
+
+HELD = (JobState.RUNNING, JobState.CANCELLING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on a job: valid while the row still has this fence and its lease is renewed."""
+
+    job_id: int
+    team_id: int
+    fence: int
+    attempt: int
+    max_attempts: int
+    owner: str
+
+
+class LeaseLost(Exception):
+    """Somebody else has the job, or it is over. Stop, and write nothing more."""
+
+
+def lease() -> timedelta:
+    return timedelta(seconds=settings.ENVIRONMENT.lease_s)
+
+
+def record(
+    job_id: int,
+    *,
+    attempt: int,
+    message: str,
+    kind: str = JobEvent.Kind.STATE,
+    level: str = "info",
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    JobEvent.objects.create(
+        job_id=job_id,
+        attempt=attempt,
+        kind=kind,
+        level=level,
+        message=message,
+        data=dict(data or {}),
+        at=database_now(),
+    )
+
+
+def announce(job_id: int, *, team_id: int) -> None:
+    bus.publish(f"job:{job_id}", "jobs", team_id=team_id)
+
+
+def claim(job_id: int, *, owner: str) -> Claim | None:
+    """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, quietly.
+
+    Three statements in one transaction.
+    """
+    due = Q(state=JobState.QUEUED, run_after__lte=Now()) | Q(state=JobState.RUNNING, lease_until__lt=Now())
+    rows = Job.objects.filter(due, pk=job_id, attempt__lt=F("max_attempts"), cancel_requested=False)
+    with transaction.atomic():
+        moved = transitions.move(
+            rows,
+            edges=EDGES,
+            to=JobState.RUNNING,
+            changes={
+                "owner": owner,
+                "attempt": F("attempt") + 1,
+                "fence": F("fence") + 1,
+                "lease_until": Now() + lease(),
+                "heartbeat_at": Now(),
+                "started_at": Now(),
+                "step": "",
+                "step_index": 0,
+                "progress_done": 0,
+                "progress_total": 0,
+            },
+        )
+        if not moved:
+            return None
+        job = Job.objects.get(pk=job_id)
+        record(job_id, attempt=job.attempt, message=f"Attempt {job.attempt} started on {owner}.")
+        announce(job_id, team_id=job.team_id)
+        return Claim(
+            job_id=job_id,
+            team_id=job.team_id,
+            fence=job.fence,
+            attempt=job.attempt,
+            max_attempts=job.max_attempts,
+            owner=owner,
+        )
+
+
+def held(claim: Claim) -> QuerySet[Job]:
+    """The claim's row if it is still ours."""
+    return Job.objects.filter(pk=claim.job_id, fence=claim.fence, state__in=HELD)
+
+
+def heartbeat(claim: Claim, **progress: Any) -> bool:
+    """Extends the lease and writes progress. Returns whether a cancel was asked for; raises LeaseLost."""
+    if not held(claim).update(lease_until=Now() + lease(), heartbeat_at=Now(), **progress):
+        raise LeaseLost
+    return bool(Job.objects.filter(pk=claim.job_id, cancel_requested=True).exists())
+
+
+def write_events(claim: Claim, events: list[JobEvent]) -> None:
+    """Adds log lines and steps, fenced: raises LeaseLost if the job is no longer ours."""
+    with transaction.atomic():
+        if held(claim).select_for_update(no_key=True).first() is None:
+            raise LeaseLost
+        JobEvent.objects.bulk_create(events)
+        announce(claim.job_id, team_id=claim.team_id)
+
+
+def succeed(claim: Claim, *, message: str) -> None:
+    """Call inside the transaction that makes the effect visible. Raises LeaseLost, which undoes it."""
+    done = transitions.move(
+        held(claim),
+        edges=EDGES,
+        to=JobState.SUCCEEDED,
+        changes={"finished_at": Now(), "lease_until": None, "message": message, "reason": ""},
+        record=lambda: record(claim.job_id, attempt=claim.attempt, message=message),
+    )
+    if not done:
+        raise LeaseLost
+    announce(claim.job_id, team_id=claim.team_id)
+
+
+def fail(claim: Claim, *, reason: FailureReason, message: str) -> str:
+    """Sends the job back to the queue if another try may help, else ends it. Returns the state reached.
+
+    A cancelling job becomes cancelled, whatever its child ended with.
+    """
+    with transaction.atomic():
+        job = held(claim).select_for_update(no_key=True).first()
+        if job is None:
+            raise LeaseLost
+        if job.state == JobState.CANCELLING:
+            return _end(job, JobState.CANCELLED, reason="", message="Cancelled.")
+        if may_retry(reason, attempt=claim.attempt, max_attempts=claim.max_attempts):
+            return _requeue(job, reason=reason, message=message)
+        return _end(job, JobState.FAILED, reason=reason, message=message)
+
+
+def release_lost(job_id: int, *, owner: str) -> bool:
+    """Gives back a job whose process died under a worker that lives to tell. Fenced by the owner."""
+    with transaction.atomic():
+        job = Job.objects.select_for_update().filter(pk=job_id, owner=owner, state__in=HELD).first()
+        if job is None:
+            return False
+        _take_back(job, message="The worker lost the process that ran this attempt (killed, or out of memory).")
+    return True
+
+
+def reap_expired(*, limit: int = 100) -> int:
+    """Takes back what silent workers hold. Safe in many copies. Returns how many rows moved."""
+    reaped = 0
+    with transaction.atomic():
+        expired = Job.objects.select_for_update(skip_locked=True).filter(
+            state__in=HELD, lease_until__lt=Now()
+        )
+        for job in expired.order_by("lease_until")[:limit]:
+            _take_back(job, message=f"{job.owner} fell silent and its lease ran out.")
+            reaped += 1
+    return reaped
+
+
+def cancel(job: Job) -> str | None:
+    """Queued jobs end at once, running ones within a heartbeat. None: there was nothing left to cancel."""
+    rows = Job.objects.filter(pk=job.pk)
+    flagged = {"cancel_requested": True}
+    with transaction.atomic():
+        if transitions.move(
+            rows,
+            edges=EDGES,
+            to=JobState.CANCELLED,
+            only_from=[JobState.QUEUED],
+            changes=flagged | {"finished_at": Now(), "message": "Cancelled before it started."},
+            record=lambda: record(job.pk, attempt=job.attempt, message="Cancelled before it started."),
+        ):
+            reached: str | None = JobState.CANCELLED
+        elif transitions.move(
+            rows,
+            edges=EDGES,
+            to=JobState.CANCELLING,
+            changes=flagged,
+            record=lambda: record(job.pk, attempt=job.attempt, message="Cancel requested."),
+        ):
+            reached = JobState.CANCELLING
+        else:
+            return None
+        announce(job.pk, team_id=job.team_id)
+    return reached
+
+
+def _take_back(job: Job, *, message: str) -> str:
+    if job.state == JobState.CANCELLING:
+        return _end(job, JobState.CANCELLED, reason="", message="Cancelled; its worker was gone.")
+    if job.attempt < job.max_attempts:
+        return _requeue(job, reason=None, message=message)
+    tries = f"All {job.max_attempts} attempts were used up. The last: {message}"
+    return _end(job, JobState.FAILED, reason=FailureReason.ATTEMPTS_EXHAUSTED, message=tries)
+
+
+def _requeue(job: Job, *, reason: FailureReason | None, message: str) -> str:
+    delay_s = backoff_s(job.attempt, jitter=random())  # noqa: S311  spreads load, guards nothing
+    soon = f"Trying again in {delay_s:.0f} s." if delay_s else "Trying again now."
+    return _change(
+        job,
+        to=JobState.QUEUED,
+        message=f"{message} {soon}",
+        level="warning",
+        data={"reason": reason or "worker_lost"},
+        changes={
+            "run_after": Now() + timedelta(seconds=delay_s),
+            "owner": "",
+            "lease_until": None,
+            "published_at": None,
+            "fence": F("fence") + 1,
+        },
+    )
+
+
+def _end(job: Job, state: JobState, *, reason: str, message: str) -> str:
+    return _change(
+        job,
+        to=state,
+        message=message,
+        level="error" if state == JobState.FAILED else "info",
+        data={"reason": reason},
+        changes={"finished_at": Now(), "lease_until": None, "reason": reason, "message": message},
+    )
+
+
+def _change(
+    job: Job, *, to: JobState, message: str, level: str, data: dict[str, Any], changes: dict[str, Any]
+) -> str:
+    moved = transitions.move(
+        Job.objects.filter(pk=job.pk, fence=job.fence),
+        edges=EDGES,
+        to=to,
+        changes=changes,
+        record=lambda: record(job.pk, attempt=job.attempt, message=message, level=level, data=data),
+    )
+    if not moved:
+        raise LeaseLost
+    announce(job.pk, team_id=job.team_id)
+    if to == JobState.QUEUED:
+        bus.wake_dispatcher()
+    return to
