@@ -1,6 +1,6 @@
 """The process that owns time: it publishes due rows, takes back what silent workers hold, and cleans up.
 
-Each app lists its duties in `SLIPWAY_DUTIES`. A duty runs in its own thread, woken by its notification or its
+Each app lists its duties in its `dispatch` module; the command puts them together. A duty runs in its own thread, woken by its notification or its
 period, under a Postgres advisory lock, so that of two dispatchers one works and the other carries on when it
 dies. A duty that fails says so and runs again; nothing it does may matter when repeated.
 """
@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 import structlog
-from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
-from django.utils.module_loading import import_string
 
 from controlplane.core.bus import OUTBOX
 
@@ -28,11 +26,6 @@ class Duty:
     run: Callable[[], object]
     every_s: float
     woken: bool = False
-
-
-def duties() -> tuple[Duty, ...]:
-    """Every app's duties, from the list in settings."""
-    return tuple(duty for path in settings.SLIPWAY_DUTIES for duty in import_string(path))
 
 
 @dataclass(kw_only=True)

@@ -178,11 +178,5 @@ SPECTACULAR_SETTINGS = {
 LOGGING_CONFIG = "controlplane.core.logs.configure"
 LOGGING = {"level": "DEBUG" if DEBUG else "INFO"}
 
-SLIPWAY_DUTIES = [
-    "optimizer.dispatch.DUTIES",
-    "deployments.dispatch.DUTIES",
-    "controlplane.registry.dispatch.DUTIES",
-]
-
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]  # TLS ends at the platform's proxy
 SLIPWAY_DEVELOPMENT_KEY = SECRET_KEY == DEVELOPMENT_KEY

@@ -1,0 +1,49 @@
+"""The deployments' duties: send the reconciler where it is due, and forget old history."""
+
+from datetime import timedelta
+
+import structlog
+from celery import current_app
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from kombu.exceptions import OperationalError as BrokerError
+
+from controlplane.core.dispatcher import Duty
+from deployments.models import Decision, Deployment
+from deployments.tasks import RECONCILE
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+REPUBLISH_AFTER = timedelta(seconds=5)
+KEEP_DECISIONS = timedelta(days=30)
+QUEUE = "rollouts"
+
+
+def publish_reconciles() -> int:
+    """Sends one message per deployment that is due and has none on its way. Returns how many."""
+    due = Deployment.objects.filter(
+        Q(published_at=None) | Q(published_at__lt=F("reconcile_after")) | Q(published_at__lt=Now() - REPUBLISH_AFTER),
+        reconcile_after__lte=Now(),
+    )
+    sent = 0
+    for deployment_id in due.order_by("reconcile_after").values_list("pk", flat=True)[:BATCH]:
+        try:
+            current_app.send_task(RECONCILE, args=[deployment_id], queue=QUEUE, retry=False)
+        except (BrokerError, OSError) as error:
+            log.warning("broker_unavailable", cause=str(error).splitlines()[0])
+            break
+        Deployment.objects.filter(pk=deployment_id).update(published_at=Now())
+        sent += 1
+    return sent
+
+
+def forget_decisions() -> int:
+    removed, _ = Decision.objects.filter(last_at__lt=Now() - KEEP_DECISIONS).delete()
+    return removed
+
+
+DUTIES = (
+    Duty(name="publish reconciles", run=publish_reconciles, every_s=0.25, woken=True),
+    Duty(name="forget decisions", run=forget_decisions, every_s=3600),
+)

@@ -1,0 +1,235 @@
+"""One reconcile step: read the wish, observe, act once, record. Seconds at most, and safe to repeat.
+
+One deployment in one worker at a time (an advisory lock); the generation is the fence towards the target.
+The deployment row is the outbox: a step pushes `reconcile_after` ahead when it begins, so a worker that dies
+in the middle is followed by another, and moves it to when the next look is due when it ends.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import structlog
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from controlplane.core.clock import database_now
+from controlplane.core.errors import NotFound
+from deployments import services, targets, transitions
+from deployments.domain.rolling import Count, finished, next_counts
+from deployments.domain.rollouts import RolloutState
+from deployments.domain.spec import RevisionSpec
+from deployments.domain.workload import DesiredDeployment, TargetStatus
+from deployments.models import Deployment, Revision, Rollout
+from deployments.selectors import active_rollout, failing_replicas
+from deployments.targets.port import StaleGeneration, Target, Unreachable
+
+log = structlog.get_logger(__name__)
+
+STEP_LEASE_S = 30.0
+SOON_S = 0.3
+RESYNC_S = 10.0
+UNREACHABLE_S = 2.0
+
+
+def reconcile(deployment_id: int) -> None:
+    """Does nothing if another worker is at it: that one, or the next due step, sees the same rows."""
+    with _alone(deployment_id) as alone:
+        if not alone:
+            return
+        marker = database_now() + timedelta(seconds=STEP_LEASE_S)
+        if not Deployment.objects.filter(pk=deployment_id).update(reconcile_after=marker):
+            return
+        deployment = _read(deployment_id)
+        delay_s = _step(deployment)
+        Deployment.objects.filter(pk=deployment_id, reconcile_after=marker).update(
+            reconcile_after=Now() + timedelta(seconds=delay_s)
+        )
+
+
+@contextmanager
+def _alone(deployment_id: int) -> Iterator[bool]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('reconcile'), %s)", [deployment_id])
+        row = cursor.fetchone()
+        locked = bool(row and row[0])
+        try:
+            yield locked
+        finally:
+            if locked:
+                cursor.execute("SELECT pg_advisory_unlock(hashtext('reconcile'), %s)", [deployment_id])
+
+
+def _read(deployment_id: int) -> Deployment:
+    return Deployment.objects.select_related("team", "target", "live_revision").get(pk=deployment_id)
+
+
+def _step(deployment: Deployment) -> float:
+    """Returns after how many seconds to look again."""
+    target = targets.load(deployment.target.kind)
+    try:
+        seen = _observe(target, deployment)
+        record_observation(deployment, seen)
+        if deployment.removing:
+            return _remove(deployment, target, seen)
+        rollout = active_rollout(deployment)
+        if rollout is None:
+            _apply_if_different(deployment, target, _steady(deployment))
+            return RESYNC_S
+        return _advance(deployment, rollout, target, seen)
+    except Unreachable as error:
+        _unreachable(deployment, str(error))
+        return UNREACHABLE_S
+    except StaleGeneration as error:
+        log.info("generation_behind", deployment=deployment.key, cause=error.detail)
+        return SOON_S
+
+
+def _observe(target: Target, deployment: Deployment) -> TargetStatus | None:
+    try:
+        return target.observe(deployment.key)
+    except NotFound:
+        return None
+
+
+def record_observation(deployment: Deployment, seen: TargetStatus | None) -> None:
+    """Keeps the last known state with its age, and tells open pages when it differs."""
+    document = seen.to_json() if seen else {}
+    before = {name: value for name, value in deployment.observed.items() if name != "observed_at"}
+    changed = before != {name: value for name, value in document.items() if name != "observed_at"}
+    with transaction.atomic():
+        Deployment.objects.filter(pk=deployment.pk).update(
+            observed=document, observed_at=Now(), unreachable_since=None
+        )
+        if changed or deployment.unreachable_since is not None:
+            transitions.announce(deployment)
+    deployment.observed = document
+
+
+def _unreachable(deployment: Deployment, cause: str) -> None:
+    if Deployment.objects.filter(pk=deployment.pk, unreachable_since=None).update(unreachable_since=Now()):
+        log.warning("target_unreachable", deployment=deployment.key, cause=cause)
+        transitions.announce(deployment)
+
+
+def _steady(deployment: Deployment) -> dict[int, int]:
+    live = deployment.live_revision
+    return {live.number: deployment.replicas} if live else {}
+
+
+def _apply_if_different(deployment: Deployment, target: Target, counts: Mapping[int, int]) -> bool:
+    """Writes only if the target's wish differs. The new generation is in the row before the target sees it."""
+    live = target.desired(deployment.key)
+    if live is None and not any(counts.values()):
+        return False
+    wanted = services.wish(deployment, counts, generation=live.generation if live else 0)
+    if live is not None and _content(live) == _content(wanted):
+        return False
+    generation = max(deployment.generation, live.generation if live else 0) + 1
+    mine = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)
+    if not mine.update(generation=generation):
+        raise StaleGeneration("stale_generation", "Somebody else wrote this deployment meanwhile.")
+    deployment.generation = generation
+    target.apply(services.wish(deployment, counts, generation=generation))
+    return True
+
+
+def _content(wish: DesiredDeployment) -> dict[str, object]:
+    return {name: value for name, value in wish.to_json().items() if name != "generation"}
+
+
+def _counts(target: Target, deployment: Deployment, seen: TargetStatus | None) -> dict[int, Count]:
+    live = target.desired(deployment.key)
+    return {
+        workload.revision: Count(
+            asked=workload.replicas, ready=seen.ready(workload.revision) if seen else 0
+        )
+        for workload in (live.workloads if live else ())
+    }
+
+
+def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: TargetStatus | None) -> float:
+    if rollout.state == RolloutState.PENDING:
+        transitions.move_rollout(
+            rollout, to=RolloutState.RUNNING, message=f"Rolling out revision {rollout.to_revision.number}."
+        )
+    if rollout.state == RolloutState.PAUSED:
+        return RESYNC_S
+    back = rollout.state == RolloutState.ROLLING_BACK
+    goal = rollout.from_revision if back else rollout.to_revision
+    if goal is None:
+        transitions.move_rollout(rollout, to=RolloutState.FAILED, message=rollout.message)
+        return SOON_S
+    policy = RevisionSpec.from_json(goal.spec).rollout
+    counts = _counts(target, deployment, seen)
+    if finished(to=goal.number, wanted=deployment.replicas, counts=counts):
+        return _complete(deployment, rollout, goal, back=back)
+    _note_progress(rollout, goal, counts)
+    if seen is not None and _is_late(rollout, policy.progress_deadline_s):
+        return _give_up(deployment, rollout, target, seen, deadline_s=policy.progress_deadline_s)
+    _apply_if_different(
+        deployment, target, next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy)
+    )
+    return SOON_S
+
+
+def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back: bool) -> float:
+    state = RolloutState.ROLLED_BACK if back else RolloutState.SUCCEEDED
+    message = (
+        f"Back on revision {goal.number}. {rollout.message}" if back else f"Revision {goal.number} serves all traffic."
+    )
+    with transaction.atomic():
+        Deployment.objects.filter(pk=deployment.pk).update(live_revision=goal, hpa_state={})
+        transitions.move_rollout(rollout, to=state, message=message)
+    return RESYNC_S
+
+
+def _note_progress(rollout: Rollout, goal: Revision, counts: Mapping[int, Count]) -> None:
+    """Another replica became ready: say so, and let the deadline count from here."""
+    ready = counts[goal.number].ready if goal.number in counts else 0
+    best = rollout.evidence.get("ready", 0)
+    if ready <= best:
+        return
+    with transaction.atomic():
+        rollout.evidence = rollout.evidence | {"ready": ready}
+        Rollout.objects.filter(pk=rollout.pk).update(progressed_at=Now(), evidence=rollout.evidence)
+        transitions.record(
+            rollout, kind="progress", message=f"{ready} of revision {goal.number} ready.", data={"ready": ready}
+        )
+
+
+def _is_late(rollout: Rollout, deadline_s: float) -> bool:
+    late = Rollout.objects.filter(pk=rollout.pk, progressed_at__lt=Now() - timedelta(seconds=deadline_s))
+    return bool(late.exists())
+
+
+def _give_up(
+    deployment: Deployment, rollout: Rollout, target: Target, seen: TargetStatus, *, deadline_s: int
+) -> float:
+    """The deadline passed: back to the old revision, which never stopped serving. Without one, failed."""
+    failing = failing_replicas(seen)
+    why = failing[0]["reason"] if failing else "no replica became ready"
+    message = f"Not ready within {deadline_s} s: {why}."
+    evidence = rollout.evidence | {"replicas": failing}
+    if rollout.state == RolloutState.RUNNING and rollout.from_revision_id is not None:
+        transitions.move_rollout(
+            rollout,
+            to=RolloutState.ROLLING_BACK,
+            message=message,
+            evidence={name: value for name, value in evidence.items() if name != "ready"},
+        )
+        return 0.0
+    transitions.move_rollout(rollout, to=RolloutState.FAILED, message=message, evidence=evidence)
+    if rollout.from_revision_id is None:
+        _apply_if_different(deployment, target, {rollout.to_revision.number: 0})
+    return SOON_S
+
+
+def _remove(deployment: Deployment, target: Target, seen: TargetStatus | None) -> float:
+    target.delete(deployment.key)
+    if seen is not None and seen.replicas:
+        return SOON_S
+    transitions.announce(deployment)
+    Deployment.objects.filter(pk=deployment.pk).update(live_revision=None)
+    deployment.delete()
+    return RESYNC_S

@@ -1,0 +1,305 @@
+"""The verbs on deployments. They write rows; the reconciler makes them so."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from controlplane.accounts import audit
+from controlplane.accounts.access import Actor
+from controlplane.accounts.models import Role
+from controlplane.core import storage
+from controlplane.core.errors import Conflict, PreconditionFailed, Unprocessable
+from controlplane.core.names import check_name
+from controlplane.registry.models import Artifact, Variant
+from deployments import stacks, targets, transitions
+from deployments.domain.hpa import InvalidHpa
+from deployments.domain.plan import Finding, Plan, Severity, digest
+from deployments.domain.rollouts import ACTIVE, RolloutState
+from deployments.domain.spec import RevisionSpec
+from deployments.domain.workload import DesiredDeployment
+from deployments.models import Deployment, Revision, Rollout, Target
+from deployments.selectors import active_rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What rolling out would do. `etag` names the live state it was made against; apply must bring it."""
+
+    plan: Plan
+    findings: tuple[Finding, ...]
+    etag: str
+
+    @property
+    def blocked(self) -> bool:
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+
+def create_deployment(actor: Actor, *, name: str, target: Target, protected: bool = False) -> tuple[Deployment, str]:
+    """Returns the deployment and, if `protected`, the API key of its endpoint: shown once, kept as a digest."""
+    actor.require(Role.ENGINEER)
+    check_name(name, what="deployment")
+    key = secrets.token_urlsafe(32) if protected else ""
+    try:
+        with transaction.atomic():
+            deployment = Deployment.objects.create(
+                team=actor.team,
+                name=name,
+                target=target,
+                api_key_sha256=hashlib.sha256(key.encode()).hexdigest() if key else "",
+                created_by=actor.user,
+            )
+            _audit(actor, "created", deployment)
+    except IntegrityError as error:
+        raise Conflict(
+            "deployment_exists",
+            f"The team already has a deployment “{name}”.",
+            "Add a revision to it, or choose another name.",
+            fields={"name": ["This name is taken in your team."]},
+        ) from error
+    return deployment, key
+
+
+def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec: RevisionSpec) -> Revision:
+    """Fixes what could be rolled out. Nothing moves yet. Raises Unprocessable for a spec that cannot run."""
+    actor.require(Role.ENGINEER)
+    _refuse_unusable(deployment, variant, spec)
+    with transaction.atomic():
+        locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
+        number = locked.revision_count + 1
+        revision = Revision.objects.create(
+            deployment=deployment, number=number, variant=variant, spec=spec.to_json(), created_by=actor.user
+        )
+        Deployment.objects.filter(pk=deployment.pk).update(revision_count=number)
+        _audit(actor, "added a revision to", deployment, details={"revision": number, "variant": str(variant)})
+        transitions.announce(deployment)
+    return revision
+
+
+def _refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec) -> None:
+    if variant.version.model.team_id != deployment.team_id:
+        raise Unprocessable("foreign_variant", "The variant belongs to another team.")
+    if spec.stack not in stacks.STACKS:
+        known = ", ".join(stacks.STACKS)
+        raise Unprocessable("unknown_stack", f"There is no stack “{spec.stack}”.", f"Known stacks: {known}.")
+    if variant.format not in stacks.load(spec.stack).formats:
+        raise Unprocessable(
+            "format_not_served", f"The stack {spec.stack} does not serve {variant.format}.", "Choose another stack."
+        )
+    if variant.version.quarantined_reason:
+        raise Conflict("quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason)
+    try:
+        spec.hpa()
+    except InvalidHpa as error:
+        raise Unprocessable("invalid_autoscaling", "The autoscaling spec cannot be used.", str(error)) from error
+
+
+def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
+    """The wish for these replicas by revision number. One query."""
+    rows = deployment.revisions.filter(number__in=counts).select_related("variant__artifact", "variant__version__model")
+    return DesiredDeployment(
+        key=deployment.key,
+        path=f"/{deployment.team.name}/{deployment.name}",
+        generation=generation,
+        workloads=tuple(_workload(deployment, row, counts[row.number]) for row in rows.order_by("number")),
+    )
+
+
+def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Any:
+    variant = revision.variant
+    return RevisionSpec.from_json(revision.spec).workload(
+        revision=revision.number,
+        replicas=replicas,
+        model=variant.version.model.name,
+        version=variant.version.number,
+        artifact=(variant.artifact.sha256, str(storage.path(variant.artifact.sha256))),
+        signature=variant.signature,
+        api_key_sha256=deployment.api_key_sha256,
+    )
+
+
+def start_size(deployment: Deployment, revision: Revision) -> int:
+    """The wanted size within the revision's bounds."""
+    hpa = RevisionSpec.from_json(revision.spec).hpa()
+    return min(max(deployment.replicas, hpa.min_replicas), hpa.max_replicas)
+
+
+def preview(deployment: Deployment, revision: Revision) -> Preview:
+    """Plan and pre-flight against what runs now. Talks to the target; changes nothing."""
+    target = targets.load(deployment.target.kind)
+    desired = wish(
+        deployment, {revision.number: start_size(deployment, revision)}, generation=deployment.generation + 1
+    )
+    live = target.desired(deployment.key)
+    findings = target.preflight(desired, live=live)
+    if revision.variant.artifact.state == Artifact.State.DAMAGED:
+        findings = (*findings, _damaged(revision.variant))
+    plan = target.plan(desired)
+    return Preview(plan=plan, findings=findings, etag=_etag(deployment, plan))
+
+
+def _etag(deployment: Deployment, plan: Plan) -> str:
+    return digest([deployment.pk, deployment.live_revision_id, plan.live_digest])[:32]
+
+
+def _damaged(variant: Variant) -> Finding:
+    return Finding(
+        severity=Severity.ERROR,
+        code="integrity",
+        title="The variant's stored bytes are damaged.",
+        evidence=f"{variant.artifact.sha256} no longer matches what is on disk.",
+        action="Upload the same file again; it mends the stored bytes.",
+    )
+
+
+def roll_out(
+    actor: Actor, deployment: Deployment, revision: Revision, *, etag: str | None, kind: str = "update"
+) -> Rollout:
+    """Starts the move to `revision`. `etag` is of the preview that was shown; None skips the check.
+
+    Raises PreconditionFailed when what runs has moved since, Conflict when another rollout is under way
+    (naming whose) or the pre-flight found an error.
+    """
+    actor.require(Role.ENGINEER)
+    shown = preview(deployment, revision)
+    if etag is not None and etag.strip('"') != shown.etag:
+        raise PreconditionFailed(
+            "live_state_moved",
+            "What runs has moved since this plan was shown.",
+            f"{_last_mover(deployment)} Look at the new plan, then apply it.",
+        )
+    if shown.blocked:
+        first = next(one for one in shown.findings if one.severity is Severity.ERROR)
+        raise Conflict("preflight_failed", first.title, f"{first.evidence} {first.action}")
+    try:
+        with transaction.atomic():
+            rollout = _start(actor, deployment, revision, shown=shown, kind=kind)
+    except IntegrityError as error:
+        raise _rollout_active(deployment) from error
+    return rollout
+
+
+def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: Preview, kind: str) -> Rollout:
+    locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
+    if locked.removing:
+        raise Conflict("removing", f"“{deployment.name}” is being removed.")
+    if active_rollout(locked) is not None:
+        raise _rollout_active(locked)
+    rollout = Rollout.objects.create(
+        deployment=deployment,
+        from_revision=locked.live_revision,
+        to_revision=revision,
+        kind=kind,
+        plan=[change.to_json() for change in shown.plan.diff],
+        progressed_at=Now(),
+        created_by=actor.user,
+    )
+    Deployment.objects.filter(pk=deployment.pk).update(replicas=start_size(locked, revision))
+    verb = "started a rollback of" if kind == "rollback" else "started a rollout of"
+    _audit(actor, verb, deployment, details={"revision": revision.number, "rollout": rollout.pk})
+    transitions.record(rollout, kind="pending", message=f"Rollout to revision {revision.number} requested.")
+    transitions.request_reconcile(deployment.pk)
+    return rollout
+
+
+def _rollout_active(deployment: Deployment) -> Conflict:
+    active = Rollout.objects.filter(deployment=deployment, state__in=list(ACTIVE)).select_related(
+        "to_revision", "created_by"
+    )
+    winner = active.first()
+    who = f"{winner.created_by or 'Slipway'} is rolling out revision {winner.to_revision.number}" if winner else ""
+    return Conflict(
+        "rollout_active",
+        f"Another rollout of “{deployment.name}” is under way.",
+        f"{who}. Wait for it, or cancel it first.",
+        extra={"rollout": winner.pk if winner else None, "revision": winner.to_revision.number if winner else None},
+    )
+
+
+def _last_mover(deployment: Deployment) -> str:
+    last = deployment.rollouts.select_related("created_by", "to_revision").first()
+    return f"{last.created_by or 'Slipway'} rolled out revision {last.to_revision.number}." if last else ""
+
+
+def cancel_rollout(actor: Actor, rollout: Rollout) -> Rollout:
+    """Turns a rollout round: the old revision gets its replicas back. Conflict when it is over already."""
+    actor.require(Role.ENGINEER)
+    by = actor.user or "Slipway"
+    if rollout.from_revision_id is None:
+        moved = transitions.move_rollout(rollout, to=RolloutState.CANCELLED, message=f"Cancelled by {by}.")
+    else:
+        moved = transitions.move_rollout(
+            rollout,
+            to=RolloutState.ROLLING_BACK,
+            message=f"Cancelled by {by}; going back.",
+            only_from=[RolloutState.RUNNING, RolloutState.PAUSED],
+        ) or transitions.move_rollout(rollout, to=RolloutState.CANCELLED, message=f"Cancelled by {by}.")
+    if not moved:
+        rollout.refresh_from_db(fields=["state"])
+        raise Conflict("rollout_is_over", f"This rollout is {rollout.get_state_display().lower()}.")
+    _audit(actor, "cancelled a rollout of", rollout.deployment, details={"rollout": rollout.pk})
+    transitions.request_reconcile(rollout.deployment_id)
+    return rollout
+
+
+def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
+    """A person's choice within the live revision's bounds; the autoscaler goes on from there."""
+    actor.require(Role.ENGINEER)
+    if deployment.live_revision is None:
+        raise Conflict("nothing_live", f"“{deployment.name}” has no live revision.", "Roll one out first.")
+    hpa = RevisionSpec.from_json(deployment.live_revision.spec).hpa()
+    if not hpa.min_replicas <= replicas <= hpa.max_replicas:
+        raise Unprocessable(
+            "out_of_bounds",
+            f"{replicas} replicas are outside the revision's bounds.",
+            f"It allows {hpa.min_replicas} to {hpa.max_replicas}; add a revision with other bounds.",
+            fields={"replicas": [f"Use {hpa.min_replicas} to {hpa.max_replicas}."]},
+        )
+    set_replicas(deployment, replicas=replicas)
+    _audit(actor, "scaled", deployment, details={"from": deployment.replicas, "to": replicas})
+
+
+def set_replicas(deployment: Deployment, *, replicas: int) -> bool:
+    """The autoscaler's and `scale`'s one write, guarded by the size it was decided from."""
+    with transaction.atomic():
+        moved = Deployment.objects.filter(pk=deployment.pk, replicas=deployment.replicas, removing=False).update(
+            replicas=replicas
+        )
+        if moved:
+            transitions.request_reconcile(deployment.pk)
+            transitions.announce(deployment)
+    return bool(moved)
+
+
+def remove_deployment(actor: Actor, deployment: Deployment) -> None:
+    """Drains and removes the endpoint; the rows go when the target says that nothing is left."""
+    actor.require(Role.ENGINEER)
+    with transaction.atomic():
+        if not Deployment.objects.filter(pk=deployment.pk, removing=False).update(
+            removing=True, generation=F("generation") + 1
+        ):
+            return
+        for rollout in deployment.rollouts.filter(state__in=list(ACTIVE)):
+            transitions.move_rollout(rollout, to=RolloutState.CANCELLED, message="The deployment is being removed.")
+        _audit(actor, "removed", deployment)
+        transitions.announce(deployment)
+        transitions.request_reconcile(deployment.pk)
+
+
+def _audit(
+    actor: Actor, verb: str, deployment: Deployment, *, details: Mapping[str, Any] | None = None
+) -> None:
+    audit.record(
+        actor,
+        verb,
+        object_type="deployment",
+        object_id=deployment.pk,
+        object_name=deployment.name,
+        object_url=deployment.get_absolute_url(),
+        details=details,
+    )
