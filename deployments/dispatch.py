@@ -23,7 +23,9 @@ QUEUE = "rollouts"
 def publish_reconciles() -> int:
     """Sends one message per deployment that is due and has none on its way. Returns how many."""
     due = Deployment.objects.filter(
-        Q(published_at=None) | Q(published_at__lt=F("reconcile_after")) | Q(published_at__lt=Now() - REPUBLISH_AFTER),
+        Q(published_at=None)
+        | Q(published_at__lt=F("reconcile_after"))
+        | Q(published_at__lt=Now() - REPUBLISH_AFTER),
         reconcile_after__lte=Now(),
     )
     sent = 0

@@ -204,7 +204,8 @@ class Rollup(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["deployment", "resolution_s", "ts", "revision", "replica"], name="one_rollup_per_window"
+                fields=["deployment", "resolution_s", "ts", "revision", "replica"],
+                name="one_rollup_per_window",
             )
         ]
 

@@ -141,9 +141,7 @@ def _content(wish: DesiredDeployment) -> dict[str, object]:
 def _counts(target: Target, deployment: Deployment, seen: TargetStatus | None) -> dict[int, Count]:
     live = target.desired(deployment.key)
     return {
-        workload.revision: Count(
-            asked=workload.replicas, ready=seen.ready(workload.revision) if seen else 0
-        )
+        workload.revision: Count(asked=workload.replicas, ready=seen.ready(workload.revision) if seen else 0)
         for workload in (live.workloads if live else ())
     }
 
@@ -168,7 +166,9 @@ def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: Tar
     if seen is not None and _is_late(rollout, policy.progress_deadline_s):
         return _give_up(deployment, rollout, target, seen, deadline_s=policy.progress_deadline_s)
     _apply_if_different(
-        deployment, target, next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy)
+        deployment,
+        target,
+        next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy),
     )
     return SOON_S
 
@@ -176,7 +176,9 @@ def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: Tar
 def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back: bool) -> float:
     state = RolloutState.ROLLED_BACK if back else RolloutState.SUCCEEDED
     message = (
-        f"Back on revision {goal.number}. {rollout.message}" if back else f"Revision {goal.number} serves all traffic."
+        f"Back on revision {goal.number}. {rollout.message}"
+        if back
+        else f"Revision {goal.number} serves all traffic."
     )
     with transaction.atomic():
         Deployment.objects.filter(pk=deployment.pk).update(live_revision=goal, hpa_state={})
@@ -194,7 +196,10 @@ def _note_progress(rollout: Rollout, goal: Revision, counts: Mapping[int, Count]
         rollout.evidence = rollout.evidence | {"ready": ready}
         Rollout.objects.filter(pk=rollout.pk).update(progressed_at=Now(), evidence=rollout.evidence)
         transitions.record(
-            rollout, kind="progress", message=f"{ready} of revision {goal.number} ready.", data={"ready": ready}
+            rollout,
+            kind="progress",
+            message=f"{ready} of revision {goal.number} ready.",
+            data={"ready": ready},
         )
 
 

@@ -40,7 +40,9 @@ class Preview:
         return any(finding.severity is Severity.ERROR for finding in self.findings)
 
 
-def create_deployment(actor: Actor, *, name: str, target: Target, protected: bool = False) -> tuple[Deployment, str]:
+def create_deployment(
+    actor: Actor, *, name: str, target: Target, protected: bool = False
+) -> tuple[Deployment, str]:
     """Returns the deployment and, if `protected`, the API key of its endpoint: shown once, kept as a digest."""
     actor.require(Role.ENGINEER)
     check_name(name, what="deployment")
@@ -76,7 +78,9 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
             deployment=deployment, number=number, variant=variant, spec=spec.to_json(), created_by=actor.user
         )
         Deployment.objects.filter(pk=deployment.pk).update(revision_count=number)
-        _audit(actor, "added a revision to", deployment, details={"revision": number, "variant": str(variant)})
+        _audit(
+            actor, "added a revision to", deployment, details={"revision": number, "variant": str(variant)}
+        )
         transitions.announce(deployment)
     return revision
 
@@ -89,19 +93,27 @@ def _refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpe
         raise Unprocessable("unknown_stack", f"There is no stack “{spec.stack}”.", f"Known stacks: {known}.")
     if variant.format not in stacks.load(spec.stack).formats:
         raise Unprocessable(
-            "format_not_served", f"The stack {spec.stack} does not serve {variant.format}.", "Choose another stack."
+            "format_not_served",
+            f"The stack {spec.stack} does not serve {variant.format}.",
+            "Choose another stack.",
         )
     if variant.version.quarantined_reason:
-        raise Conflict("quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason)
+        raise Conflict(
+            "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
+        )
     try:
         spec.hpa()
     except InvalidHpa as error:
-        raise Unprocessable("invalid_autoscaling", "The autoscaling spec cannot be used.", str(error)) from error
+        raise Unprocessable(
+            "invalid_autoscaling", "The autoscaling spec cannot be used.", str(error)
+        ) from error
 
 
 def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
     """The wish for these replicas by revision number. One query."""
-    rows = deployment.revisions.filter(number__in=counts).select_related("variant__artifact", "variant__version__model")
+    rows = deployment.revisions.filter(number__in=counts).select_related(
+        "variant__artifact", "variant__version__model"
+    )
     return DesiredDeployment(
         key=deployment.key,
         path=f"/{deployment.team.name}/{deployment.name}",
@@ -212,12 +224,19 @@ def _rollout_active(deployment: Deployment) -> Conflict:
         "to_revision", "created_by"
     )
     winner = active.first()
-    who = f"{winner.created_by or 'Slipway'} is rolling out revision {winner.to_revision.number}" if winner else ""
+    who = (
+        f"{winner.created_by or 'Slipway'} is rolling out revision {winner.to_revision.number}"
+        if winner
+        else ""
+    )
     return Conflict(
         "rollout_active",
         f"Another rollout of “{deployment.name}” is under way.",
         f"{who}. Wait for it, or cancel it first.",
-        extra={"rollout": winner.pk if winner else None, "revision": winner.to_revision.number if winner else None},
+        extra={
+            "rollout": winner.pk if winner else None,
+            "revision": winner.to_revision.number if winner else None,
+        },
     )
 
 
@@ -267,9 +286,9 @@ def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
 def set_replicas(deployment: Deployment, *, replicas: int) -> bool:
     """The autoscaler's and `scale`'s one write, guarded by the size it was decided from."""
     with transaction.atomic():
-        moved = Deployment.objects.filter(pk=deployment.pk, replicas=deployment.replicas, removing=False).update(
-            replicas=replicas
-        )
+        moved = Deployment.objects.filter(
+            pk=deployment.pk, replicas=deployment.replicas, removing=False
+        ).update(replicas=replicas)
         if moved:
             transitions.request_reconcile(deployment.pk)
             transitions.announce(deployment)
@@ -285,7 +304,9 @@ def remove_deployment(actor: Actor, deployment: Deployment) -> None:
         ):
             return
         for rollout in deployment.rollouts.filter(state__in=list(ACTIVE)):
-            transitions.move_rollout(rollout, to=RolloutState.CANCELLED, message="The deployment is being removed.")
+            transitions.move_rollout(
+                rollout, to=RolloutState.CANCELLED, message="The deployment is being removed."
+            )
         _audit(actor, "removed", deployment)
         transitions.announce(deployment)
         transitions.request_reconcile(deployment.pk)

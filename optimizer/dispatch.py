@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
+import structlog
+from celery import current_app
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from kombu.exceptions import OperationalError as BrokerError
-import structlog
-from celery import current_app
 
 from controlplane.core.dispatcher import Duty
 from optimizer.domain.jobs import JobState

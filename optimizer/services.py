@@ -19,7 +19,6 @@ from optimizer.models import Job
 from optimizer.techniques import check_recipe
 
 
-
 def optimize(
     actor: Actor,
     parent: Variant,
@@ -133,7 +132,11 @@ def _known(actor: Actor, key: str | None, digest: str) -> Job | None:
 def _request_digest(
     parent: Variant, recipe: Recipe, evaluation_set: Dataset | None, calibration_set: Dataset | None
 ) -> str:
-    parts = [parent.pk, recipe.digest, *(row.pk if row else None for row in (evaluation_set, calibration_set))]
+    parts = [
+        parent.pk,
+        recipe.digest,
+        *(row.pk if row else None for row in (evaluation_set, calibration_set)),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

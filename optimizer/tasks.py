@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery import shared_task
 from celery.signals import task_failure, worker_process_init
 from celery.utils.nodenames import gethostname
-from billiard.exceptions import WorkerLostError
 from django.db import connections
 
 from optimizer import transitions

@@ -164,7 +164,9 @@ def release_lost(job_id: int, *, owner: str) -> bool:
         job = Job.objects.select_for_update().filter(pk=job_id, owner=owner, state__in=HELD).first()
         if job is None:
             return False
-        _take_back(job, message="The worker lost the process that ran this attempt (killed, or out of memory).")
+        _take_back(
+            job, message="The worker lost the process that ran this attempt (killed, or out of memory)."
+        )
     return True
 
 

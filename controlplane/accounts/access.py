@@ -58,7 +58,9 @@ def actor_of(request: HttpRequest) -> Actor:
     else:
         membership = _membership(user, request.session.get(TEAM_SESSION_KEY))
         if membership is None:
-            raise NotFound("no_team", "You are not a member of any team.", "Ask an admin to add you to a team.")
+            raise NotFound(
+                "no_team", "You are not a member of any team.", "Ask an admin to add you to a team."
+            )
         via = "api" if request.path.startswith("/api/") else "page"
         actor = Actor(team=membership.team, role=Role(membership.role), user=user, via=via)
     request._slipway_actor = actor  # type: ignore[attr-defined]

@@ -46,7 +46,9 @@ class Membership(models.Model):
     joined_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["team", "user"], name="one_membership_per_user_and_team")]
+        constraints = [
+            models.UniqueConstraint(fields=["team", "user"], name="one_membership_per_user_and_team")
+        ]
 
     def __str__(self) -> str:
         return f"{self.user} in {self.team} as {self.role}"

@@ -8,4 +8,10 @@ class CoreConfig(AppConfig):
     label = "core"
 
     def ready(self) -> None:
+        from django.urls import register_converter
+
+        from controlplane.core.converters import IdConverter, NameConverter
+
+        register_converter(IdConverter, "id")
+        register_converter(NameConverter, "name")
         from controlplane.core import checks  # noqa: F401  registers the system checks

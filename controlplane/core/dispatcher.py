@@ -76,7 +76,7 @@ class Dispatcher:
             except (OperationalError, InterfaceError) as error:
                 log.warning("duty_postponed", duty=duty.name, cause=str(error).splitlines()[0])
                 close_old_connections()
-            except Exception:  # noqa: BLE001  one broken duty must not stop the others
+            except Exception:
                 log.exception("duty_failed", duty=duty.name)
             wake.wait(duty.every_s)
         connection.close()
@@ -97,4 +97,8 @@ def perform(duty: Duty) -> bool:
 
 def _connection_parameters() -> dict[str, object]:
     parameters = connection.get_connection_params()
-    return {name: parameters[name] for name in ("dbname", "user", "password", "host", "port") if parameters.get(name)}
+    return {
+        name: parameters[name]
+        for name in ("dbname", "user", "password", "host", "port")
+        if parameters.get(name)
+    }

@@ -32,13 +32,17 @@ def depth(body: bytes) -> int:
 def loads(body: bytes) -> Any:
     """Raises InvalidInput that says where the JSON breaks and why it is refused."""
     if depth(body) > MAX_DEPTH:
-        raise InvalidInput("json_too_deep", "The JSON is nested too deeply.", f"At most {MAX_DEPTH} levels are read.")
+        raise InvalidInput(
+            "json_too_deep", "The JSON is nested too deeply.", f"At most {MAX_DEPTH} levels are read."
+        )
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("invalid_json", "The body is not valid JSON.", str(error)) from error
     if b"\\u0000" in body:
-        raise InvalidInput("nul_character", "The JSON contains a NUL character.", "Remove \\u0000 from the strings.")
+        raise InvalidInput(
+            "nul_character", "The JSON contains a NUL character.", "Remove \\u0000 from the strings."
+        )
     return value
 
 
@@ -51,7 +55,9 @@ class StrictJSONParser(BaseParser):
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         body = stream.read(limit + 1)
         if len(body) > limit:
-            raise TooLarge("body_too_large", "The JSON body is too large.", f"At most {limit:,} bytes are read.")
+            raise TooLarge(
+                "body_too_large", "The JSON body is too large.", f"At most {limit:,} bytes are read."
+            )
         return loads(body)
 
 

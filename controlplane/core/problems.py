@@ -47,7 +47,10 @@ def _from_validation(error: exceptions.ValidationError) -> SlipwayError:
     fields = _flatten(error.detail)
     first = next(iter(fields.items()), ("body", ["is not valid."]))
     return InvalidInput(
-        "invalid_input", "The request has values that cannot be used.", f"{first[0]}: {first[1][0]}", fields=fields
+        "invalid_input",
+        "The request has values that cannot be used.",
+        f"{first[0]}: {first[1][0]}",
+        fields=fields,
     )
 
 
@@ -65,18 +68,26 @@ def translate(error: Exception) -> SlipwayError | None:
                 "Send “Authorization: Bearer <token>”; make a token under Settings.",
             )
         case exceptions.MethodNotAllowed():
-            return MethodNotAllowed("method_not_allowed", "This address does not take that method.", str(error.detail))
+            return MethodNotAllowed(
+                "method_not_allowed", "This address does not take that method.", str(error.detail)
+            )
         case exceptions.UnsupportedMediaType():
-            return UnsupportedMediaType("unsupported_media_type", "This content type is not read here.", str(error.detail))
+            return UnsupportedMediaType(
+                "unsupported_media_type", "This content type is not read here.", str(error.detail)
+            )
         case exceptions.NotAcceptable():
             return NotAcceptable("not_acceptable", "Answers here are application/json.")
         case exceptions.Throttled():
-            return TooMany("throttled", "Too many requests.", str(error.detail), retry_after_s=error.wait or 1)
+            return TooMany(
+                "throttled", "Too many requests.", str(error.detail), retry_after_s=error.wait or 1
+            )
         case exceptions.PermissionDenied() | PermissionDenied():
             detail = getattr(error, "detail", None) or str(error)
             return Forbidden("forbidden", "Your role does not allow this.", str(detail))
         case Http404() | exceptions.NotFound():
-            return NotFound("not_found", "There is nothing here.", "It does not exist, or it belongs to another team.")
+            return NotFound(
+                "not_found", "There is nothing here.", "It does not exist, or it belongs to another team."
+            )
         case RequestDataTooBig():
             return TooLarge("body_too_large", "The request is too large.", str(error))
         case exceptions.ParseError():
@@ -87,7 +98,9 @@ def translate(error: Exception) -> SlipwayError | None:
 
 
 def headers(error: SlipwayError) -> dict[str, str]:
-    found = {"Retry-After": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    found = (
+        {"Retry-After": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    )
     if error.status == 401:
         found["WWW-Authenticate"] = "Bearer"
     return found

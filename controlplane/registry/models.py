@@ -129,7 +129,9 @@ class Variant(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["version", "number"], name="variant_number_in_version")]
+        constraints = [
+            models.UniqueConstraint(fields=["version", "number"], name="variant_number_in_version")
+        ]
 
     def __str__(self) -> str:
         return f"{self.version} {self.label}"

@@ -11,7 +11,6 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-
 from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
@@ -145,7 +144,11 @@ def add_variant(
 ) -> Variant:
     """A job's result with its evidence. Call inside the job's finishing transaction."""
     Version.objects.select_for_update().get(pk=parent.version_id)
-    last = Variant.objects.filter(version_id=parent.version_id).order_by("-number").values_list("number", flat=True)
+    last = (
+        Variant.objects.filter(version_id=parent.version_id)
+        .order_by("-number")
+        .values_list("number", flat=True)
+    )
     variant = Variant.objects.create(
         version_id=parent.version_id,
         number=last[0] + 1,
@@ -170,9 +173,13 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
     actor.require(Role.ENGINEER)
     check_name(name, what="alias")
     if variant.version.model_id != model.pk:
-        raise Unprocessable("foreign_variant", "An alias points inside its own model.", f"{variant} is elsewhere.")
+        raise Unprocessable(
+            "foreign_variant", "An alias points inside its own model.", f"{variant} is elsewhere."
+        )
     if variant.version.quarantined_reason:
-        raise Conflict("quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason)
+        raise Conflict(
+            "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
+        )
     with transaction.atomic():
         before = Alias.objects.select_for_update().filter(model=model, name=name).first()
         alias, _ = Alias.objects.update_or_create(
@@ -186,7 +193,9 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
 def remove_alias(actor: Actor, alias: Alias) -> None:
     actor.require(Role.ENGINEER)
     with transaction.atomic():
-        _audit(actor, "removed alias of", alias.model, details={"alias": alias.name, "from": str(alias.variant)})
+        _audit(
+            actor, "removed alias of", alias.model, details={"alias": alias.name, "from": str(alias.variant)}
+        )
         alias.delete()
 
 

@@ -18,7 +18,9 @@ class Count:
     ready: int
 
 
-def next_counts(*, to: int, wanted: int, counts: Mapping[int, Count], policy: RolloutPolicy) -> dict[int, int]:
+def next_counts(
+    *, to: int, wanted: int, counts: Mapping[int, Count], policy: RolloutPolicy
+) -> dict[int, int]:
     """Replicas to ask for, by revision, on the way to `wanted` replicas of revision `to`.
 
     Never above wanted + max_surge in all; never takes ready replicas below wanted - max_unavailable.

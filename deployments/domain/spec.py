@@ -49,8 +49,15 @@ class RevisionSpec(Document):
         return HpaSpec.from_json(self.autoscaling)
 
     def workload(
-        self, *, revision: int, replicas: int, model: str, version: int, artifact: tuple[str, str],
-        signature: dict[str, Any], api_key_sha256: str,
+        self,
+        *,
+        revision: int,
+        replicas: int,
+        model: str,
+        version: int,
+        artifact: tuple[str, str],
+        signature: dict[str, Any],
+        api_key_sha256: str,
     ) -> Workload:
         """The wish for this revision's replicas. `artifact` is digest and path."""
         sha256, path = artifact

@@ -69,5 +69,7 @@ def stop(**_: Any) -> None:
 @worker_shutdown.connect
 def give_back(sender: Any = None, **_: Any) -> None:
     """The pool is gone when this runs; whatever it still held goes back at once."""
-    for job_id in Job.objects.filter(owner=sender.hostname, state__in=transitions.HELD).values_list("pk", flat=True):
+    for job_id in Job.objects.filter(owner=sender.hostname, state__in=transitions.HELD).values_list(
+        "pk", flat=True
+    ):
         transitions.release_lost(job_id, owner=sender.hostname)

@@ -6,8 +6,8 @@ writes rows. Steps: fetch, one per technique, measure, store.
 
 import shutil
 import tempfile
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from optimizer import transitions
 from optimizer.domain.jobs import FailureReason
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES
-from optimizer.transitions import Claim, LeaseLost
+from optimizer.transitions import LeaseLost
 from optimizer.worker.hold import Cancelled, Hold
 
 log = structlog.get_logger(__name__)
@@ -64,7 +64,11 @@ def run(job_id: int, *, owner: str) -> str | None:
         return None
     hold = Hold(claim=claim)
     job = Job.objects.select_related(
-        "team", "created_by", "version__model", "parent__artifact", "evaluation_set__artifact",
+        "team",
+        "created_by",
+        "version__model",
+        "parent__artifact",
+        "evaluation_set__artifact",
         "calibration_set__artifact",
     ).get(pk=job_id)
     try:
@@ -120,7 +124,9 @@ def _work(job: Job, *, hold: Hold, scratch: Path) -> str:
     for index, step in enumerate(steps, start=2):
         hold.step(TECHNIQUES.rows()[step["technique"]].label, index=index, count=count)
         output = scratch / f"{index}-{step['technique']}.onnx"
-        made = _technique(job, step, inputs=inputs, artifact=artifact, output=output, hold=hold, scratch=scratch)
+        made = _technique(
+            job, step, inputs=inputs, artifact=artifact, output=output, hold=hold, scratch=scratch
+        )
         artifact, precision = Path(made["output_path"]), made["precision"]
         provenance.append(made["provenance"] | step)
     hold.step("Measure against the parent", index=count - 1, count=count)
@@ -178,11 +184,17 @@ def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, scratch: P
         "seed": SEED,
     }
     return supervise(
-        entry="optimizer.evaluation.child:evaluate", spec=spec, wall_s=MEASURE_WALL_S, hold=hold, scratch=scratch
+        entry="optimizer.evaluation.child:evaluate",
+        spec=spec,
+        wall_s=MEASURE_WALL_S,
+        hold=hold,
+        scratch=scratch,
     )
 
 
-def supervise(*, entry: str, spec: dict[str, Any], wall_s: float, hold: Hold, scratch: Path) -> dict[str, Any]:
+def supervise(
+    *, entry: str, spec: dict[str, Any], wall_s: float, hold: Hold, scratch: Path
+) -> dict[str, Any]:
     """Runs a child to its end, tending the hold meanwhile. Raises StepFailed, LeaseLost or Cancelled."""
     limits = Limits(
         memory_bytes=8 * 1024**3, cpu_s=int(wall_s), wall_s=wall_s, file_bytes=8 * 1024**3, processes=256

@@ -43,7 +43,12 @@ class Hold:
         return settings.ENVIRONMENT.lease_s / 4
 
     def say(
-        self, message: str, *, kind: str = JobEvent.Kind.LOG, level: str = "info", data: dict[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        kind: str = JobEvent.Kind.LOG,
+        level: str = "info",
+        data: dict[str, Any] | None = None,
     ) -> None:
         """Adds a line; it is written within half a second. Past the cap the oldest wait, none is dropped."""
         if len(self._events) >= MAX_BUFFERED:

@@ -1,0 +1,47 @@
+"""Serializers that take JSON at its word: a number is not a text, `true` is not 1, and unknown fields are refused."""
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+
+
+class Text(serializers.CharField):
+    """Only a JSON string; no NUL, no lone surrogate, no control characters but line breaks and tabs."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise ValidationError("This must be a text.")
+        if any(ord(character) < 32 and character not in "\n\t\r" for character in data):
+            raise ValidationError("Control characters are not allowed.")
+        return super().to_internal_value(data)
+
+
+class Whole(serializers.IntegerField):
+    """Only a JSON integer."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, int) or isinstance(data, bool):
+            raise ValidationError("This must be a whole number.")
+        return super().to_internal_value(data)
+
+
+class Flag(serializers.BooleanField):
+    """Only true or false."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise ValidationError("This must be true or false.")
+        return data
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses a body that is no object, and fields that it does not know."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValidationError({"body": ["This must be a JSON object."]})
+        unknown = sorted(set(data) - {name for name, field in self.fields.items() if not field.read_only})
+        if unknown:
+            raise ValidationError({name: ["This field is not known here."] for name in unknown})
+        return super().to_internal_value(data)
