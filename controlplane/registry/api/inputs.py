@@ -1,0 +1,18 @@
+"""What the registry's API takes."""
+
+from controlplane.core.fields import StrictSerializer, Text, Whole
+from controlplane.registry.services import MAX_DESCRIPTION
+
+
+class NewModel(StrictSerializer):
+    name = Text(max_length=253, trim_whitespace=False)
+    description = Text(max_length=MAX_DESCRIPTION, required=False, allow_blank=True)
+
+
+class Description(StrictSerializer):
+    description = Text(max_length=MAX_DESCRIPTION, allow_blank=True)
+
+
+class AliasTarget(StrictSerializer):
+    version = Whole(min_value=1, max_value=2**31 - 1)
+    variant = Whole(min_value=0, max_value=2**31 - 1, default=0)

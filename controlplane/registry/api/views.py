@@ -1,0 +1,258 @@
+"""The registry's REST API. Each view parses, asks through the actor's team, calls one verb, answers."""
+
+from typing import Any
+
+from django.conf import settings
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.accounts.access import actor_of
+from controlplane.core import storage
+from controlplane.core.api import page_response, parse
+from controlplane.core.errors import InvalidInput, TooLarge
+from controlplane.registry import selectors, services
+from controlplane.registry.api import bodies, documents, inputs
+from controlplane.registry.models import Dataset
+
+ANY = OpenApiTypes.OBJECT
+PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
+
+
+class Models(APIView):
+    @extend_schema(parameters=[*PAGING, OpenApiParameter("search", str)], responses=ANY)
+    def get(self, request: Request) -> Response:
+        """Models of the team, newest first."""
+        rows = selectors.search_models(selectors.models(actor_of(request)), request.GET.get("search", ""))
+        return page_response(rows, request, documents.model)
+
+    @extend_schema(request=inputs.NewModel, responses={201: ANY})
+    def post(self, request: Request) -> Response:
+        """Register a model."""
+        actor = actor_of(request)
+        row = services.register_model(actor, **parse(inputs.NewModel, request))
+        document = documents.model(row)
+        return Response(document, status=201, headers={"Location": document["url"]})
+
+
+class Model(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        return Response(documents.model(selectors.model(actor_of(request), name)))
+
+    @extend_schema(request=inputs.Description, responses=ANY)
+    def patch(self, request: Request, name: str) -> Response:
+        actor = actor_of(request)
+        row = selectors.model(actor, name)
+        return Response(
+            documents.model(services.describe_model(actor, row, **parse(inputs.Description, request)))
+        )
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, name: str) -> Response:
+        """Delete a model that nothing uses, with its versions."""
+        actor = actor_of(request)
+        services.delete_model(actor, selectors.model(actor, name))
+        return Response(status=204)
+
+
+def _uploaded(version: Any, *, created: bool) -> Response:
+    document = documents.version(version) | {"created": created}
+    return Response(document, status=201 if created else 200, headers={"Location": document["url"]})
+
+
+def _refuse_declared_too_large(size_bytes: int | None) -> None:
+    limit = settings.ENVIRONMENT.max_upload_bytes
+    if size_bytes is not None and size_bytes > limit:
+        raise TooLarge(
+            "upload_too_large",
+            "The file is too large.",
+            f"It has {size_bytes:,} bytes; the limit is {limit:,}.",
+        )
+
+
+class Versions(APIView):
+    parser_classes = [MultiPartParser]
+
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        """Versions of a model, newest first."""
+        actor = actor_of(request)
+        model = selectors.model(actor, name)
+        return page_response(selectors.versions(actor).filter(model=model), request, documents.version)
+
+    @extend_schema(request={"multipart/form-data": ANY}, responses={201: ANY})
+    def post(self, request: Request, name: str) -> Response:
+        """Upload a version as the `file` of a form."""
+        actor = actor_of(request)
+        model = selectors.model(actor, name)
+        file = bodies.form_file(request.data)
+        _refuse_declared_too_large(file.size)
+        version, created = services.upload_version(
+            actor, model, chunks=file.chunks(bodies.CHUNK_BYTES), filename=file.name or ""
+        )
+        return _uploaded(version, created=created)
+
+
+class VersionUpload(APIView):
+    parser_classes = [bodies.RawBody]
+
+    @extend_schema(
+        request={"application/octet-stream": OpenApiTypes.BINARY},
+        parameters=[
+            OpenApiParameter("filename", str),
+            OpenApiParameter("X-Content-SHA256", str, OpenApiParameter.HEADER),
+        ],
+        responses={201: ANY, 200: ANY},
+    )
+    def put(self, request: Request, name: str) -> Response:
+        """Upload a version as the raw body. The same bytes again answer 200 with the version they are."""
+        actor = actor_of(request)
+        model = selectors.model(actor, name)
+        request.data  # noqa: B018  lets the content type be refused before anything is read
+        size_bytes = bodies.declared_bytes(request._request)
+        _refuse_declared_too_large(size_bytes)
+        version, created = services.upload_version(
+            actor,
+            model,
+            chunks=bodies.raw_chunks(request._request),
+            filename=request.GET.get("filename", ""),
+            expected_sha256=bodies.declared_sha256(request._request),
+            expected_bytes=size_bytes,
+        )
+        return _uploaded(version, created=created)
+
+
+class Version(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, number: int) -> Response:
+        return Response(documents.version(selectors.version(actor_of(request), name, number)))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, name: str, number: int) -> Response:
+        """Delete a version that nothing uses, with its variants."""
+        actor = actor_of(request)
+        services.delete_version(actor, selectors.version(actor, name, number))
+        return Response(status=204)
+
+
+class Variants(APIView):
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request, name: str, number: int) -> Response:
+        actor = actor_of(request)
+        version = selectors.version(actor, name, number)
+        return page_response(selectors.variants(actor).filter(version=version), request, documents.variant)
+
+
+class Variant(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, number: int, variant: int) -> Response:
+        return Response(documents.variant(selectors.variant(actor_of(request), name, number, variant)))
+
+
+class VariantReport(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, number: int, variant: int) -> Response:
+        """The latest measurement of the variant against its parent."""
+        row = selectors.variant(actor_of(request), name, number, variant)
+        found = selectors.latest_report(row)
+        return Response(documents.report(found) if found else None, status=200 if found else 204)
+
+
+class VariantContent(APIView):
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    def get(self, request: Request, name: str, number: int, variant: int) -> FileResponse:
+        """The artifact's bytes."""
+        row = selectors.variant(actor_of(request), name, number, variant)
+        filename = f"{name}-v{number}-{row.number}.{row.format}"
+        return FileResponse(
+            storage.open(row.artifact.sha256),
+            as_attachment=True,
+            filename=filename,
+            content_type="application/octet-stream",
+        )
+
+
+class Aliases(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        actor = actor_of(request)
+        selectors.model(actor, name)
+        return Response(
+            {"items": [documents.alias(row) for row in selectors.aliases(actor, name)], "next": None}
+        )
+
+
+class Alias(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, alias: str) -> Response:
+        return Response(documents.alias(selectors.alias(actor_of(request), name, alias)))
+
+    @extend_schema(request=inputs.AliasTarget, responses=ANY)
+    def put(self, request: Request, name: str, alias: str) -> Response:
+        """Point the alias to a variant of a version."""
+        actor = actor_of(request)
+        wanted = parse(inputs.AliasTarget, request)
+        model = selectors.model(actor, name)
+        variant = selectors.variant(actor, name, wanted["version"], wanted["variant"])
+        return Response(documents.alias(services.move_alias(actor, model, name=alias, variant=variant)))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, name: str, alias: str) -> Response:
+        actor = actor_of(request)
+        services.remove_alias(actor, selectors.alias(actor, name, alias))
+        return Response(status=204)
+
+
+class Datasets(APIView):
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        actor = actor_of(request)
+        selectors.model(actor, name)
+        return page_response(selectors.datasets(actor, name), request, documents.dataset)
+
+
+class DatasetItem(APIView):
+    parser_classes = [bodies.RawBody]
+
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, dataset: str) -> Response:
+        return Response(documents.dataset(selectors.dataset(actor_of(request), name, dataset)))
+
+    @extend_schema(
+        request={"application/octet-stream": OpenApiTypes.BINARY},
+        parameters=[
+            OpenApiParameter("role", str, enum=Dataset.Role.values),
+            OpenApiParameter("version", int),
+        ],
+        responses={201: ANY},
+    )
+    def put(self, request: Request, name: str, dataset: str) -> Response:
+        """Upload an npz: one array per input, named as in the signature, and optional `labels`."""
+        actor = actor_of(request)
+        model = selectors.model(actor, name)
+        request.data  # noqa: B018
+        role = request.GET.get("role", Dataset.Role.EVALUATION)
+        if role not in Dataset.Role.values:
+            raise InvalidInput(
+                "invalid_role", f"There is no role “{role[:20]}”.", "Use evaluation or calibration."
+            )
+        row = services.add_dataset(
+            actor,
+            model,
+            name=dataset,
+            role=role,
+            version=selectors.latest_version(actor, model),
+            chunks=bodies.raw_chunks(request._request),
+        )
+        return Response(documents.dataset(row), status=201)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, name: str, dataset: str) -> Response:
+        actor = actor_of(request)
+        services.delete_dataset(actor, selectors.dataset(actor, name, dataset))
+        return Response(status=204)
