@@ -188,7 +188,7 @@ def _rate_limit(
 def _step_up(policy: Policy, start: int) -> int:
     if policy.type is PolicyType.PODS:
         return start + policy.value
-    # Floats on purpose: 10 replicas and 10 % give 11.000000000000002, and Kubernetes goes to 12.
+    # Floats on purpose: 25 replicas and 120 % give 55.00000000000001, and Kubernetes goes to 56.
     return math.ceil(float(start) * (1 + float(policy.value) / 100))
 
 

@@ -24,7 +24,7 @@ def sentence(decision: Decision) -> str:
             return f"{head}: {_missing(decision)}; {decision.limit_text}."
     parts = [f"{head}: {_because(decision)}."]
     if lost := [vote for vote in decision.metrics if vote.error is not None]:
-        parts.append(f"{_unread(lost)}, so the size can only grow until then.")
+        parts.append(f"{_unread(lost)}, so until it can the size only grows.")
     return " ".join(parts)
 
 
