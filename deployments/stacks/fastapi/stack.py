@@ -1,0 +1,61 @@
+"""The FastAPI stack as the rest of the product sees it. Imports neither FastAPI nor ONNX Runtime."""
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+from deployments.stacks.conformance import spoken
+from deployments.stacks.fastapi.parameters import Batching, Parameters
+from deployments.stacks.port import Container, Probe, Support, SupportStatus, Word
+
+ENTRY = ("-m", "deployments.stacks.fastapi.replica")
+_NEEDED = ("fastapi", "httptools", "onnxruntime", "uvicorn", "uvloop")
+
+
+class FastApiStack:
+    """See `deployments.stacks.port.Stack`."""
+
+    key: str = "fastapi"
+    label: str = "FastAPI"
+    support: SupportStatus = SupportStatus(state=Support.ACTIVE)
+    formats: tuple[str, ...] = ("onnx",)
+    protocol: str = "Open Inference Protocol v2 over HTTP, JSON or binary tensors"
+    ceiling: str = (
+        "One Python process per replica: it answers two to four thousand small requests a second at most, "
+        "runs on the CPU, and runs one batch at a time."
+    )
+    parameters: type[Parameters] = Parameters
+    batching_knobs: tuple[str, ...] = tuple(Batching.model_fields)
+    container: Container = Container(
+        image="slipway/replica-fastapi",
+        command=("python", *ENTRY),
+        ports=MappingProxyType({"http": 8000}),
+        live=Probe(path="/v2/health/live"),
+        ready=Probe(path="/v2/health/ready"),
+        metrics=Probe(path="/metrics"),
+    )
+    metrics: Mapping[Word, str] = MappingProxyType(
+        {
+            Word.REQUESTS: "slipway_requests_total",
+            Word.ERRORS: "slipway_errors_total",
+            Word.LATENCY: "slipway_latency_seconds",
+            Word.QUEUE_DEPTH: "slipway_queue_depth",
+            Word.IN_FLIGHT: "slipway_in_flight",
+            Word.QUEUE_SECONDS_TOTAL: "slipway_queue_seconds_total",
+            Word.IN_FLIGHT_SECONDS_TOTAL: "slipway_in_flight_seconds_total",
+            Word.BATCH_SIZE: "slipway_batch_size",
+        }
+    )
+
+    def start_command(self, config_path: Path) -> tuple[str, ...] | None:
+        if any(find_spec(name) is None for name in _NEEDED):
+            return None
+        return (sys.executable, *ENTRY, str(config_path))
+
+    def conformance(self, page: str) -> frozenset[Word]:
+        return spoken(page, self.metrics)
+
+
+STACK = FastApiStack()

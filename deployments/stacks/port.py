@@ -1,0 +1,119 @@
+"""What a serving stack tells the rest of the product, so that nobody else needs to know its name.
+
+Pages, pre-flight, targets and the collector read these values; none of them has an `if stack == ...`.
+Refused: a base class with half of the behaviour. A stack is any object that has these attributes, and the
+contract suite in `tests/deployments/stacks/test_contract.py` runs on every row of the table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+class Word(StrEnum):
+    """The metric vocabulary. A stack maps the words it speaks to its own Prometheus names."""
+
+    REQUESTS = "requests"
+    ERRORS = "errors"
+    LATENCY = "latency"
+    QUEUE_DEPTH = "queue_depth"
+    IN_FLIGHT = "in_flight"
+    QUEUE_SECONDS_TOTAL = "queue_seconds_total"
+    IN_FLIGHT_SECONDS_TOTAL = "in_flight_seconds_total"
+    BATCH_SIZE = "batch_size"
+    GPU_UTILIZATION = "gpu_utilization"
+
+
+class Support(StrEnum):
+    """How alive the stack's own project is."""
+
+    ACTIVE = "active"
+    MAINTENANCE = "maintenance"
+    END_OF_LIFE = "end_of_life"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportStatus:
+    """`successor` is the key or name of what to move to; it is set for every stack that is not active."""
+
+    state: Support
+    successor: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """An HTTP GET that answers 200 or does not; `port` names an entry of `Container.ports`."""
+
+    path: str
+    port: str = "http"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """How the stack runs where containers do. `command` ends where the configuration's path is appended."""
+
+    image: str
+    command: tuple[str, ...]
+    ports: Mapping[str, int]
+    live: Probe
+    ready: Probe
+    metrics: Probe
+
+
+class Stack(Protocol):
+    """One serving stack. All attributes are plain values: reading them imports nothing heavy."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def support(self) -> SupportStatus: ...
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Artifact formats it loads, best first (`onnx`, ...)."""
+
+    @property
+    def protocol(self) -> str:
+        """The request protocol that clients speak to it, in words."""
+
+    @property
+    def ceiling(self) -> str:
+        """One sentence: what the stack will not do, however it is tuned."""
+
+    @property
+    def parameters(self) -> "type[BaseModel]":
+        """The schema from which the form, the API schema and the validation come."""
+
+    @property
+    def batching_knobs(self) -> tuple[str, ...]:
+        """The fields of `parameters` that shape batches."""
+
+    @property
+    def container(self) -> Container: ...
+
+    @property
+    def metrics(self) -> Mapping[Word, str]:
+        """The words it speaks, and the name of each on its metrics page."""
+
+    def start_command(self, config_path: Path) -> tuple[str, ...] | None:
+        """The argv that starts one replica on this machine, or None where the stack cannot run here.
+
+        The process is started in the folder that holds this package, and reads everything it needs from
+        the file at `config_path`.
+        """
+
+    def conformance(self, page: str) -> frozenset[Word]:
+        """The words that `page`, scraped from a running replica, really speaks.
+
+        Raises ValueError for a page that is not in the Prometheus text format.
+        """
