@@ -1,0 +1,146 @@
+"""The techniques: one table, and what may be asked of a recipe before it runs.
+
+Rows are listed by hand; other packages add theirs through the entry-point group `slipway.techniques`. A
+technique is imported on first use, its vendor's packages only in a child process.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from controlplane.core.errors import Unprocessable
+from controlplane.core.plugins import Entry, PluginTable
+from optimizer.domain.recipe import Recipe, Step
+from optimizer.techniques.port import Device, Hardware, ModelSummary, Parameters, Refusal, Technique
+
+TECHNIQUES: PluginTable[Technique] = PluginTable(
+    group="slipway.techniques",
+    entries=(
+        Entry(
+            key="onnx-graph",
+            label="Graph optimization",
+            path="optimizer.techniques.onnx_graph.technique:TECHNIQUE",
+        ),
+        Entry(
+            key="int8-dynamic",
+            label="INT8, dynamic",
+            path="optimizer.techniques.int8_dynamic.technique:TECHNIQUE",
+        ),
+        Entry(
+            key="int8-static",
+            label="INT8, static",
+            path="optimizer.techniques.int8_static.technique:TECHNIQUE",
+        ),
+    ),
+)
+
+
+def technique(key: str) -> Technique:
+    """Raises Unprocessable("unknown_technique") that lists those there are."""
+    if key not in TECHNIQUES:
+        raise Unprocessable(
+            "unknown_technique",
+            f"There is no technique “{key[:60]}”.",
+            f"There are: {', '.join(TECHNIQUES)}.",
+        )
+    return TECHNIQUES.load(key)
+
+
+def parameters(key: str, values: Mapping[str, Any]) -> Parameters:
+    """The technique's parameters, defaults filled in. Raises Unprocessable with one message per field."""
+    try:
+        return technique(key).parameters.model_validate(dict(values))
+    except ValidationError as error:
+        fields: dict[str, list[str]] = {}
+        for problem in error.errors(include_url=False, include_context=False, include_input=False):
+            name = ".".join(["params", *(str(part) for part in problem["loc"])])
+            fields.setdefault(name, []).append(problem["msg"])
+        raise Unprocessable(
+            "invalid_parameters",
+            f"The parameters of {key} are not valid.",
+            " ".join(f"{name}: {'; '.join(messages)}." for name, messages in fields.items()),
+            fields=fields,
+        ) from error
+
+
+def check_recipe(
+    recipe: Recipe,
+    *,
+    signature: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    has_calibration: bool,
+    hardware: Hardware | None = None,
+) -> Recipe:
+    """The same recipe with every default written out, if each step can take what the one before it gives.
+
+    Raises Unprocessable: `unknown_technique`, `invalid_parameters`, or the first refusal's code with all
+    reasons in the detail. Without `hardware` what a worker has is not asked.
+    """
+    accepted = [(step.technique, parameters(step.technique, step.params)) for step in recipe.steps]
+    given = ModelSummary.from_json(summary)
+    found: list[tuple[str, Refusal]] = []
+    for key, params in accepted:
+        used = technique(key)
+        reasons = refusals(
+            used, signature, given, hardware=hardware, params=params, has_calibration=has_calibration
+        )
+        found.extend((used.label, reason) for reason in reasons)
+        given = replace(given, format=used.gives.format, precision=used.gives.precision or given.precision)
+    if found:
+        raise Unprocessable(
+            found[0][1].code,
+            found[0][1].title,
+            " ".join(f"{label}: {f'{reason.title} {reason.detail}'.strip()}" for label, reason in found),
+            extra={"refusals": [{"code": reason.code, "technique": label} for label, reason in found]},
+        )
+    return Recipe(
+        steps=tuple(Step(technique=key, params=params.model_dump(mode="json")) for key, params in accepted)
+    )
+
+
+def refusals(
+    used: Technique,
+    signature: Mapping[str, Any],
+    summary: ModelSummary,
+    *,
+    has_calibration: bool,
+    hardware: Hardware | None = None,
+    params: Parameters | None = None,
+) -> tuple[Refusal, ...]:
+    """Every reason why this technique cannot be used on this model, here. Pure; imports nothing of a vendor.
+
+    Without `params` the defaults are judged, which is what a form asks before anything is filled in.
+    """
+    general = []
+    precisions = [kind.precision for kind in used.takes if kind.format == summary.format]
+    if not precisions:
+        formats = ", ".join(sorted({kind.format for kind in used.takes}))
+        general.append(Refusal(code="wrong_format", title=f"It takes {formats}, not {summary.format}."))
+    elif summary.precision is not None and None not in precisions and summary.precision not in precisions:
+        taken = " or ".join(str(precision) for precision in precisions)
+        general.append(
+            Refusal(
+                code="wrong_precision",
+                title=f"It takes {taken}; this model is {summary.precision}.",
+                detail="Start from the original version.",
+            )
+        )
+    if used.needs_calibration and not has_calibration:
+        general.append(
+            Refusal(
+                code="calibration_missing",
+                title="It needs items to calibrate with.",
+                detail="Upload a calibration set, or an evaluation set that it may take items from.",
+            )
+        )
+    if used.device is Device.GPU and hardware is not None and not hardware.gpus:
+        general.append(Refusal(code="no_gpu", title="It needs a GPU and this worker has none."))
+    return (*general, *used.check(signature, summary, hardware or Hardware(), params or used.parameters()))
+
+
+def promises_of(keys: Sequence[str]) -> list[dict[str, Any]]:
+    """What the literature promises of each technique, for the report beside what was measured."""
+    used = [technique(key) for key in keys]
+    return [{"technique": row.key, "label": row.label, **row.promises.to_json()} for row in used]

@@ -1,0 +1,93 @@
+"""One technique as a child process runs it: a file in, a checked file out, and how it was made."""
+
+import contextlib
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from controlplane.core.errors import SlipwayError, Unprocessable
+from optimizer.techniques import parameters, technique
+from optimizer.techniques.graph import read, summary_of
+from optimizer.techniques.port import Hardware, Work
+from optimizer.techniques.result import check_result, versions
+from optimizer.workbench.items import digest
+from optimizer.workbench.journal import Emit, Journal
+from optimizer.workbench.session import first_line
+from optimizer.workbench.signature import Signature
+
+
+def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Runs `spec["technique"]` on `input_path` and leaves its result at `output_path`.
+
+    Spec: technique, params, input_path, output_path, calibration_npz or null, evaluation_npz or null,
+    signature, seed. Returns output_path, precision and provenance. Raises Unprocessable with the technique's
+    reason, or what the check of the result found; then no output is left.
+    """
+    used = technique(spec["technique"])
+    params = parameters(used.key, spec["params"])
+    output = Path(spec["output_path"])
+    journal = Journal(emit=emit, steps=3)
+    journal.step("Read model")
+    summary = summary_of(read(Path(spec["input_path"])))
+    if reasons := used.check(spec["signature"], summary, Hardware(), params):
+        raise Unprocessable(reasons[0].code, reasons[0].title, reasons[0].detail)
+    journal.step(used.label)
+    try:
+        with _scratch(output.parent) as scratch:
+            work = _work(spec, scratch=scratch, output=output, journal=journal)
+            provenance = _entry(used.entry)(work, params)
+        journal.step("Check the result")
+        after = check_result(output, parent=work.input, signature=work.signature, seed=work.seed)
+    except SlipwayError:
+        output.unlink(missing_ok=True)
+        raise
+    except Exception as error:  # a vendor's exceptions share no base class but Exception
+        output.unlink(missing_ok=True)
+        raise Unprocessable(
+            "technique_failed", f"{used.label} could not be applied.", first_line(error)
+        ) from error
+    return {
+        "output_path": str(output),
+        "precision": used.gives.precision or summary.precision or "fp32",
+        "provenance": {
+            "technique": used.key,
+            "params": params.model_dump(mode="json"),
+            "seed": spec["seed"],
+            "versions": versions(),
+            "input_sha256": digest(work.input),
+            "output_sha256": digest(output),
+            "nodes_before": dict(summary.op_types),
+            "nodes_after": after,
+            **provenance,
+        },
+    }
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path) -> Any:
+    """A folder of its own as the current one: quantization tools drop files where they stand."""
+    with tempfile.TemporaryDirectory(prefix="technique-", dir=parent) as folder, contextlib.chdir(folder):
+        yield Path(folder)
+
+
+def _work(spec: dict[str, Any], *, scratch: Path, output: Path, journal: Journal) -> Work:
+    calibration, evaluation = spec.get("calibration_npz"), spec.get("evaluation_npz")
+    chosen = calibration or evaluation
+    return Work(
+        input=Path(spec["input_path"]),
+        output=output,
+        scratch=scratch,
+        signature=Signature.from_json(spec["signature"]),
+        calibration=Path(chosen) if chosen else None,
+        calibration_source="calibration_set"
+        if calibration and calibration != evaluation
+        else "evaluation_set",
+        seed=int(spec["seed"]),
+        journal=journal,
+    )
+
+
+def _entry(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,154 @@
+"""ONNX graphs as the techniques see them: read, summed up, and made ready for quantization.
+
+The repairs here are exact: they change how a graph is written, not what it computes.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from controlplane.core.errors import Unprocessable
+from optimizer.techniques.port import ModelSummary
+from optimizer.workbench.session import first_line
+
+# The first opset whose DequantizeLinear takes one scale per channel.
+PER_CHANNEL_OPSET = 13
+QUANTIZED = frozenset(
+    [
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "ConvInteger",
+        "QLinearMatMul",
+        "QLinearConv",
+        "QGemm",
+        "MatMulNBits",
+        "QAttention",
+        "DynamicQuantizeLSTM",
+    ]
+)
+
+
+def read(path: Path) -> Any:
+    """The model as an `onnx.ModelProto`. Raises Unprocessable("not_onnx")."""
+    import onnx
+
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf, ONNX and the file system have no base class in common
+        raise Unprocessable("not_onnx", "This file is not an ONNX model.", first_line(error)) from error
+
+
+def opset_of(model: Any) -> int:
+    return next((int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+
+def op_types(model: Any) -> dict[str, int]:
+    """Nodes by operator, those of subgraphs included."""
+    return dict(sorted(Counter(node.op_type for node in _nodes(model.graph)).items()))
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+def summary_of(model: Any) -> ModelSummary:
+    counts = op_types(model)
+    return ModelSummary(precision=_precision(model, counts), opset=opset_of(model), op_types=counts)
+
+
+def _precision(model: Any, counts: dict[str, int]) -> str:
+    """By what most of the weights are stored in."""
+    from onnx import TensorProto
+
+    if QUANTIZED & counts.keys():
+        return "int8"
+    sizes: Counter[int] = Counter()
+    for tensor in model.graph.initializer:
+        size = 1
+        for dimension in tensor.dims:
+            size *= dimension
+        sizes[tensor.data_type] += size
+    names = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16", TensorProto.DOUBLE: "fp64"}
+    floats = {kind: sizes[kind] for kind in (*names, TensorProto.FLOAT)}
+    return names.get(max(floats, key=lambda kind: floats[kind]), "fp32") if any(floats.values()) else "fp32"
+
+
+def upgrade_opset(model: Any, *, at_least: int) -> Any:
+    """The same model at opset `at_least` or above. Raises Unprocessable("opset_too_old") when it cannot be."""
+    import onnx
+
+    if opset_of(model) >= at_least:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, at_least)
+    except Exception as error:  # the converter raises RuntimeError, ValueError and its own
+        raise Unprocessable(
+            "opset_too_old",
+            f"Opset {opset_of(model)} cannot be brought to {at_least}, which INT8 weights need.",
+            f"{first_line(error)} Export the model again with opset {at_least} or newer.",
+        ) from error
+
+
+def flatten_biases(model: Any) -> int:
+    """Writes Gemm biases of shape [1, n] as [n]; they broadcast the same. Returns how many.
+
+    ONNX Runtime's quantizer counts a bias's channels on its first axis and fails on [1, n]. The old
+    initializer is dropped where nothing else uses it.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    changed: set[str] = set()
+    for node in graph.node:
+        if node.op_type != "Gemm" or len(node.input) < 3:
+            continue
+        bias = tensors.get(node.input[2])
+        if bias is None or len(bias.dims) != 2 or bias.dims[0] != 1:
+            continue
+        name = f"{bias.name}_flat"
+        if bias.name not in changed:
+            graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(bias).reshape(-1), name))
+            changed.add(bias.name)
+        node.input[2] = name
+    still_used = {name for node in _nodes(graph) for name in node.input}
+    for name in changed - still_used:
+        graph.initializer.remove(tensors[name])
+    return len(changed)
+
+
+def prepare(path: Path, *, scratch: Path, at_least: int) -> tuple[Path, list[str]]:
+    """A copy of the model ready to be quantized, and what was done to it, in words.
+
+    Shapes are inferred (symbolically where that works), constants folded, the opset raised, biases written
+    flat. Cost: a few times the file in memory. Raises Unprocessable("opset_too_old").
+    """
+    import onnx
+    from onnxruntime.quantization import quant_pre_process
+
+    done = []
+    source, target = scratch / "raised.onnx", scratch / "prepared.onnx"
+    model = read(path)
+    before = opset_of(model)
+    onnx.save(upgrade_opset(model, at_least=at_least), str(source))
+    if before < at_least:
+        done.append(f"opset raised from {before} to {at_least}")
+    try:
+        quant_pre_process(str(source), str(target))
+        done.append("symbolic shape inference")
+    except Exception:  # noqa: BLE001  it gives up with a bare Exception on what it does not know
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+        done.append("shape inference without symbols")
+    prepared = read(target)
+    if count := flatten_biases(prepared):
+        done.append(f"{count} biases written flat")
+    onnx.save(prepared, str(target))
+    return target, done

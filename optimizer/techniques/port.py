@@ -1,0 +1,137 @@
+"""The port every technique stands behind.
+
+A technique is a value: what it takes and gives, what it needs, its parameters as one schema, what the
+literature promises, a cheap check, and the dotted path of the function a child process runs. Declaring one
+imports no vendor package; only the child function does.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from optimizer.workbench.journal import Journal
+from optimizer.workbench.signature import Signature
+
+
+class Parameters(BaseModel):
+    """Base of a technique's parameters. Form, API schema and validation are made from the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A format and a precision. `precision=None` on the giving side: as it came."""
+
+    format: str
+    precision: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promises:
+    """What the guide says: speed-up as (low, high), loss in points of accuracy as (low, high)."""
+
+    speedup: tuple[float, float]
+    loss_points: tuple[float, float]
+    effort: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a worker has. Read from its inventory."""
+
+    cpu_flags: frozenset[str] = frozenset()
+    gpus: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(
+            cpu_flags=frozenset(value.get("cpu_flags", ())), gpus=tuple(map(str, value.get("gpus", ())))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSummary:
+    """What intake found in the file. `None` and an empty `op_types` mean that nobody looked.
+
+    `op_types` counts nodes by operator, such as {"MatMul": 2}.
+    """
+
+    format: str = "onnx"
+    precision: str | None = None
+    opset: int | None = None
+    op_types: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(
+            format=value.get("format", "onnx"),
+            precision=value.get("precision"),
+            opset=value.get("opset"),
+            op_types=dict(value.get("op_types") or {}),
+        )
+
+    def count(self, *op_types: str) -> int:
+        return sum(self.op_types.get(name, 0) for name in op_types)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a technique cannot be used here, and what would help."""
+
+    code: str
+    title: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the child function gets. It writes `output` and nothing outside `scratch`.
+
+    `calibration` is the set to calibrate with; `calibration_source` says whose it is.
+    """
+
+    input: Path
+    output: Path
+    scratch: Path
+    signature: Signature
+    calibration: Path | None
+    calibration_source: str
+    seed: int
+    journal: Journal
+
+
+type Check = Callable[[Mapping[str, Any], ModelSummary, Hardware, Parameters], tuple[Refusal, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Technique:
+    """`entry` is "package.module:function": `function(work: Work, params: Parameters) -> dict` (provenance).
+
+    `check(signature, summary, hardware, params)` is pure and imports nothing of a vendor. It may let through
+    what the child then refuses with the whole graph before it. `parameters()` without values is valid.
+    """
+
+    key: str
+    label: str
+    description: str
+    takes: tuple[Kind, ...]
+    gives: Kind
+    device: Device
+    parameters: type[Parameters]
+    promises: Promises
+    check: Check
+    entry: str
+    needs_calibration: bool = False

@@ -1,0 +1,40 @@
+"""Opens models as the serving stack does by default, and nothing else.
+
+ENABLE_ALL is ONNX Runtime's default, so the parent already gets every online graph optimization: a variant
+is compared with what would really be served. Refused: comparing with an unoptimized session, which makes
+any technique look good.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from controlplane.core.errors import Unprocessable
+
+GRAPH_OPTIMIZATION = "ORT_ENABLE_ALL"
+
+
+def open_session(path: Path, *, threads: int = 1) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU.
+
+    Raises Unprocessable("model_does_not_open") with the runtime's own first line. Cost: reads the whole file.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise Unprocessable(
+            "model_does_not_open", "ONNX Runtime cannot open this model.", first_line(error)
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """A vendor's message, cut to what a reader can use."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:500]
