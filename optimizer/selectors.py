@@ -1,21 +1,67 @@
-"""Queries about jobs, each deciding once what it fetches."""
+"""Queries about jobs and workers, each deciding once what it fetches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django.db.models import QuerySet
 
 from controlplane.accounts.access import Actor
+from controlplane.core.errors import InvalidInput
+from controlplane.registry.models import Variant
 from optimizer.domain.jobs import TERMINAL
-from optimizer.models import Job, JobEvent
+from optimizer.models import Job, JobEvent, Worker
+from optimizer.techniques import TECHNIQUES
 
 
 def jobs(actor: Actor) -> QuerySet[Job]:
     return Job.objects.in_team(actor.team).select_related("version__model", "parent", "created_by")
 
 
+def filtered(rows: QuerySet[Job], parameters: Mapping[str, str]) -> QuerySet[Job]:
+    """`state` (one, or `active`) and `model`, as the list's address says. Raises InvalidInput."""
+    state, model = parameters.get("state", ""), parameters.get("model", "")
+    if state == "active":
+        rows = rows.exclude(state__in=TERMINAL)
+    elif state in Job.State.values:
+        rows = rows.filter(state=state)
+    elif state:
+        known = ", ".join(Job.State.values)
+        raise InvalidInput("invalid_state", "There is no such job state.", f"Use one of: active, {known}.")
+    return rows.filter(version__model__name=model) if model else rows
+
+
 def events_after(job: Job, *, after: int = 0, limit: int = 500) -> list[JobEvent]:
     """Events in order, from the one after id `after`. Index scan on (job, id)."""
     return list(JobEvent.objects.filter(job=job, pk__gt=after).order_by("id")[:limit])
+
+
+def result(job: Job) -> Variant | None:
+    """The variant that the job made."""
+    return Variant.objects.filter(job_id=job.pk).select_related("version__model").first()
+
+
+def result_url(job: Job) -> str | None:
+    made = result(job)
+    return made and f"/api/v1{made.get_absolute_url()}"
+
+
+def techniques() -> list[dict[str, Any]]:
+    """Every technique with what it promises and the schema of its parameters."""
+    loaded = [TECHNIQUES.load(key) for key in TECHNIQUES]
+    return [
+        {
+            "key": technique.key,
+            "label": technique.label,
+            "promises": technique.promises.to_json(),
+            "needs_calibration": technique.needs_calibration,
+            "parameters": technique.parameters.model_json_schema(),
+        }
+        for technique in loaded
+    ]
+
+
+def workers() -> QuerySet[Worker]:
+    return Worker.objects.select_related("current_job")
 
 
 def uses(variant_ids: list[int]) -> Iterable[str]:

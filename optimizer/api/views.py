@@ -1,0 +1,121 @@
+"""The REST API of jobs, techniques and workers."""
+
+from django.http import QueryDict
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.core.api import page_response, parse
+from controlplane.core.errors import InvalidInput
+from controlplane.registry import selectors as registry
+from controlplane.registry.models import Dataset
+from optimizer import selectors, services
+from optimizer.api import documents, inputs
+from optimizer.domain.recipe import Recipe
+from optimizer.models import Job as JobRow
+
+ANY = OpenApiTypes.OBJECT
+KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)
+
+
+def _dataset(actor: Actor, model: str, name: str | None) -> Dataset | None:
+    return registry.dataset(actor, model, name) if name else None
+
+
+class Jobs(APIView):
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("state", str, enum=JobRow.State.values),
+            OpenApiParameter("model", str),
+            OpenApiParameter("cursor", int),
+            OpenApiParameter("limit", int),
+        ],
+        responses=ANY,
+    )
+    def get(self, request: Request) -> Response:
+        """Jobs of the team, newest first."""
+        rows = selectors.filtered(selectors.jobs(actor_of(request)), request.GET)
+        return page_response(rows, request, documents.job)
+
+    @extend_schema(request=inputs.NewJob, parameters=[KEY], responses={202: ANY})
+    def post(self, request: Request) -> Response:
+        """Queue a job. The same Idempotency-Key answers with the first job."""
+        actor = actor_of(request)
+        wanted = parse(inputs.NewJob, request)
+        job, created = services.optimize(
+            actor,
+            registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
+            recipe=Recipe.from_json(wanted["recipe"]),
+            evaluation_set=_dataset(actor, wanted["model"], wanted.get("evaluation_set")),
+            calibration_set=_dataset(actor, wanted["model"], wanted.get("calibration_set")),
+            idempotency_key=request.headers.get("Idempotency-Key"),
+        )
+        document = documents.job(job) | {"created": created}
+        return Response(document, status=202, headers={"Location": document["url"]})
+
+
+def _job(request: Request, job: int) -> tuple[Actor, JobRow]:
+    actor = actor_of(request)
+    return actor, get_object_or_404(selectors.jobs(actor), pk=job)
+
+
+class Job(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, job: int) -> Response:
+        _, row = _job(request, job)
+        return Response(documents.job(row) | {"variant": selectors.result_url(row)})
+
+
+class JobCancel(APIView):
+    @extend_schema(request=None, responses={202: ANY})
+    def post(self, request: Request, job: int) -> Response:
+        """Cancel a job: at once while it is queued, within a heartbeat while it runs."""
+        actor, row = _job(request, job)
+        return Response({"id": row.pk, "state": services.cancel_job(actor, row)}, status=202)
+
+
+class JobRetry(APIView):
+    @extend_schema(request=None, parameters=[KEY], responses={202: ANY})
+    def post(self, request: Request, job: int) -> Response:
+        """Queue the same request again, linked to this job."""
+        actor, row = _job(request, job)
+        again, created = services.retry_job(actor, row, idempotency_key=request.headers.get("Idempotency-Key"))
+        return Response(documents.job(again) | {"created": created}, status=202)
+
+
+class JobEvents(APIView):
+    @extend_schema(parameters=[OpenApiParameter("after", int)], responses=ANY)
+    def get(self, request: Request, job: int) -> Response:
+        """The job's log and steps in order, from the one after `after`. `next` is the id to go on from."""
+        _, row = _job(request, job)
+        after = _after(request.GET)
+        events = selectors.events_after(row, after=after)
+        return Response(
+            {"events": [documents.event(event) for event in events], "next": events[-1].pk if events else after}
+        )
+
+
+def _after(parameters: QueryDict) -> int:
+    text = parameters.get("after", "0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise InvalidInput("invalid_after", "“after” cannot be used.", "Send the “next” of the last answer.")
+    return int(text)
+
+
+class Techniques(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request) -> Response:
+        """What a recipe can be made of, with the JSON schema of each technique's parameters."""
+        return Response({"items": selectors.techniques(), "next": None})
+
+
+class Workers(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request) -> Response:
+        """The workers, with what they run on and when they were last heard."""
+        actor_of(request)
+        return Response({"items": [documents.worker(row) for row in selectors.workers()], "next": None})

@@ -1,0 +1,45 @@
+"""Real servers for the whole run: embedded Postgres and Valkey in a folder of the run's own.
+
+They start before Django reads its settings, because those name the servers. With xdist the controller starts
+them once and the workers inherit the addresses; each worker has a database of its own.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_HOME = "SLIPWAY_TEST_HOME"
+
+
+def _start_servers() -> None:
+    from controlplane.embedded.runtime import start_servers
+
+    home = Path(tempfile.mkdtemp(prefix="slipway-test-"))
+    (home / "home").mkdir()
+    vendor = Path(__file__).resolve().parents[1] / ".slipway" / "vendor"
+    if vendor.is_dir():
+        (home / "home" / "vendor").symlink_to(vendor)
+    servers = start_servers(home / "servers")
+    started = servers.__enter__()
+    os.environ |= {
+        _HOME: str(home),
+        "SLIPWAY_HOME": str(home / "home"),
+        "DATABASE_URL": started.database_url,
+        "REDIS_URL": started.redis_url,
+        "SLIPWAY_SECRET_KEY": "for-tests-only-" + "x" * 50,
+    }
+    pytest._slipway_servers = servers  # type: ignore[attr-defined]
+
+
+if _HOME not in os.environ:
+    _start_servers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    servers = getattr(pytest, "_slipway_servers", None)
+    if servers is not None:
+        servers.__exit__(None, None, None)
+        shutil.rmtree(os.environ[_HOME], ignore_errors=True)
