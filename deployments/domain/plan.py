@@ -42,12 +42,12 @@ class Plan(Document):
     """The diff against what is live, and the live state it was made against.
 
     An apply that carries `live_digest` is refused when the live state has moved since.
-    `live_generation` is None where nothing is live.
+    Where nothing is live, `live_generation` is None and `live_digest` is empty.
     """
 
     diff: tuple[Change, ...]
     live_generation: int | None
-    live_digest: str | None
+    live_digest: str
 
     @property
     def counts(self) -> Counts:

@@ -1,0 +1,78 @@
+"""The local target as the rest of the product sees it: the port, spoken to the node."""
+
+from controlplane.core.errors import NotFound
+from deployments.domain.plan import Finding, Plan, Severity
+from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
+from deployments.targets.local.client import NodeClient
+from deployments.targets.port import Unreachable
+from deployments.targets.wishes import plan
+
+MAX_WAIT_S = 8.0
+
+
+class LocalTarget:
+    """See `deployments.targets.port.Target`."""
+
+    def __init__(self, client: NodeClient) -> None:
+        self._node = client
+
+    def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
+        body = {"desired": desired.to_json(), "live": live.to_json() if live is not None else None}
+        try:
+            answer = self._node.post("deployments", desired.key, "preflight", body=body)
+        except Unreachable as error:
+            return (
+                Finding(
+                    severity=Severity.ERROR,
+                    code="node_unreachable",
+                    title=error.title,
+                    evidence=error.detail,
+                    action="Start the node (“manage.py up” runs it) and look again.",
+                ),
+            )
+        return tuple(Finding.from_json(finding) for finding in answer["findings"])
+
+    def plan(self, desired: DesiredDeployment) -> Plan:
+        return plan(desired, live=self.desired(desired.key))
+
+    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
+        self._node.put("deployments", desired.key, body=desired.to_json(), if_match=expected_live_digest)
+
+    def observe(self, key: str) -> TargetStatus:
+        return TargetStatus.from_json(self._node.get("deployments", key))
+
+    def observe_all(self) -> tuple[TargetStatus, ...]:
+        return tuple(TargetStatus.from_json(one) for one in self._node.get("deployments")["deployments"])
+
+    def desired(self, key: str) -> DesiredDeployment | None:
+        try:
+            return DesiredDeployment.from_json(self._node.get("deployments", key, "desired"))
+        except NotFound:
+            return None
+
+    def scale(self, key: str, *, revision: int, replicas: int, generation: int) -> None:
+        body = {"revision": revision, "replicas": replicas, "generation": generation}
+        self._node.post("deployments", key, "scale", body=body)
+
+    def logs(self, key: str, *, replica: str, tail: int = 200) -> tuple[str, ...]:
+        return tuple(self._node.get("deployments", key, "replicas", replica, "log", tail=tail)["lines"])
+
+    def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
+        wait_ms = int(min(MAX_WAIT_S, wait_s) * 1000)
+        found = self._node.get("events", key=key, after=after, wait_ms=wait_ms)["events"]
+        return tuple(TargetEvent.from_json(event) for event in found)
+
+    def delete(self, key: str) -> None:
+        self._node.delete("deployments", key)
+
+    def proxy_stats(self) -> str:
+        """The data proxy's own Prometheus page. Raises Unavailable while it is away."""
+        return self._node.text("proxy", "stats")
+
+
+def open_target() -> LocalTarget:
+    """The node that the project's settings name."""
+    from django.conf import settings
+
+    environment = settings.ENVIRONMENT
+    return LocalTarget(NodeClient(environment.node_url, token=environment.node_token))
