@@ -62,13 +62,13 @@ class Deployment(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def get_absolute_url(self) -> str:
+        return f"/deployments/{self.name}/"
+
     @property
     def key(self) -> str:
         """Its name on the target: no user text decides it."""
         return f"d{self.pk}"
-
-    def get_absolute_url(self) -> str:
-        return f"/deployments/{self.name}/"
 
 
 class RevisionQuerySet(TeamOwnedQuerySet["Revision"]):

@@ -27,6 +27,10 @@ def revisions(deployment: Deployment) -> QuerySet[Revision]:
     return deployment.revisions.select_related("variant__version__model", "created_by")
 
 
+def rollouts(deployment: Deployment) -> QuerySet[Rollout]:
+    return deployment.rollouts.select_related("deployment", "from_revision", "to_revision", "created_by")
+
+
 def active_rollout(deployment: Deployment) -> Rollout | None:
     prefetched = getattr(deployment, "active_rollouts", None)
     if prefetched is not None:

@@ -14,17 +14,19 @@ from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import storage
-from controlplane.core.errors import Conflict, PreconditionFailed, Unprocessable
+from controlplane.core.errors import Conflict, InvalidInput, PreconditionFailed, Unprocessable
 from controlplane.core.names import check_name
 from controlplane.registry.models import Artifact, Variant
 from deployments import stacks, targets, transitions
 from deployments.domain.hpa import InvalidHpa
 from deployments.domain.plan import Finding, Plan, Severity, digest
 from deployments.domain.rollouts import ACTIVE, RolloutState
-from deployments.domain.spec import RevisionSpec
-from deployments.domain.workload import DesiredDeployment
+from deployments.domain.spec import RevisionSpec, default_autoscaling
+from deployments.domain.workload import Batching, DesiredDeployment, Workload
 from deployments.models import Deployment, Revision, Rollout, Target
 from deployments.selectors import active_rollout
+
+DEFAULT_MAX_REPLICAS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,20 @@ def create_deployment(
             fields={"name": ["This name is taken in your team."]},
         ) from error
     return deployment, key
+
+
+def read_spec(document: object) -> RevisionSpec:
+    """The spec that a person or a program wrote; what it leaves out gets its default.
+
+    Raises InvalidInput that names the field.
+    """
+    if not isinstance(document, dict):
+        raise InvalidInput("invalid_spec", "The spec cannot be used.", "It must be a JSON object.")
+    batching = Batching.from_json(document.get("batching", {}))
+    autoscaling = document.get("autoscaling") or default_autoscaling(
+        min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
+    )
+    return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
 
 
 def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec: RevisionSpec) -> Revision:
@@ -122,7 +138,7 @@ def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) 
     )
 
 
-def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Any:
+def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Workload:
     variant = revision.variant
     return RevisionSpec.from_json(revision.spec).workload(
         revision=revision.number,
@@ -281,6 +297,22 @@ def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
         )
     set_replicas(deployment, replicas=replicas)
     _audit(actor, "scaled", deployment, details={"from": deployment.replicas, "to": replicas})
+
+
+def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> None:
+    """Paused, the number of replicas is a person's alone."""
+    actor.require(Role.ENGINEER)
+    with transaction.atomic():
+        if Deployment.objects.filter(pk=deployment.pk, autoscaling_paused=not paused).update(
+            autoscaling_paused=paused
+        ):
+            _audit(actor, "paused autoscaling of" if paused else "resumed autoscaling of", deployment)
+            transitions.announce(deployment)
+
+
+def replica_log(deployment: Deployment, replica: str, *, tail: int = 200) -> tuple[str, ...]:
+    """Asks the target now. Raises NotFound or Unreachable."""
+    return targets.load(deployment.target.kind).logs(deployment.key, replica=replica, tail=tail)
 
 
 def set_replicas(deployment: Deployment, *, replicas: int) -> bool:

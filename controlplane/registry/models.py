@@ -136,12 +136,12 @@ class Variant(models.Model):
     def __str__(self) -> str:
         return f"{self.version} {self.label}"
 
+    def get_absolute_url(self) -> str:
+        return f"{self.version.get_absolute_url()}variants/{self.number}/"
+
     @property
     def label(self) -> str:
         return self.technique or "original"
-
-    def get_absolute_url(self) -> str:
-        return f"{self.version.get_absolute_url()}variants/{self.number}/"
 
 
 class Report(models.Model):

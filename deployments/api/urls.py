@@ -1,5 +1,25 @@
-"""API addresses."""
+"""The deployments' API addresses, below /api/v1/."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from deployments.api import views
+
+ONE = "deployments/<name:name>/"
+
+urlpatterns = [
+    path("targets/", views.Targets.as_view(), name="targets"),
+    path("deployments/", views.Deployments.as_view(), name="deployments"),
+    path(ONE, views.Deployment.as_view(), name="deployment"),
+    path(ONE + "revisions/", views.Revisions.as_view(), name="revisions"),
+    path(ONE + "revisions/<id:number>/", views.Revision.as_view(), name="revision"),
+    path(ONE + "revisions/<id:number>/plan/", views.Plan.as_view(), name="plan"),
+    path(ONE + "rollouts/", views.Rollouts.as_view(), name="rollouts"),
+    path(ONE + "rollouts/<id:rollout>/", views.Rollout.as_view(), name="rollout"),
+    path(ONE + "rollouts/<id:rollout>/cancel/", views.RolloutCancel.as_view(), name="rollout-cancel"),
+    path(ONE + "rollback/", views.Rollback.as_view(), name="rollback"),
+    path(ONE + "scale/", views.Scale.as_view(), name="scale"),
+    path(ONE + "autoscaling/", views.Autoscaling.as_view(), name="autoscaling"),
+    path(ONE + "replicas/", views.Replicas.as_view(), name="replicas"),
+    path(ONE + "replicas/<str:replica>/log/", views.ReplicaLog.as_view(), name="replica-log"),
+    path(ONE + "decisions/", views.Decisions.as_view(), name="decisions"),
+]

@@ -30,7 +30,9 @@ EDGES: dict[str, frozenset[str]] = {
         }
     ),
     RolloutState.PAUSED: frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK, RolloutState.CANCELLED}),
-    RolloutState.ROLLING_BACK: frozenset({RolloutState.ROLLED_BACK, RolloutState.FAILED, RolloutState.CANCELLED}),
+    RolloutState.ROLLING_BACK: frozenset(
+        {RolloutState.ROLLED_BACK, RolloutState.FAILED, RolloutState.CANCELLED}
+    ),
     RolloutState.SUCCEEDED: frozenset(),
     RolloutState.ROLLED_BACK: frozenset(),
     RolloutState.FAILED: frozenset(),

@@ -38,10 +38,10 @@ class RevisionSpec(Document):
 
     autoscaling: dict[str, Any]
     stack: str = "fastapi"
-    batching: Batching = Batching()
+    batching: Batching = field(default_factory=Batching)
     threads: int = 1
     memory_bytes: int | None = None
-    rollout: RolloutPolicy = RolloutPolicy()
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     environment: dict[str, str] = field(default_factory=dict)
 
     def hpa(self) -> HpaSpec:
@@ -81,4 +81,6 @@ class RevisionSpec(Document):
 def default_autoscaling(*, min_replicas: int, max_replicas: int, batching: Batching) -> dict[str, Any]:
     """Queue depth and in-flight together: queue depth alone is zero whenever capacity suffices."""
     useful = USEFUL_BATCHES * batching.max_batch_size
-    return default_spec(min_replicas, max_replicas, useful)
+    return default_spec(
+        min_replicas=min_replicas, max_replicas=max_replicas, useful_concurrency=useful
+    ).to_json()

@@ -83,7 +83,9 @@ class JobRetry(APIView):
     def post(self, request: Request, job: int) -> Response:
         """Queue the same request again, linked to this job."""
         actor, row = _job(request, job)
-        again, created = services.retry_job(actor, row, idempotency_key=request.headers.get("Idempotency-Key"))
+        again, created = services.retry_job(
+            actor, row, idempotency_key=request.headers.get("Idempotency-Key")
+        )
         return Response(documents.job(again) | {"created": created}, status=202)
 
 
@@ -95,7 +97,10 @@ class JobEvents(APIView):
         after = _after(request.GET)
         events = selectors.events_after(row, after=after)
         return Response(
-            {"events": [documents.event(event) for event in events], "next": events[-1].pk if events else after}
+            {
+                "events": [documents.event(event) for event in events],
+                "next": events[-1].pk if events else after,
+            }
         )
 
 

@@ -191,9 +191,9 @@ def _fidelity_text(fidelity: Fidelity | None) -> str:
     loss, n = fidelity.loss, f"{fidelity.loss.n:,}"
     match fidelity.basis:
         case Basis.LABELS:
-            change = "lost" if loss.value >= 0 else "gained"
-            points = _points(abs(loss.value))
-            return f"accuracy {change} {points} on {n} labelled items (at most {_points(max(0, loss.high))} lost)"
+            change = "lost" if loss.value > 0 else "gained"
+            moved = f"accuracy {change} {_points(abs(loss.value))}" if loss.value else "accuracy unchanged"
+            return f"{moved} on {n} labelled items (at most {_points(max(0, loss.high))} lost)"
         case Basis.EVALUATION_SET:
             return f"agrees with the parent on {_percent(1 - loss.value)} of {n} evaluation items"
         case Basis.RANDOM_INPUTS:
@@ -234,4 +234,5 @@ def _percent(share: float) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.2g} points"
+    text = f"{100 * share:.2g}"
+    return f"{text} {'point' if text == '1' else 'points'}"

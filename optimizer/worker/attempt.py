@@ -7,7 +7,7 @@ writes rows. Steps: fetch, one per technique, measure, store.
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,10 +91,8 @@ def run(job_id: int, *, owner: str) -> str | None:
 
 def _give_up(hold: Hold, reason: FailureReason, message: str) -> str | None:
     try:
-        try:
+        with suppress(Cancelled):
             hold.flush()
-        except Cancelled:
-            pass
         return transitions.fail(hold.claim, reason=reason, message=message)
     except LeaseLost:
         return None

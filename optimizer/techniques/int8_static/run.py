@@ -4,6 +4,8 @@ Unsigned activations with signed weights are the pair that x86 integer kernels a
 faster than signed with signed on a conv net).
 """
 
+import contextlib
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,29 +72,32 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
     model = read(prepared)
     before = op_types(model)
     scope = _scope(params, before)
-    quantize_static(
-        str(prepared),
-        str(work.output),
-        Reader(items, chosen, work.journal),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(QUANTIZABLE) if scope == "weights" else None,
-        per_channel=params.per_channel,
-        reduce_range=params.reduce_range,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=exclusions(params.exclude_nodes, present={node.name for node in model.graph.node}),
-        calibrate_method={
-            "minmax": CalibrationMethod.MinMax,
-            "entropy": CalibrationMethod.Entropy,
-            "percentile": CalibrationMethod.Percentile,
-        }[params.calibration],
-        extra_options={
-            "MatMulConstBOnly": scope == "weights",
-            "DefaultTensorType": onnx.TensorProto.FLOAT,
-            "CalibStridedMinMax": min(STRIDE, len(chosen)),
-            "CalibPercentile": params.percentile,
-        },
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line per stride
+        quantize_static(
+            str(prepared),
+            str(work.output),
+            Reader(items, chosen, work.journal),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZABLE) if scope == "weights" else None,
+            per_channel=params.per_channel,
+            reduce_range=params.reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=exclusions(
+                params.exclude_nodes, present={node.name for node in model.graph.node}
+            ),
+            calibrate_method={
+                "minmax": CalibrationMethod.MinMax,
+                "entropy": CalibrationMethod.Entropy,
+                "percentile": CalibrationMethod.Percentile,
+            }[params.calibration],
+            extra_options={
+                "MatMulConstBOnly": scope == "weights",
+                "DefaultTensorType": onnx.TensorProto.FLOAT,
+                "CalibStridedMinMax": min(STRIDE, len(chosen)),
+                "CalibPercentile": params.percentile,
+            },
+        )
     made = require_change(before=before, after=op_types(read(work.output)))
     work.journal.info(f"Quantized nodes: {', '.join(f'{count} {name}' for name, count in made.items())}.")
     return {

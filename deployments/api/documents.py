@@ -1,0 +1,89 @@
+"""Deployments and what belongs to them, as the API says them."""
+
+from typing import Any
+
+from deployments.models import Decision, Deployment, Revision, Rollout, RolloutEvent, Target
+from deployments.selectors import active_rollout, health_of, status
+from deployments.services import Preview
+
+
+def target(row: Target) -> dict[str, Any]:
+    return {"name": row.name, "kind": row.kind, "created_at": row.created_at}
+
+
+def deployment(row: Deployment) -> dict[str, Any]:
+    seen, rollout, live = status(row), active_rollout(row), row.live_revision
+    return {
+        "name": row.name,
+        "health": health_of(row),
+        "target": row.target.name,
+        "address": seen.address if seen else None,
+        "protected": bool(row.api_key_sha256),
+        "revision": live.number if live else None,
+        "variant": str(live.variant) if live else None,
+        "replicas": {"wanted": row.replicas if live else 0, "ready": seen.ready() if seen else 0},
+        "autoscaling_paused": row.autoscaling_paused,
+        "rollout": rollout.pk if rollout else None,
+        "observed_at": row.observed_at,
+        "unreachable_since": row.unreachable_since,
+        "created_at": row.created_at,
+        "url": f"/api/v1/deployments/{row.name}/",
+        "page": row.get_absolute_url(),
+    }
+
+
+def revision(row: Revision) -> dict[str, Any]:
+    return {
+        "revision": row.number,
+        "model": row.variant.version.model.name,
+        "version": row.variant.version.number,
+        "variant": row.variant.number,
+        "spec": row.spec,
+        "created_by": str(row.created_by) if row.created_by else None,
+        "created_at": row.created_at,
+    }
+
+
+def preview(shown: Preview) -> dict[str, Any]:
+    return {
+        "etag": shown.etag,
+        "blocked": shown.blocked,
+        "counts": shown.plan.counts.to_json(),
+        "diff": [change.to_json() for change in shown.plan.diff],
+        "findings": [finding.to_json() for finding in shown.findings],
+    }
+
+
+def rollout(row: Rollout) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "kind": row.kind,
+        "state": row.state,
+        "message": row.message,
+        "from_revision": row.from_revision.number if row.from_revision else None,
+        "to_revision": row.to_revision.number,
+        "evidence": row.evidence,
+        "created_by": str(row.created_by) if row.created_by else None,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+    }
+
+
+def rollout_event(row: RolloutEvent) -> dict[str, Any]:
+    return {"id": row.pk, "at": row.at, "kind": row.kind, "message": row.message, "data": row.data}
+
+
+def decision(row: Decision) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "at": row.at,
+        "last_at": row.last_at,
+        "repeats": row.repeats,
+        "current_replicas": row.current_replicas,
+        "desired_replicas": row.desired_replicas,
+        "raw_recommendation": row.raw_recommendation,
+        "limited_by": row.limited_by,
+        "signals": row.signals,
+        "conditions": row.conditions,
+        "sentence": row.sentence,
+    }

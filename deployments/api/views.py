@@ -1,0 +1,208 @@
+"""The REST API of deployments: each button of the page is one call here."""
+
+from typing import Any
+
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.core.api import page_response, parse
+from controlplane.core.errors import PreconditionRequired
+from controlplane.registry import selectors as registry
+from deployments import selectors, services
+from deployments.api import documents, inputs
+from deployments.models import Deployment as DeploymentRow
+from deployments.models import Revision as RevisionRow
+from deployments.models import Rollout as RolloutRow
+from deployments.models import Target
+
+ANY = OpenApiTypes.OBJECT
+PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
+IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, required=True)
+
+
+def _deployment(request: Request, name: str) -> tuple[Actor, DeploymentRow]:
+    actor = actor_of(request)
+    return actor, get_object_or_404(selectors.deployments(actor), name=name)
+
+
+def _revision(deployment: DeploymentRow, number: int) -> RevisionRow:
+    return get_object_or_404(selectors.revisions(deployment), number=number)
+
+
+def _rollout(request: Request, name: str, rollout: int) -> tuple[Actor, RolloutRow]:
+    actor, deployment = _deployment(request, name)
+    return actor, get_object_or_404(selectors.rollouts(deployment), pk=rollout)
+
+
+class Targets(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request) -> Response:
+        return page_response(Target.objects.in_team(actor_of(request).team), request, documents.target)
+
+
+class Deployments(APIView):
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request) -> Response:
+        """Deployments of the team, newest first."""
+        return page_response(selectors.deployments(actor_of(request)), request, documents.deployment)
+
+    @extend_schema(request=inputs.NewDeployment, responses={201: ANY})
+    def post(self, request: Request) -> Response:
+        """Create an endpoint. With `protected`, the answer carries its API key, once."""
+        actor = actor_of(request)
+        wanted = parse(inputs.NewDeployment, request)
+        target = get_object_or_404(Target.objects.in_team(actor.team), name=wanted["target"])
+        row, key = services.create_deployment(
+            actor, name=wanted["name"], target=target, protected=wanted["protected"]
+        )
+        document = documents.deployment(row) | ({"api_key": key} if key else {})
+        return Response(document, status=201, headers={"Location": document["url"]})
+
+
+class Deployment(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        return Response(documents.deployment(_deployment(request, name)[1]))
+
+    @extend_schema(responses={202: ANY})
+    def delete(self, request: Request, name: str) -> Response:
+        """Drain and remove the endpoint."""
+        actor, row = _deployment(request, name)
+        services.remove_deployment(actor, row)
+        return Response({"name": row.name, "health": "removing"}, status=202)
+
+
+class Revisions(APIView):
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        """Revisions, newest first."""
+        return page_response(selectors.revisions(_deployment(request, name)[1]), request, documents.revision)
+
+    @extend_schema(request=inputs.NewRevision, responses={201: ANY})
+    def post(self, request: Request, name: str) -> Response:
+        """Fix a spec that could be rolled out. Nothing moves yet."""
+        actor, deployment = _deployment(request, name)
+        wanted = parse(inputs.NewRevision, request)
+        row = services.add_revision(
+            actor,
+            deployment,
+            variant=registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
+            spec=services.read_spec(wanted["spec"]),
+        )
+        return Response(documents.revision(row), status=201)
+
+
+class Revision(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, number: int) -> Response:
+        return Response(documents.revision(_revision(_deployment(request, name)[1], number)))
+
+
+class Plan(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, number: int) -> Response:
+        """What rolling the revision out would change, and what stands in its way. The ETag goes into If-Match."""
+        _, deployment = _deployment(request, name)
+        shown = services.preview(deployment, _revision(deployment, number))
+        return Response(documents.preview(shown), headers={"ETag": f'"{shown.etag}"'})
+
+
+class Rollouts(APIView):
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        return page_response(selectors.rollouts(_deployment(request, name)[1]), request, documents.rollout)
+
+    @extend_schema(request=inputs.RevisionNumber, parameters=[IF_MATCH], responses={202: ANY})
+    def post(self, request: Request, name: str) -> Response:
+        """Roll a revision out. If-Match carries the ETag of the plan that was looked at."""
+        return _start(request, name, kind="update")
+
+
+class Rollback(APIView):
+    @extend_schema(request=inputs.RevisionNumber, parameters=[IF_MATCH], responses={202: ANY})
+    def post(self, request: Request, name: str) -> Response:
+        """Go back to an earlier revision; the same move as a rollout, named for what it is."""
+        return _start(request, name, kind="rollback")
+
+
+def _start(request: Request, name: str, *, kind: str) -> Response:
+    actor, deployment = _deployment(request, name)
+    wanted = parse(inputs.RevisionNumber, request)
+    etag = request.headers.get("If-Match")
+    if etag is None:
+        raise PreconditionRequired(
+            "if_match_required",
+            "A rollout needs the plan it was decided on.",
+            f"Read /api/v1/deployments/{name}/revisions/{wanted['revision']}/plan/ and send its ETag as If-Match.",
+        )
+    revision = _revision(deployment, wanted["revision"])
+    row = services.roll_out(actor, deployment, revision, etag=None if etag == "*" else etag, kind=kind)
+    return Response(documents.rollout(row), status=202)
+
+
+class Rollout(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, rollout: int) -> Response:
+        _, row = _rollout(request, name, rollout)
+        return Response(
+            documents.rollout(row)
+            | {"plan": row.plan, "events": [documents.rollout_event(event) for event in row.events.all()]}
+        )
+
+
+class RolloutCancel(APIView):
+    @extend_schema(request=None, responses={202: ANY})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Stop the move and go back to what served before."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(services.cancel_rollout(actor, row)), status=202)
+
+
+class Scale(APIView):
+    @extend_schema(request=inputs.Replicas, responses={202: ANY})
+    def post(self, request: Request, name: str) -> Response:
+        """Set the number of replicas within the live revision's bounds."""
+        actor, row = _deployment(request, name)
+        replicas = parse(inputs.Replicas, request)["replicas"]
+        services.scale(actor, row, replicas=replicas)
+        return Response({"name": row.name, "replicas": replicas}, status=202)
+
+
+class Autoscaling(APIView):
+    @extend_schema(request=inputs.Paused, responses=ANY)
+    def put(self, request: Request, name: str) -> Response:
+        """Pause or resume the autoscaler."""
+        actor, row = _deployment(request, name)
+        paused = parse(inputs.Paused, request)["paused"]
+        services.pause_autoscaling(actor, row, paused=paused)
+        return Response({"name": row.name, "autoscaling_paused": paused})
+
+
+class Replicas(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        """The replicas as last observed, with the reason and the last log lines of what is not ready."""
+        _, row = _deployment(request, name)
+        seen = selectors.status(row)
+        items: list[dict[str, Any]] = [one.to_json() for one in seen.replicas] if seen else []
+        return Response({"items": items, "next": None, "observed_at": row.observed_at})
+
+
+class ReplicaLog(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str, replica: str) -> Response:
+        """The last 200 lines of a replica, asked of the target now."""
+        _, row = _deployment(request, name)
+        return Response({"lines": list(services.replica_log(row, replica))})
+
+
+class Decisions(APIView):
+    @extend_schema(parameters=PAGING, responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        """What the autoscaler decided, newest first, each with its signals and its sentence."""
+        return page_response(_deployment(request, name)[1].decisions.all(), request, documents.decision)
