@@ -1,0 +1,280 @@
+"""The one address of the product: Envoy from a wheel, in front of web and live.
+
+It streams in both directions and never holds a body. A try is repeated only when no connection could be
+made, because only then is it certain that nothing was done. Elsewhere the platform's proxy or ingress
+takes this place.
+"""
+
+import http.client
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from controlplane.embedded.home import Home, write_private
+from controlplane.embedded.wheels import wheel_folder
+
+type Json = dict[str, Any]
+
+HEADERS_TIMEOUT = "10s"
+IDLE_CONNECTION_TIMEOUT = "75s"
+WEB_IDLE_TIMEOUT = "180s"
+"""Longer than the longest silence of an upload: the signature is read while the client waits."""
+UPSTREAM_IDLE_TIMEOUT = "20s"
+"""Shorter than the servers' own, so that no request meets a connection that is just being closed."""
+BUFFER_BYTES = 256 * 1024
+MAX_CONNECTIONS = 4096
+TYPE = "type.googleapis.com/"
+HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+DOWNSTREAM_LIMIT = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+CLIENT = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+FORWARDED = {
+    "X-Forwarded-For": CLIENT,
+    "X-Forwarded-Host": "%REQ(:AUTHORITY)%",
+    "X-Forwarded-Proto": "%REQ(:SCHEME)%",
+    "X-Envoy-External-Address": CLIENT,
+}
+
+STARTING_PAGE = (
+    "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>"
+    "<title>Slipway is starting</title><h1>Slipway is starting</h1>"
+    "<p>The web process does not answer yet. This page asks again every two seconds.</p></html>"
+)
+
+
+def binary() -> Path:
+    return wheel_folder("envoy") / "_bin" / "envoy"
+
+
+def argv(home: Home) -> tuple[str, ...]:
+    """Without --disable-hot-restart Envoy ends itself whenever the thread that started it does."""
+    options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1")
+    return (str(binary()), "-c", str(home.run / "edge.json"), *options)
+
+
+def admin_socket(home: Home) -> Path:
+    return home.sockets / "edge.sock"
+
+
+def split(address: str) -> tuple[str, int]:
+    """ "127.0.0.1:8400" or "[::1]:8400" as host and port. Raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def prepare(home: Home, *, address: str, web: str, live: str) -> None:
+    """Writes the configuration and removes the admin socket that a killed Envoy left."""
+    admin_socket(home).unlink(missing_ok=True)
+    write_private(
+        home.run / "edge.json", json.dumps(config(home, address=address, web=web, live=live), indent=1)
+    )
+
+
+def config(home: Home, *, address: str, web: str, live: str) -> Json:
+    """Envoy's bootstrap document."""
+    return {
+        "admin": {"address": {"pipe": {"path": str(admin_socket(home)), "mode": 0o600}}},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": TYPE + DOWNSTREAM_LIMIT,
+                        "max_active_downstream_connections": MAX_CONNECTIONS,
+                    },
+                }
+            ]
+        },
+        "static_resources": {
+            "listeners": [_listener(address)],
+            "clusters": [_cluster("web", web), _cluster("live", live)],
+        },
+    }
+
+
+def _listener(address: str) -> Json:
+    return {
+        "name": "edge",
+        "address": _socket_address(address),
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "socket_options": [{"level": socket.SOL_SOCKET, "name": socket.SO_KEEPALIVE, "int_value": 1}],
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": _connection_manager()}]}],
+    }
+
+
+def _connection_manager() -> Json:
+    return {
+        "@type": TYPE + HCM,
+        "stat_prefix": "edge",
+        "server_name": "slipway",
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        "normalize_path": True,
+        "request_headers_timeout": HEADERS_TIMEOUT,
+        "stream_idle_timeout": WEB_IDLE_TIMEOUT,
+        "delayed_close_timeout": "1s",
+        "common_http_protocol_options": {"idle_timeout": IDLE_CONNECTION_TIMEOUT},
+        "http_filters": [{"name": "router", "typed_config": {"@type": TYPE + ROUTER}}],
+        "route_config": {
+            "request_headers_to_remove": ["forwarded"],
+            "request_headers_to_add": [
+                {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+                for name, value in FORWARDED.items()
+            ],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_live_route(), _web_route()]}],
+        },
+        "local_reply_config": {"mappers": [_browser_reply(), _unavailable_reply(), _other_reply()]},
+    }
+
+
+def _live_route() -> Json:
+    return {
+        "match": {"prefix": "/live/"},
+        "route": {"cluster": "live", "timeout": "0s", "idle_timeout": "0s"},
+    }
+
+
+def _web_route() -> Json:
+    retry = {
+        "retry_on": "connect-failure",
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
+    }
+    return {
+        "match": {"prefix": "/"},
+        "route": {"cluster": "web", "timeout": "0s", "idle_timeout": WEB_IDLE_TIMEOUT, "retry_policy": retry},
+    }
+
+
+def _cluster(name: str, address: str) -> Json:
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket_address(address)}}]}],
+        },
+        "circuit_breakers": {
+            "thresholds": [
+                {"max_connections": MAX_CONNECTIONS, "max_pending_requests": 1024, "max_requests": 8192}
+            ]
+        },
+        "typed_extension_protocol_options": {
+            PROTOCOL_OPTIONS: {
+                "@type": TYPE + PROTOCOL_OPTIONS,
+                "common_http_protocol_options": {"idle_timeout": UPSTREAM_IDLE_TIMEOUT},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _socket_address(address: str) -> Json:
+    host, port = split(address)
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _status_is(status: int) -> Json:
+    value = {"default_value": status, "runtime_key": "slipway_unused"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _browser_reply() -> Json:
+    asks_for_a_page = {
+        "header_filter": {"header": {"name": "accept", "string_match": {"contains": "text/html"}}}
+    }
+    return _reply(
+        {"and_filter": {"filters": [_status_is(503), asks_for_a_page]}},
+        {"text_format_source": {"inline_string": STARTING_PAGE}, "content_type": "text/html; charset=utf-8"},
+        retry_after_s=2,
+    )
+
+
+def _unavailable_reply() -> Json:
+    problem = {
+        "type": "/problems/web_unavailable/",
+        "title": "The web process does not answer.",
+        "status": 503,
+        "detail": "It is starting, or was stopped. Nothing was done; send the request again.",
+        "code": "web_unavailable",
+        "instance": "%REQ(:PATH)%",
+    }
+    return _reply(_status_is(503), _problem(problem), retry_after_s=2)
+
+
+def _other_reply() -> Json:
+    problem = {
+        "type": "/problems/edge/",
+        "title": "The request did not reach the web process.",
+        "status": "%RESPONSE_CODE%",
+        "detail": "%LOCAL_REPLY_BODY%",
+        "code": "edge",
+    }
+    anything = {"value": {"default_value": 400, "runtime_key": "slipway_unused"}, "op": "GE"}
+    return _reply({"status_code_filter": {"comparison": anything}}, _problem(problem))
+
+
+def _problem(document: Json) -> Json:
+    return {"json_format": document, "content_type": "application/problem+json"}
+
+
+def _reply(condition: Json, body: Json, *, retry_after_s: int | None = None) -> Json:
+    headers = (
+        [] if retry_after_s is None else [{"header": {"key": "Retry-After", "value": str(retry_after_s)}}]
+    )
+    return {"filter": condition, "body_format_override": body, "headers_to_add": headers}
+
+
+class _AdminConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("edge", timeout=1)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(1)
+        self.sock.connect(str(self._path))
+
+
+def _admin(home: Home, method: str, target: str) -> str:
+    """Raises OSError or http.client.HTTPException where Envoy does not answer."""
+    connection = _AdminConnection(admin_socket(home))
+    try:
+        connection.request(method, target)
+        return connection.getresponse().read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def drain(home: Home, *, within_s: float) -> None:
+    """Takes no new connection, then waits until web has answered what it was asked, or time is up."""
+    deadline = time.monotonic() + within_s
+    try:
+        _admin(home, "POST", "/drain_listeners")
+        while time.monotonic() < deadline:
+            if _admin(home, "GET", "/stats?filter=^cluster.web.upstream_rq_active$").strip().endswith(": 0"):
+                return
+            time.sleep(0.05)
+    except (OSError, http.client.HTTPException):
+        return
+
+
+def answers(address: str) -> bool:
+    """Whether a request to the edge reaches the web process: any answer but Envoy's own 503."""
+    host, port = split(address)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status != 503
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,21 @@
+"""`manage.py up`: run every process of Slipway on this machine, behind one address."""
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from controlplane.embedded import up
+from controlplane.embedded.errors import SetupError
+from controlplane.embedded.preflight import wanted
+
+
+class Command(BaseCommand):
+    help = "Run every process of Slipway on this machine, behind one address. Ctrl-C stops them all."
+    requires_system_checks = ()
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            up.run(wanted(os.environ))
+        except SetupError as error:
+            raise CommandError(error.title) from error

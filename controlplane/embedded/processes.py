@@ -1,0 +1,240 @@
+"""The processes of the product, as one table: `up`, docker-compose and the Helm chart are made from it.
+
+A row says what runs, what it needs, what it may read and how it is stopped; where it listens is a value
+of the `Site`, because that differs between this machine and a container. Postgres, Valkey and the edge
+are rows only where they are embedded. `metrics-api` runs only where a cluster is attached; it is not in
+the table until there is a target that attaches one.
+"""
+
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+
+from controlplane.embedded import edge, postgres, valkey
+from controlplane.embedded.edge import split
+from controlplane.embedded.home import Home
+from controlplane.embedded.spawn import INSTALLATION
+
+
+class Kind(StrEnum):
+    PYTHON = "python"
+    BINARY = "binary"
+
+
+class Tier(IntEnum):
+    """Tiers start in this order and stop in the opposite one; rows of one tier start and stop together."""
+
+    SERVERS = 1
+    WORK = 2
+    WEB = 3
+    EDGE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """What docker-compose says beyond the argv: the image, the port inside, and which of our volumes."""
+
+    image: str
+    port: int | None = None
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One row. `reads` names the installation's variables that it is given, and no others.
+
+    `death_signal` is what the kernel sends it when `up` is killed; `grace_s` is what it may take to stop.
+    `instances` is how many may run beside each other under one name.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    tier: Tier
+    kind: Kind = Kind.PYTHON
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGTERM
+    death_signal: signal.Signals = signal.SIGTERM
+    grace_s: float = 2.0
+    instances: int = 1
+    run_as: int | None = None
+    container: Container
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where one installation's processes listen. `home` is None where no part is embedded."""
+
+    python: str
+    web: str
+    live: str
+    home: Home | None = None
+    embedded_postgres: bool = False
+    embedded_valkey: bool = False
+
+
+CONTAINERS = Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001")
+"""The site that docker-compose and the chart describe."""
+
+NODE_READS = ("SLIPWAY_HOME", "SLIPWAY_DATA_PORT", "SLIPWAY_NODE_URL", "SLIPWAY_NODE_TOKEN")
+"""The node runs other people's models: it is given neither database, broker nor key."""
+
+
+def copies(rows: Iterable[Process]) -> tuple[Process, ...]:
+    """Each row as many times as it has instances, under names of their own."""
+    return tuple(
+        row if row.instances == 1 else replace(row, name=f"{row.name}-{number}", instances=1)
+        for row in rows
+        for number in range(1, row.instances + 1)
+    )
+
+
+def table(site: Site) -> tuple[Process, ...]:
+    """The rows in the order in which they start."""
+    return (*_servers(site), *_work(site), _live(site), _web(site), *_edge(site))
+
+
+def _servers(site: Site) -> tuple[Process, ...]:
+    if site.home is None:
+        return ()
+    rows = (_postgres(site.home), _valkey(site.home))
+    wanted = (site.embedded_postgres, site.embedded_valkey)
+    return tuple(row for row, embedded in zip(rows, wanted, strict=True) if embedded)
+
+
+def _postgres(home: Home) -> Process:
+    """SIGINT is its fast shutdown: sessions are ended, the data is left clean."""
+    return Process(
+        name="postgres",
+        argv=postgres.argv(home),
+        tier=Tier.SERVERS,
+        kind=Kind.BINARY,
+        stop_signal=signal.SIGINT,
+        death_signal=signal.SIGINT,
+        grace_s=5.0,
+        run_as=postgres.appear_as(),
+        container=Container(image="postgres:18", port=5432, volumes=("postgres",)),
+    )
+
+
+def _valkey(home: Home) -> Process:
+    return Process(
+        name="valkey",
+        argv=valkey.argv(home),
+        tier=Tier.SERVERS,
+        kind=Kind.BINARY,
+        grace_s=3.0,
+        container=Container(image="valkey/valkey:9", port=6379, volumes=("valkey",)),
+    )
+
+
+def _work(site: Site) -> tuple[Process, ...]:
+    return (
+        _node(site),
+        _command(site, "dispatcher"),
+        _command(site, "collector"),
+        _worker(site, name="worker-optimize", queue="optimize.cpu", concurrency=1),
+        _worker(site, name="worker-rollouts", queue="rollouts", concurrency=2),
+    )
+
+
+def _node(site: Site) -> Process:
+    """Its stop drains the replicas; its sudden death leaves them serving, to be adopted by the next node."""
+    return Process(
+        name="node",
+        argv=(site.python, "-m", "deployments.targets.local.node"),
+        tier=Tier.WORK,
+        reads=NODE_READS,
+        death_signal=signal.SIGKILL,
+        grace_s=6.0,
+        container=Container(image="worker", port=8410, volumes=("home",)),
+    )
+
+
+def _command(site: Site, name: str) -> Process:
+    return Process(
+        name=name,
+        argv=(site.python, "manage.py", name),
+        tier=Tier.WORK,
+        needs=("postgres", "valkey"),
+        reads=INSTALLATION,
+        container=Container(image="web", volumes=("home",)),
+    )
+
+
+def _worker(site: Site, *, name: str, queue: str, concurrency: int) -> Process:
+    """SIGTERM is remapped to the soft shutdown, which hands running work back within the profile's limit."""
+    options = ("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    return Process(
+        name=name,
+        argv=(
+            *(site.python, "-m", "celery", "-A", "controlplane", "worker"),
+            *("-n", f"{name}@%h", "-Q", queue, "-c", str(concurrency), *options),
+        ),
+        tier=Tier.WORK,
+        needs=("postgres", "valkey"),
+        reads=INSTALLATION,
+        environment={"REMAP_SIGTERM": "SIGQUIT"},
+        grace_s=6.0,
+        container=Container(image="worker", volumes=("home",)),
+    )
+
+
+def _live(site: Site) -> Process:
+    host, port = split(site.live)
+    return Process(
+        name="live",
+        argv=(
+            *(
+                site.python,
+                "-m",
+                "uvicorn",
+                "controlplane.live:application",
+                "--host",
+                host,
+                "--port",
+                str(port),
+            ),
+            *("--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "75", "--no-access-log"),
+        ),
+        tier=Tier.WEB,
+        needs=("postgres",),
+        reads=INSTALLATION,
+        container=Container(image="web", port=8001),
+    )
+
+
+def _web(site: Site) -> Process:
+    """Eight blocking threads a worker: a thread is held while an upload streams or a signature is read."""
+    host, port = split(site.web)
+    return Process(
+        name="web",
+        argv=(
+            *(site.python, "-m", "granian", "--interface", "wsgi", "controlplane.wsgi:application"),
+            *("--host", host, "--port", str(port), "--http", "1", "--no-ws"),
+            *("--workers", "2", "--blocking-threads", "8", "--backlog", "1024", "--backpressure", "64"),
+            *("--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "2"),
+            *("--log-level", "warning"),
+        ),
+        tier=Tier.WEB,
+        needs=("postgres",),
+        reads=INSTALLATION,
+        container=Container(image="web", port=8000, volumes=("home",)),
+    )
+
+
+def _edge(site: Site) -> tuple[Process, ...]:
+    if site.home is None:
+        return ()
+    row = Process(
+        name="edge",
+        argv=edge.argv(site.home),
+        tier=Tier.EDGE,
+        kind=Kind.BINARY,
+        needs=("web", "live"),
+        grace_s=1.0,
+        container=Container(image="envoyproxy/envoy:v1.40.0", port=8400),
+    )
+    return (row,)
