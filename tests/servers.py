@@ -1,6 +1,6 @@
 """Real servers for the whole run: embedded Postgres and Valkey in a folder of the run's own.
 
-They start before Django reads its settings, because those name the servers. With xdist the controller starts
+A plug-in that `addopts` loads first, because Django's settings name the servers. With xdist the controller starts
 them once and the workers inherit the addresses; each worker has a database of its own.
 """
 
