@@ -6,17 +6,20 @@ import structlog
 from celery import current_app
 from django.db.models import F, Q
 from django.db.models.functions import Now
+from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from controlplane.core.dispatcher import Duty
 from deployments.models import Decision, Deployment
 from deployments.tasks import RECONCILE
+from deployments.telemetry import store
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
 REPUBLISH_AFTER = timedelta(seconds=5)
-KEEP_DECISIONS = timedelta(days=30)
+KEEP_DECISIONS = timedelta(days=365)
+KEEP_HOLDS = timedelta(days=1)
 QUEUE = "rollouts"
 
 
@@ -41,11 +44,20 @@ def publish_reconciles() -> int:
 
 
 def forget_decisions() -> int:
-    removed, _ = Decision.objects.filter(last_at__lt=Now() - KEEP_DECISIONS).delete()
+    """Changes are kept longer than holds."""
+    holds = Q(last_at__lt=Now() - KEEP_HOLDS, desired_replicas=F("current_replicas"))
+    removed, _ = Decision.objects.filter(holds | Q(last_at__lt=Now() - KEEP_DECISIONS)).delete()
     return removed
+
+
+def keep_history() -> None:
+    now = timezone.now()
+    store.lengthen(now)
+    store.forget(now)
 
 
 DUTIES = (
     Duty(name="publish reconciles", run=publish_reconciles, every_s=0.25, woken=True),
+    Duty(name="keep history", run=keep_history, every_s=30),
     Duty(name="forget decisions", run=forget_decisions, every_s=3600),
 )

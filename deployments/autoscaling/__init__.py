@@ -1,0 +1,1 @@
+"""Signals in, decisions out: the local autoscaler and the log of what it decided."""

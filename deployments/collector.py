@@ -1,0 +1,185 @@
+"""The collector: scrapes replicas every 2 s, keeps signals and windows, and runs the local autoscaler.
+
+One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
+charts, never the scrapes; while it is away the signals go on and decisions hold. Refused: Celery tasks per
+scrape, which cost more than the scrape.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import structlog
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from controlplane.core import bus
+from controlplane.core.errors import Unavailable
+from deployments import stacks, targets
+from deployments.autoscaling.local import Autoscaler
+from deployments.domain.workload import ReplicaState, TargetStatus
+from deployments.models import Deployment, Revision
+from deployments.reconciler import record_observation
+from deployments.selectors import active_rollout
+from deployments.telemetry import store
+from deployments.telemetry.rollup import Accumulator, Window
+from deployments.telemetry.scraper import Scrape, Scraper, Target
+from deployments.telemetry.series import SeriesBook
+from deployments.telemetry.signals import DeploymentSignals, SignalBook
+from deployments.telemetry.snapshot import write_signals
+from deployments.telemetry.vocabulary import MetricsMap
+
+log = structlog.get_logger(__name__)
+
+PERIOD_S = 2.0
+SCRAPED = frozenset({ReplicaState.READY, ReplicaState.NOT_READY, ReplicaState.DRAINING})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A deployment as this period sees it. `seen` is None while its target cannot be reached."""
+
+    deployment: Deployment
+    governing: Revision | None
+    seen: TargetStatus | None
+
+
+@dataclass(kw_only=True)
+class Collector:
+    redis: Redis
+    period_s: float = PERIOD_S
+    _series: SeriesBook = field(default_factory=SeriesBook)
+    _autoscaler: Autoscaler = field(default_factory=Autoscaler)
+    _watched: dict[str, Watched] = field(default_factory=dict)
+    _maps: dict[str, MetricsMap] = field(default_factory=dict)
+    _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
+
+    def __post_init__(self) -> None:
+        self._signals = SignalBook(period_s=self.period_s)
+        self._windows = Accumulator(period_s=self.period_s)
+        self._scraper = Scraper(on_scrape=self._heard, interval_s=self.period_s)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`; then what is in open windows is written."""
+        scraping = asyncio.create_task(self._scraper.run())
+        due = time.monotonic()
+        while not stopping.is_set():
+            await self._period()
+            due = max(due + self.period_s, time.monotonic())
+            try:
+                await asyncio.wait_for(stopping.wait(), timeout=due - time.monotonic())
+            except TimeoutError:
+                continue
+        scraping.cancel()
+        await asyncio.gather(scraping, return_exceptions=True)
+        await self._in_database(self._write, self._windows.close_all(), list(self._watched.values()))
+
+    async def _heard(self, scrape: Scrape) -> None:
+        reading = self._series.observe(scrape)
+        self._signals.take(reading)
+        self._windows.add(reading)
+
+    async def _period(self) -> None:
+        watched = await self._in_database(self._look)
+        if watched is not None:
+            self._watched = {one.deployment.key: one for one in watched}
+        scraped = {key: self._targets(one) for key, one in self._watched.items()}
+        everything = [target for some in scraped.values() for target in some]
+        self._scraper.replace(everything)
+        self._series.keep_only(everything)
+        now, wall = time.monotonic(), time.time()
+        self._signals.expect(scraped, now=now)
+        signals = {key: self._signals.signals(key, now=now, at_wall=wall) for key in self._watched}
+        for key, one in self._watched.items():
+            self._windows.add_signals(signals[key], ready=one.seen.ready() if one.seen else 0)
+        await self._publish(signals.values())
+        if watched is not None:
+            await self._in_database(self._decide, watched, signals, wall)
+        await self._in_database(self._write, self._windows.close(wall), list(self._watched.values()))
+
+    async def _in_database[**P, R](self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Runs in the database's thread; None while the database is away."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._database, lambda: work(*args, **kwargs)
+            )
+        except (OperationalError, InterfaceError) as error:
+            log.warning("database_unavailable", cause=str(error).splitlines()[0])
+            await asyncio.get_running_loop().run_in_executor(self._database, close_old_connections)
+            return None
+
+    def _look(self) -> list[Watched]:
+        """Deployments and what their targets say now. Two queries and one call per kind of target."""
+        close_old_connections()
+        rows = Deployment.objects.select_related("team", "target", "live_revision")
+        seen = {kind: _observe_all(kind) for kind in {row.target.kind for row in rows}}
+        watched = []
+        for row in rows:
+            rollout = active_rollout(row) if row.live_revision is None else None
+            statuses = seen[row.target.kind]
+            status = statuses.get(row.key) if statuses is not None else None
+            if statuses is not None and (status is not None or row.observed):
+                record_observation(row, status)
+            governing = row.live_revision or (rollout.to_revision if rollout else None)
+            watched.append(Watched(deployment=row, governing=governing, seen=status))
+        return watched
+
+    def _targets(self, watched: Watched) -> list[Target]:
+        if watched.seen is None:
+            return []
+        return [
+            Target(
+                deployment=watched.deployment.key,
+                revision=one.revision,
+                replica=one.name,
+                url=f"{one.url}/metrics",
+                metrics=self._map(watched),
+                incarnation=str(one.pid),
+            )
+            for one in watched.seen.replicas
+            if one.state in SCRAPED and one.url
+        ]
+
+    def _map(self, watched: Watched) -> MetricsMap:
+        key = watched.governing.spec["stack"] if watched.governing else "fastapi"
+        if key not in self._maps:
+            self._maps[key] = MetricsMap.of(
+                {str(word): name for word, name in stacks.load(key).metrics.items()}
+            )
+        return self._maps[key]
+
+    async def _publish(self, signals: Iterable[DeploymentSignals]) -> None:
+        try:
+            await write_signals(self.redis, signals)
+        except (RedisError, OSError) as error:
+            log.warning("snapshot_not_written", cause=str(error))
+
+    def _decide(
+        self, watched: Iterable[Watched], signals: Mapping[str, DeploymentSignals], now_s: float
+    ) -> None:
+        for one in watched:
+            row = one.deployment
+            if one.governing is None or row.removing or row.autoscaling_paused or one.seen is None:
+                continue
+            self._autoscaler.sync(row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s)
+
+    def _write(self, windows: list[Window], watched: Iterable[Watched]) -> None:
+        living = [one.deployment for one in watched]
+        with transaction.atomic():
+            existing = Deployment.objects.filter(pk__in=[row.pk for row in living]).values_list(
+                "pk", flat=True
+            )
+            store.write(windows, living=existing)
+            for row in living:
+                bus.publish(f"metrics:{row.pk}", team_id=row.team_id)
+
+
+def _observe_all(kind: str) -> dict[str, TargetStatus] | None:
+    try:
+        return {status.key: status for status in targets.load(kind).observe_all()}
+    except Unavailable as error:
+        log.warning("target_unreachable", kind=kind, cause=error.title)
+        return None

@@ -1,0 +1,158 @@
+"""Windows in Postgres: written as they close, made longer, read for a chart, forgotten when their time is over.
+
+A window that is already there is kept, so writing or lengthening the same history twice changes nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from django.db import connection
+from django.db.models import Max, Q
+
+from deployments.models import Rollup
+from deployments.telemetry.chart import Grid
+from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Window, WindowKey, coarsen
+
+LATE_S = 30
+"""A shorter window may close this much after its end; until then the longer one waits."""
+_FIELDS = (
+    "observed_s",
+    "requests",
+    "errors",
+    "levels",
+    "queue_depth_mean",
+    "queue_depth_max",
+    "in_flight_mean",
+    "in_flight_max",
+    "replicas_ready",
+    "scrapes_ok",
+    "scrapes_failed",
+)
+
+
+def _deployment_id(key: str) -> int:
+    return int(key.removeprefix("d"))
+
+
+def _row(window: Window) -> Rollup:
+    key = window.key
+    return Rollup(
+        deployment_id=_deployment_id(key.deployment),
+        resolution_s=key.resolution_s,
+        ts=datetime.fromtimestamp(key.ts, UTC),
+        revision=key.revision or 0,
+        replica=key.replica or "",
+        data={name: getattr(window, name) for name in _FIELDS},
+        sketch=window.latency,
+    )
+
+
+def _window(row: Rollup) -> Window:
+    return Window(
+        key=WindowKey(
+            ts=int(row.ts.timestamp()),
+            resolution_s=row.resolution_s,
+            deployment=f"d{row.deployment_id}",
+            revision=row.revision or None,
+            replica=row.replica or None,
+        ),
+        latency=bytes(row.sketch),
+        **row.data,
+    )
+
+
+def write(windows: Iterable[Window], *, living: Iterable[int]) -> None:
+    """Adds closed windows of deployments that still exist. One statement per thousand rows."""
+    known = set(living)
+    rows = [_row(window) for window in windows if _deployment_id(window.key.deployment) in known]
+    Rollup.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
+
+
+def read(
+    deployment_id: int, grid: Grid, *, revision: int | None = None, replica: str | None = None
+) -> list[Window]:
+    """The windows of the grid for one deployment, one revision of it, or one replica. One index range scan."""
+    rows = Rollup.objects.filter(
+        deployment_id=deployment_id,
+        resolution_s=grid.level.resolution_s,
+        ts__gte=datetime.fromtimestamp(grid.start, UTC),
+        ts__lt=datetime.fromtimestamp(grid.end, UTC),
+        replica=replica or "",
+    )
+    if replica is None:
+        rows = rows.filter(revision=revision or 0)
+    return [_window(row) for row in rows.order_by("ts")]
+
+
+def first_ts(deployment_id: int) -> float | None:
+    """When the history begins, epoch seconds. One index lookup per level."""
+    for level in reversed(DEPLOYMENT_LEVELS):
+        row = (
+            Rollup.objects.filter(deployment_id=deployment_id, resolution_s=level.resolution_s)
+            .order_by("ts")
+            .first()
+        )
+        if row is not None:
+            return row.ts.timestamp()
+    return None
+
+
+def lengthen(now: datetime) -> int:
+    """Makes the longer windows of every pair of levels, from where the last run ended. Returns how many."""
+    return sum(
+        _lengthen(shorter.resolution_s, longer.resolution_s, now)
+        for shorter, longer in pairwise(DEPLOYMENT_LEVELS)
+    )
+
+
+def _lengthen(shorter_s: int, longer_s: int, now: datetime) -> int:
+    whole = Q(replica="")
+    last = Rollup.objects.filter(whole, resolution_s=longer_s).aggregate(at=Max("ts"))["at"]
+    until = datetime.fromtimestamp((now.timestamp() - LATE_S) // longer_s * longer_s, UTC)
+    since = last + timedelta(seconds=longer_s) if last else until - timedelta(days=1)
+    if since >= until:
+        return 0
+    rows = Rollup.objects.filter(whole, resolution_s=shorter_s, ts__gte=since, ts__lt=until)
+    made = coarsen((_window(row) for row in rows.iterator()), resolution_s=longer_s)
+    Rollup.objects.bulk_create([_row(window) for window in made], ignore_conflicts=True, batch_size=1000)
+    return len(made)
+
+
+def forget(now: datetime) -> int:
+    """Deletes what is older than its level is kept. Returns how many rows."""
+    removed = 0
+    for level in (REPLICA_LEVEL, *DEPLOYMENT_LEVELS):
+        cutoff = now - timedelta(seconds=level.keep_s)
+        count, _ = Rollup.objects.filter(resolution_s=level.resolution_s, ts__lt=cutoff).delete()
+        removed += count
+    return removed
+
+
+def latest(deployment_ids: Sequence[int], *, points: int = 30) -> dict[int, list[Window]]:
+    """The last windows of several deployments, oldest first, for rows of a list. One query."""
+    level = DEPLOYMENT_LEVELS[0]
+    since = datetime.now(UTC) - timedelta(seconds=level.resolution_s * (points + 3))
+    rows = Rollup.objects.filter(
+        deployment_id__in=deployment_ids,
+        resolution_s=level.resolution_s,
+        revision=0,
+        replica="",
+        ts__gte=since,
+    )
+    found: dict[int, list[Window]] = {deployment_id: [] for deployment_id in deployment_ids}
+    for row in rows.order_by("ts"):
+        found[row.deployment_id].append(_window(row))
+    return found
+
+
+def size() -> dict[str, Any]:
+    """Rows and bytes of the store, for the settings page."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT reltuples::bigint, pg_total_relation_size(oid) FROM pg_class WHERE relname = %s",
+            [Rollup._meta.db_table],
+        )
+        row = cursor.fetchone()
+    return {"rows": row[0], "bytes": row[1]} if row else {"rows": 0, "bytes": 0}
