@@ -20,7 +20,7 @@ from optimizer.evaluation.synthetic import random_items
 from optimizer.techniques import promises_of
 from optimizer.workbench.items import Items, read_npz
 from optimizer.workbench.journal import Emit, Journal
-from optimizer.workbench.session import GRAPH_OPTIMIZATION, first_line, open_session
+from optimizer.workbench.session import GRAPH_OPTIMIZATION, first_line, open_session, pass_on
 from optimizer.workbench.signature import Array, Feed, Signature
 
 BATCH_SIZES = (1, 8)
@@ -193,6 +193,7 @@ def _guarded(variant: Subject) -> accuracy.Run:
         try:
             return variant.run(feed)
         except Exception as error:  # the runtime's exceptions share no base class but Exception
+            pass_on(error)
             raise accuracy.UnusableOutputs(f"the variant cannot run: {first_line(error)}") from error
 
     return run

@@ -12,6 +12,7 @@ import numpy as np
 
 from controlplane.core.errors import Unprocessable
 from optimizer.evaluation.ranges import Range
+from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Array, Feed, Signature, TensorSpec
 
 # Tried in turn for dimensions the model leaves open; images want large ones, sequences small ones.
@@ -90,7 +91,8 @@ def random_items(
         try:
             runs(items.feed([0]))
         except Exception as error:  # noqa: BLE001  the runtime's exceptions share no base class
-            refusal = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            pass_on(error)
+            refusal = first_line(error)
         else:
             return items
     raise _cannot_make(f"The model refused every try; the last time with: {refusal}")

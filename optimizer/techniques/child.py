@@ -13,7 +13,7 @@ from optimizer.techniques.port import Hardware, Work
 from optimizer.techniques.result import check_result, versions
 from optimizer.workbench.items import digest
 from optimizer.workbench.journal import Emit, Journal
-from optimizer.workbench.session import first_line
+from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Signature
 
 
@@ -44,6 +44,7 @@ def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
         raise
     except Exception as error:  # a vendor's exceptions share no base class but Exception
         output.unlink(missing_ok=True)
+        pass_on(error)
         raise Unprocessable(
             "technique_failed", f"{used.label} could not be applied.", first_line(error)
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.port import ModelSummary
-from optimizer.workbench.session import first_line
+from optimizer.workbench.session import first_line, pass_on
 
 # The first opset whose DequantizeLinear takes one scale per channel.
 PER_CHANNEL_OPSET = 13
@@ -38,7 +38,8 @@ def read(path: Path) -> Any:
 
     try:
         return onnx.load(str(path))
-    except Exception as error:  # protobuf, ONNX and the file system have no base class in common
+    except Exception as error:  # protobuf and ONNX have no base class in common
+        pass_on(error)
         raise Unprocessable("not_onnx", "This file is not an ONNX model.", first_line(error)) from error
 
 
@@ -90,6 +91,7 @@ def upgrade_opset(model: Any, *, at_least: int) -> Any:
     try:
         return onnx.version_converter.convert_version(model, at_least)
     except Exception as error:  # the converter raises RuntimeError, ValueError and its own
+        pass_on(error)
         raise Unprocessable(
             "opset_too_old",
             f"Opset {opset_of(model)} cannot be brought to {at_least}, which INT8 weights need.",
@@ -144,7 +146,8 @@ def prepare(path: Path, *, scratch: Path, at_least: int) -> tuple[Path, list[str
     try:
         quant_pre_process(str(source), str(target))
         done.append("symbolic shape inference")
-    except Exception:  # noqa: BLE001  it gives up with a bare Exception on what it does not know
+    except Exception as error:  # noqa: BLE001  it gives up with a bare Exception on what it does not know
+        pass_on(error)
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
         done.append("shape inference without symbols")
     prepared = read(target)

@@ -7,7 +7,7 @@ import numpy as np
 
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.graph import op_types, read
-from optimizer.workbench.session import first_line, open_session
+from optimizer.workbench.session import first_line, open_session, pass_on
 from optimizer.workbench.signature import Signature
 
 
@@ -24,6 +24,7 @@ def check_result(path: Path, *, parent: Path, signature: Signature, seed: int) -
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:  # ValidationError, and ValueError of protobuf
+        pass_on(error)
         raise Unprocessable(
             "result_invalid", "The result is not a valid ONNX model.", first_line(error)
         ) from error

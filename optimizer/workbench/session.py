@@ -11,6 +11,7 @@ from typing import Any
 from controlplane.core.errors import Unprocessable
 
 GRAPH_OPTIMIZATION = "ORT_ENABLE_ALL"
+NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 
 
 def open_session(path: Path, *, threads: int = 1) -> Any:
@@ -29,9 +30,21 @@ def open_session(path: Path, *, threads: int = 1) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but Exception
+        pass_on(error)
         raise Unprocessable(
             "model_does_not_open", "ONNX Runtime cannot open this model.", first_line(error)
         ) from error
+
+
+def pass_on(error: Exception) -> None:
+    """Raises what is not the model's fault: no memory (in whichever words the vendor puts it), no disk.
+
+    Call it before turning a vendor's exception into a refusal.
+    """
+    if isinstance(error, MemoryError | OSError):
+        raise error
+    if any(words in str(error).lower() for words in NO_MEMORY):
+        raise MemoryError(first_line(error)) from error
 
 
 def first_line(error: BaseException) -> str:
