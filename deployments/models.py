@@ -211,3 +211,21 @@ class Rollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment_id} {self.ts} {self.resolution_s}s"
+
+
+class Load(models.Model):
+    """Bounded traffic that a person asked for on their own endpoint, so that the charts have something to show.
+
+    `manage.py load` sends it; `until` ends it whatever happens to that process.
+    """
+
+    deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, related_name="load")
+    rate_per_s = models.FloatField()
+    until = models.DateTimeField()
+    sent = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+    started_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.rate_per_s:g}/s until {self.until}"

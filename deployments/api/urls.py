@@ -21,5 +21,6 @@ urlpatterns = [
     path(ONE + "autoscaling/", views.Autoscaling.as_view(), name="autoscaling"),
     path(ONE + "replicas/", views.Replicas.as_view(), name="replicas"),
     path(ONE + "replicas/<str:replica>/log/", views.ReplicaLog.as_view(), name="replica-log"),
+    path(ONE + "series/", views.Series.as_view(), name="series"),
     path(ONE + "decisions/", views.Decisions.as_view(), name="decisions"),
 ]

@@ -19,6 +19,7 @@ from deployments.models import Deployment as DeploymentRow
 from deployments.models import Revision as RevisionRow
 from deployments.models import Rollout as RolloutRow
 from deployments.models import Target
+from deployments.telemetry.figures import figure
 
 ANY = OpenApiTypes.OBJECT
 PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
@@ -206,3 +207,17 @@ class Decisions(APIView):
     def get(self, request: Request, name: str) -> Response:
         """What the autoscaler decided, newest first, each with its signals and its sentence."""
         return page_response(_deployment(request, name)[1].decisions.all(), request, documents.decision)
+
+
+class Series(APIView):
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("range", str),
+            OpenApiParameter("from", float),
+            OpenApiParameter("to", float),
+        ],
+        responses=ANY,
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """Latency percentiles, throughput, errors, queue depth, in-flight and replicas over a range."""
+        return Response(figure(_deployment(request, name)[1], request.GET))
