@@ -146,7 +146,7 @@ class PageReader:
             if (series := self._usual_series(head)) is not None:
                 return self._sample(series, tail, line), 0
             inner, _, value = head.rpartition(" ")
-            if _TIMESTAMP.fullmatch(tail) and (series := self._usual_series(inner)) is not None:
+            if value and _TIMESTAMP.fullmatch(tail) and (series := self._usual_series(inner)) is not None:
                 return self._sample(series, value, line), 0
         series, number = _read_unusual(line)
         head, _, tail = line.rpartition(" ")
