@@ -18,7 +18,7 @@ from typing import Final
 from deployments.telemetry.exposition import BadPageReason, Sample, Series
 from deployments.telemetry.histogram import HistogramPage, HistogramReset, HistogramSeries
 from deployments.telemetry.scraper import Failure, Scrape, Target
-from deployments.telemetry.sketch import EMPTY, Sketch, merge
+from deployments.telemetry.sketch import Sketch, merge
 from deployments.telemetry.vocabulary import COUNTERS, GAUGES, PROCESS_START, MetricsMap, Word
 
 # No replica serves ten million requests a second, and none holds ten million at once: such a step is a broken
@@ -47,7 +47,7 @@ class Interval:
     seconds: float
     requests: float
     errors: Mapping[str, float] = field(default_factory=dict)
-    latency: Sketch = EMPTY
+    latency: Sketch = field(default_factory=lambda: EMPTY)
     queue_depth: float | None = None
     in_flight: float | None = None
 
