@@ -1,0 +1,14 @@
+"""What users upload, looked at: formats by allow-list, models and data sets in the sandbox only.
+
+Imports no Django and no database: the services of the registry decide what is kept.
+"""
+
+from controlplane.registry.intake.inspection import (
+    Bounds,
+    DatasetInspection,
+    Inspection,
+    inspect_dataset,
+    inspected,
+)
+
+__all__ = ["Bounds", "DatasetInspection", "Inspection", "inspect_dataset", "inspected"]

@@ -1,0 +1,183 @@
+"""Intake as the rest of the registry calls it: a stored file goes in, values come out, nothing is opened here.
+
+    with inspected(path, filename="model.onnx") as found:
+        ...found.signature, found.summary, found.artifact_path (gone after the block)...
+
+What the child cannot survive (memory, time, a crash) is as much an answer as what it refuses: the model would
+do the same to a worker or a replica. Importable without Django, because the child imports this package.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controlplane.core.errors import Unprocessable
+from controlplane.core.sandbox import Child, Limits, Outcome
+from controlplane.core.sandbox.limits import MIB
+
+SCRATCH_PREFIX = "intake-"
+STALE_SCRATCH_S = 3600.0
+MAX_DATASET_BYTES = 2 * 1024**3
+_CPU_S = 30
+_CPU_BYTES_PER_S = 100 * MIB
+_MEMORY_FACTOR = 5
+"""Bytes of address space per byte of file: the file, its parse, the checker's and the session's copies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """`artifact_path` is the uploaded file, or with `repacked` the single ONNX file made of an archive."""
+
+    signature: dict[str, Any]
+    summary: dict[str, Any]
+    artifact_path: Path
+    repacked: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInspection:
+    """`labels`: number of `classes` and the `max` class number, None without labels."""
+
+    items: int
+    arrays: tuple[dict[str, Any], ...]
+    labels: dict[str, int] | None
+
+    @property
+    def has_labels(self) -> bool:
+        return self.labels is not None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {"arrays": list(self.arrays), "labels": self.labels}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What one look may cost, for a small file, and where its scratch folders are made."""
+
+    memory_bytes: int
+    wall_s: float
+    scratch: Path
+
+    def limits(self, size_bytes: int) -> Limits:
+        """Grows with the file, so that a large honest one is not refused for its size."""
+        return Limits(
+            memory_bytes=self.memory_bytes + _MEMORY_FACTOR * size_bytes,
+            cpu_s=_CPU_S + size_bytes // _CPU_BYTES_PER_S,
+            wall_s=self.wall_s + size_bytes / _CPU_BYTES_PER_S,
+            file_bytes=2 * 1024**3,
+            threads=1,
+        )
+
+
+@contextmanager
+def inspected(path: Path, *, filename: str = "", bounds: Bounds | None = None) -> Iterator[Inspection]:
+    """Looks at an uploaded ONNX file or zip archive. `filename` is only for the reader of an error.
+
+    Raises Unprocessable with a code of its own for every kind of refusal; `resource_limit` if the child met a
+    limit, `unreadable` if it crashed.
+    """
+    bounds = bounds or _bounds()
+    with _scratch(bounds.scratch) as scratch:
+        spec = {"path": str(path), "scratch": str(scratch), "total_bytes": MAX_DATASET_BYTES}
+        result, outcome = _ask("onnx_child", spec, path=path, scratch=scratch, bounds=bounds)
+        artifact = _inside(Path(result["path"]), allowed=(path, scratch))
+        yield Inspection(
+            signature=dict(result["signature"]),
+            summary=dict(result["summary"]) | {"peak_memory_bytes": outcome.peak_bytes},
+            artifact_path=artifact,
+            repacked=artifact != path,
+        )
+
+
+def inspect_dataset(
+    path: Path, *, signature: Mapping[str, Any], bounds: Bounds | None = None
+) -> DatasetInspection:
+    """Looks at an uploaded npz for a model with this signature. Raises Unprocessable."""
+    bounds = bounds or _bounds()
+    with _scratch(bounds.scratch) as scratch:
+        spec = {"path": str(path), "signature": dict(signature), "total_bytes": MAX_DATASET_BYTES}
+        result, _ = _ask("dataset_child", spec, path=path, scratch=scratch, bounds=bounds)
+    return DatasetInspection(
+        items=int(result["items"]), arrays=tuple(result["arrays"]), labels=result["labels"]
+    )
+
+
+def _bounds() -> Bounds:
+    from django.conf import settings
+
+    environment = settings.ENVIRONMENT
+    return Bounds(
+        memory_bytes=environment.intake_memory_bytes,
+        wall_s=environment.intake_wall_s,
+        scratch=Path(environment.home) / "scratch",
+    )
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    """A folder of this look's own. What a killed process left is removed by a later look."""
+    root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(f"{SCRATCH_PREFIX}*"):
+        try:
+            stale = left.stat().st_mtime < time.time() - STALE_SCRATCH_S
+        except FileNotFoundError:
+            continue
+        if stale:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=root, ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve()
+
+
+def _ask(
+    module: str, spec: Mapping[str, Any], *, path: Path, scratch: Path, bounds: Bounds
+) -> tuple[dict[str, Any], Outcome]:
+    """The child's result. Raises Unprocessable for every other end of it."""
+    step = ""
+    with Child.start(
+        entry=f"controlplane.registry.intake.{module}:inspect",
+        spec=spec,
+        scratch=scratch,
+        limits=bounds.limits(path.stat().st_size),
+        readable=[path],
+    ) as child:
+        while not child.finished:
+            message = child.poll(1.0)
+            if message is not None and message["kind"] == "step":
+                step = message["name"]
+        outcome = child.outcome()
+    if outcome.result is None:
+        raise _refusal(outcome, step=step)
+    return outcome.result, outcome
+
+
+def _refusal(outcome: Outcome, *, step: str) -> Unprocessable:
+    refusal = outcome.refusal
+    if refusal is not None:
+        return Unprocessable(refusal.code, refusal.title, refusal.detail)
+    where = f"in the step “{step}”" if step else "at the start"
+    if outcome.reason in {"timeout", "out_of_memory"}:
+        return Unprocessable(
+            "resource_limit",
+            "The file needs more time or memory than a look at it may cost.",
+            f"{outcome.detail} This happened {where}; running it would cost the same again.",
+        )
+    return Unprocessable(
+        "unreadable", "The file cannot be read safely.", f"The reader ended {where}. {outcome.detail}"
+    )
+
+
+def _inside(path: Path, *, allowed: Sequence[Path]) -> Path:
+    """The child names the file to keep; it is believed only within what it was given."""
+    if (
+        path.is_symlink()
+        or not path.is_file()
+        or not any(path == each or each in path.parents for each in allowed)
+    ):
+        raise Unprocessable("unreadable", "The file cannot be read safely.", "The reader named another file.")
+    return path
