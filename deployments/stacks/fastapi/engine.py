@@ -16,6 +16,8 @@ import numpy as np
 from deployments.stacks.fastapi.config import Signature, Tensor
 from deployments.stacks.fastapi.tensors import DTYPES, Array
 
+_FATAL = 4
+
 
 class CannotServe(Exception):
     """The model cannot be served as configured. The text is for the person who rolls it out."""
@@ -30,7 +32,9 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # Only what kills the process: errors come back as exceptions, and stderr carries one JSON object a line.
+        options.log_severity_level = _FATAL
+        onnxruntime.set_default_logger_severity(_FATAL)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), sess_options=options, providers=["CPUExecutionProvider"]

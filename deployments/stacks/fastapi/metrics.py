@@ -6,7 +6,6 @@ by hand: prometheus_client would need a fixed list of buckets and costs several 
 Refused: latency of refused requests in the histogram, which makes an overloaded replica look fast.
 """
 
-import math
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -14,18 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from deployments.stacks.fastapi.errors import Reason
 from deployments.stacks.fastapi.load import Load
+from deployments.telemetry.sketch import GAMMA, bucket_of
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-GAMMA = 1.01 / 0.99
-_LOG_GAMMA = math.log(GAMMA)
 _SHORTEST_S = 1e-6
 # The last bound is the largest `max_batch_size` that `Batching` allows.
 _BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-def bin_of(seconds: float) -> int:
-    """The sketch's bin: gamma**(k-1) < seconds <= gamma**k."""
-    return math.ceil(math.log(max(seconds, _SHORTEST_S)) / _LOG_GAMMA)
 
 
 class Metrics:
@@ -44,7 +37,7 @@ class Metrics:
     def served(self, seconds: float) -> None:
         """A request was answered with a result, `seconds` after its last byte had come in."""
         self._requests[200] += 1
-        self._bins[bin_of(seconds)] += 1
+        self._bins[bucket_of(max(seconds, _SHORTEST_S))] += 1
         self._seconds += seconds
 
     def refused(self, status: int, reason: Reason) -> None:
@@ -80,7 +73,7 @@ class Metrics:
                 load.in_flight_seconds,
             ),
             *self._one("slipway_ready", "gauge", "1 where new requests are welcome.", int(ready)),
-            *self._one("slipway_start_time_seconds", "gauge", "Start, Unix time.", self._started),
+            *self._one("process_start_time_seconds", "gauge", "Start, Unix time.", self._started),
         ]
         return ("\n".join(lines) + "\n").encode()
 

@@ -35,9 +35,6 @@ _BACKLOG = 2048
 _DRAIN_TICK_S = 0.02
 # After the grace the port is closed; whoever came just before is still answered.
 _LAST_ANSWERS_S = 1
-# The inference thread needs the interpreter back right after a run; the default of 5 ms would let the event
-# loop keep it for as long as several runs take.
-_SWITCH_INTERVAL_S = 0.0005
 
 _log = logging.getLogger("slipway.replica")
 
@@ -183,7 +180,6 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         _log.error("cannot_listen", extra={"host": config.host, "port": config.port, "error": str(error)})
         return CANNOT_SERVE
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     return asyncio.run(_serve(config, sock), loop_factory=uvloop.new_event_loop)
 
 

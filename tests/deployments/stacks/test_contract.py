@@ -1,0 +1,111 @@
+"""What every serving stack must say about itself. Runs on each row of the table."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from deployments import stacks
+from deployments.stacks.port import Stack, Support, Word
+
+from . import models
+from .conftest import Start
+from .replicas import REPOSITORY, client, request, values
+
+
+@pytest.fixture(params=sorted(stacks.TABLE))
+def stack(request: pytest.FixtureRequest) -> Stack:
+    loaded: Stack = stacks.load(request.param)
+    return loaded
+
+
+def test_the_row_and_the_stack_have_one_key_and_label(stack: Stack) -> None:
+    row = stacks.TABLE.rows()[stack.key]
+    assert (row.key, row.label) == (stack.key, stack.label)
+
+
+def test_a_stack_that_is_not_active_names_its_successor(stack: Stack) -> None:
+    assert stack.support.state is Support.ACTIVE or stack.support.successor
+
+
+def test_it_says_what_it_takes_and_where_it_ends(stack: Stack) -> None:
+    assert stack.formats
+    assert stack.protocol
+    assert stack.ceiling.endswith(".")
+
+
+def test_its_parameters_are_one_schema_with_a_text_for_each_field(stack: Stack) -> None:
+    assert issubclass(stack.parameters, BaseModel)
+    properties = stack.parameters.model_json_schema()["properties"]
+    assert all(field.get("title") and field.get("description") for field in properties.values())
+    assert set(stack.batching_knobs) <= set(properties)
+
+
+def test_its_parameters_have_defaults_and_refuse_what_they_do_not_know(stack: Stack) -> None:
+    assert stack.parameters()
+    with pytest.raises(ValidationError):
+        stack.parameters.model_validate({"no_such_knob": 1})
+
+
+def test_its_metric_names_are_of_the_vocabulary_and_apart(stack: Stack) -> None:
+    assert set(stack.metrics) <= set(Word)
+    assert len(set(stack.metrics.values())) == len(stack.metrics)
+
+
+def test_its_probes_use_ports_that_its_container_opens(stack: Stack) -> None:
+    container = stack.container
+    for probe in (container.live, container.ready, container.metrics):
+        assert probe.path.startswith("/")
+        assert probe.port in container.ports
+
+
+def test_its_start_command_is_an_argv_that_ends_with_the_configuration(stack: Stack) -> None:
+    command = stack.start_command(Path("/somewhere/config.json"))
+    if command is None:
+        pytest.skip("cannot run on this machine")
+    assert Path(command[0]).is_file()
+    assert command[-1] == "/somewhere/config.json"
+
+
+def test_a_page_that_is_not_prometheus_text_is_an_error_and_an_empty_one_speaks_nothing(stack: Stack) -> None:
+    assert stack.conformance("") == frozenset()
+    with pytest.raises(ValueError):
+        stack.conformance("<html>not a page</html>")
+
+
+def test_a_histogram_without_its_last_bucket_is_not_spoken(stack: Stack) -> None:
+    name = stack.metrics[Word.LATENCY]
+    page = f'# TYPE {name} histogram\n{name}_bucket{{le="1"}} 2\n{name}_sum 1\n{name}_count 2\n'
+    assert stack.conformance(page) == frozenset()
+    whole = page.replace(f"{name}_sum", f'{name}_bucket{{le="+Inf"}} 2\n{name}_sum')
+    assert stack.conformance(whole) == {Word.LATENCY}
+
+
+def test_it_can_be_described_without_django_or_the_serving_libraries(stack: Stack) -> None:
+    heavy = {"django", "fastapi", "onnxruntime", "uvicorn", "torch", "kubernetes"}
+    code = (
+        f"import sys; from deployments import stacks; stacks.load({stack.key!r}).parameters(); "
+        f"print(*sorted({heavy!r} & set(sys.modules)))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True, text=True
+    )
+    assert told.stdout.split() == []
+
+
+async def test_a_running_fastapi_replica_speaks_every_word_its_stack_claims(start: Start) -> None:
+    stack = stacks.load("fastapi")
+    running = start(models.mlp).ready()
+    async with client(running) as http:
+        await http.infer(request(values("x", "FP32", [0.5] * 16, shape=[1, 16])))
+        page = (await http.get(stack.container.metrics.path)).body.decode()
+        assert stack.conformance(page) == set(stack.metrics)
+        assert (await http.get(stack.container.live.path)).status == 200
+        assert (await http.get(stack.container.ready.path)).status == 200
+
+
+def test_an_unknown_key_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        stacks.load("no-such-stack")
