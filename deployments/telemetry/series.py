@@ -25,8 +25,9 @@ from deployments.telemetry.vocabulary import COUNTERS, GAUGES, PROCESS_START, Me
 # counter, not load.
 _PLAUSIBLE_PER_S: Final = 1e7
 
-# Time counters are advanced by clocks at each page and may step back by their rounding.
-_ROUNDING: Final = 1e-6
+# Time counters are sums that are advanced by clocks at each page, and may step back by their rounding.
+_ROUNDING_S: Final = 1e-3
+_TIMES: Final = frozenset({Word.QUEUE_SECONDS, Word.IN_FLIGHT_SECONDS})
 
 _MAX_SERIES: Final = 50_000
 
@@ -162,7 +163,7 @@ class ReplicaSeries:
         for text, value in page.counters.items():
             role, before = self._roles[text], self._counters.get(text, 0.0)
             step = value - before
-            if step < -_ROUNDING * max(1.0, before) or step > most:
+            if step < (-_ROUNDING_S if role.word in _TIMES else 0) or step > most:
                 raise _Reset
             step = max(step, 0.0)
             assert role.word is not None
