@@ -91,15 +91,17 @@ def idlest_cores(count: int, *, sample_s: float = 0.1) -> list[int]:
 
 @contextmanager
 def steady(*, threads: int) -> Iterator[list[int]]:
-    """Pins this process to `threads` cores and holds the garbage collector; gives both back.
+    """Pins this thread to the idlest core and holds the garbage collector; gives both back.
 
-    Yields the cores, or nothing where pinning is impossible or not allowed.
+    Yields the core in a list; nothing where pinning is impossible, or where more than one thread works: the
+    runtime's own threads were started before and would not follow.
     """
     before = usable_cores()
-    cores = idlest_cores(threads)
+    cores = idlest_cores(1) if threads == 1 else []
     try:
-        os.sched_setaffinity(0, cores)
-    except (AttributeError, OSError):
+        if cores:
+            os.sched_setaffinity(0, cores)
+    except OSError:
         cores = []
     gc.collect()
     gc.disable()

@@ -95,7 +95,7 @@ def upgrade_opset(model: Any, *, at_least: int) -> Any:
         raise Unprocessable(
             "opset_too_old",
             f"Opset {opset_of(model)} cannot be brought to {at_least}, which INT8 weights need.",
-            f"{first_line(error)} Export the model again with opset {at_least} or newer.",
+            f"{first_line(error).rstrip('.')}. Export the model again with opset {at_least} or newer.",
         ) from error
 
 

@@ -80,13 +80,6 @@ def read_npz(path: Path, signature: Signature) -> StoredItems:
         )
     arrays = _arrays(path, wanted | ({LABELS} & members))
     labels = _labels(arrays.pop(LABELS)) if LABELS in arrays and LABELS not in wanted else None
-    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if labels is not None:
-        lengths[LABELS] = len(labels)
-    if len(set(lengths.values())) != 1:
-        raise Unprocessable("dataset_shape", "The arrays of the set have different lengths.", f"{lengths}.")
-    if not next(iter(lengths.values())):
-        raise Unprocessable("dataset_empty", "The set has no items.")
     whole = set()
     fitted = {}
     for spec in signature.inputs:
@@ -94,6 +87,13 @@ def read_npz(path: Path, signature: Signature) -> StoredItems:
         if _is_whole(array, spec, batched=signature.batched):
             whole.add(spec.name)
         fitted[spec.name] = _cast(array, spec)
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if labels is not None:
+        lengths[LABELS] = len(labels)
+    if len(set(lengths.values())) != 1:
+        raise Unprocessable("dataset_shape", "The arrays of the set have different lengths.", f"{lengths}.")
+    if not next(iter(lengths.values())):
+        raise Unprocessable("dataset_empty", "The set has no items.")
     return StoredItems(arrays=fitted, labels=labels, batched=signature.batched, whole=frozenset(whole))
 
 

@@ -1,0 +1,244 @@
+"""The whole evaluation on real files: what ends in a report, what is refused, and what the report holds."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from controlplane.core.errors import Unprocessable
+from controlplane.core.sandbox import Child, Limits
+from optimizer.evaluation.child import evaluate
+from optimizer.evaluation.report import REPORT_VERSION
+from tests.optimizer import onnx_models
+
+type Evaluate = Callable[..., dict[str, Any]]
+
+LIMITS = Limits(memory_bytes=8 * 2**30, cpu_s=60, wall_s=60, file_bytes=2**30)
+
+
+@pytest.fixture
+def messages() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def report_of(messages: list[dict[str, Any]]) -> Evaluate:
+    def run(parent: Path, variant: Path, signature: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        spec = {
+            "parent_path": str(parent),
+            "variant_path": str(variant),
+            "signature": signature,
+            "evaluation_npz": None,
+            "threads": 1,
+            "budget_s": 1.0,
+            "seed": 5,
+        }
+        return evaluate(spec | changes, messages.append)
+
+    return run
+
+
+def test_the_same_file_twice_is_never_better(tmp_path: Path, report_of: Evaluate) -> None:
+    made = onnx_models.mlp(tmp_path / "model.onnx", widths=(64, 256, 10))
+    report = report_of(tmp_path / "model.onnx", tmp_path / "model.onnx", made)
+    assert report["verdict"] in {"not_faster", "inconclusive"}
+    assert report["accuracy"]["agreement"]["value"] == 1
+
+
+def test_a_report_says_how_every_number_was_got(
+    tmp_path: Path, report_of: Evaluate, messages: list[dict[str, Any]]
+) -> None:
+    made = onnx_models.cnn(tmp_path / "model.onnx")
+    report = report_of(tmp_path / "model.onnx", tmp_path / "model.onnx", made, techniques=["int8-static"])
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["version"] == REPORT_VERSION
+    assert report["sentence"]
+    assert [row["batch_size"] for row in report["control"]] == [1, 8]
+    assert [row["batch_size"] for row in report["timings"]] == [1, 8]
+    assert all(row["speedup"]["n"] == row["parent"]["rounds"] >= 5 for row in report["timings"])
+    assert [row["batch_size"] for row in report["service_curve"]] == [1, 2, 4, 8, 16]
+    assert report["machine"]["cpu_model"]
+    assert report["machine"]["versions"]["onnxruntime"]
+    assert report["method"]["graph_optimization"] == "ORT_ENABLE_ALL"
+    assert report["method"]["inputs"].startswith("random inputs")
+    assert report["accuracy"]["basis"] == "random_inputs"
+    assert report["parent"]["file_bytes"] == (tmp_path / "model.onnx").stat().st_size
+    assert report["parent"]["load_ms"] > 0
+    assert report["promises"][0]["technique"] == "int8-static"
+    steps = [message for message in messages if message["kind"] == "step"]
+    assert [(step["index"], step["of"]) for step in steps] == [(index, 4) for index in (1, 2, 3, 4)]
+
+
+def test_the_process_is_given_back_its_cores(tmp_path: Path, report_of: Evaluate) -> None:
+    before = os.sched_getaffinity(0)
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    report = report_of(tmp_path / "model.onnx", tmp_path / "model.onnx", made)
+    assert os.sched_getaffinity(0) == before
+    assert len(report["method"]["cores"]) == 1
+    assert set(report["method"]["cores"]) <= before
+
+
+def test_labels_of_an_evaluation_set_decide(tmp_path: Path, report_of: Evaluate) -> None:
+    made = onnx_models.mlp(tmp_path / "model.onnx")
+    other = onnx_models.mlp(tmp_path / "other.onnx", seed=1)
+    assert other == made
+    items = np.random.default_rng(0).standard_normal((300, 32)).astype(np.float32)
+    from optimizer.workbench.session import open_session
+
+    labels = open_session(tmp_path / "model.onnx").run(None, {"x": items})[0].argmax(1)
+    np.savez(tmp_path / "set.npz", x=items, labels=labels)
+    report = report_of(
+        tmp_path / "model.onnx", tmp_path / "other.onnx", made, evaluation_npz=str(tmp_path / "set.npz")
+    )
+    assert report["accuracy"]["basis"] == "labels"
+    assert report["accuracy"]["parent_accuracy"]["value"] == 1
+    assert report["accuracy"]["variant_accuracy"]["value"] < 0.5
+    assert report["verdict"] != "better"
+    assert "300 labelled items" in report["sentence"]
+
+
+def test_a_model_without_a_batch_axis_is_timed_one_item_at_a_time(
+    tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.signature([("x", "FP32", [1, 4])], [("y", "FP32", [1, 4])])
+    path = onnx_models.save(
+        tmp_path / "one.onnx",
+        nodes=[helper.make_node("Neg", ["x"], ["y"])],
+        constants={},
+        signature=made,
+    )
+    report = report_of(path, path, made)
+    assert [row["batch_size"] for row in report["timings"]] == [1]
+    assert [row["batch_size"] for row in report["service_curve"]] == [1]
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+def test_a_variant_that_answers_no_numbers_fails_without_being_timed(
+    factor: float, tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    onnx_models.scaled(tmp_path / "broken.onnx", factor=factor)
+    report = report_of(tmp_path / "model.onnx", tmp_path / "broken.onnx", made)
+    assert report["verdict"] == "failed"
+    assert report["sentence"] == "Failed: output “y” is NaN or infinite where the parent's is a number."
+    assert (report["accuracy"], report["timings"]) == (None, [])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model"])
+def test_a_variant_that_does_not_open_fails_with_the_runtimes_words(
+    content: bytes, tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    (tmp_path / "broken.onnx").write_bytes(content)
+    report = report_of(tmp_path / "model.onnx", tmp_path / "broken.onnx", made)
+    assert report["verdict"] == "failed"
+    assert report["sentence"].startswith("Failed: ONNX Runtime cannot open this model.")
+    assert report["variant"]["load_ms"] is None
+
+
+def test_a_variant_that_opens_but_cannot_run_fails(tmp_path: Path, report_of: Evaluate) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    path = onnx_models.save(
+        tmp_path / "broken.onnx",
+        nodes=[helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        constants={"shape": np.array([7, 11], dtype=np.int64)},
+        signature=made | {"outputs": [{"name": "y", "dtype": "FP32", "shape": [7, 11]}]},
+    )
+    report = report_of(tmp_path / "model.onnx", path, made)
+    assert report["verdict"] == "failed"
+    assert "the variant cannot run" in report["sentence"]
+
+
+def test_a_set_that_does_not_fit_is_refused_and_no_report_is_made(
+    tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    np.savez(tmp_path / "set.npz", x=np.zeros((5, 9), np.float32))
+    with pytest.raises(Unprocessable) as caught:
+        report_of(
+            tmp_path / "model.onnx", tmp_path / "model.onnx", made, evaluation_npz=str(tmp_path / "set.npz")
+        )
+    assert caught.value.code == "dataset_shape"
+
+
+def test_inside_the_sandbox_a_real_model_is_quantized_and_judged(tmp_path: Path) -> None:
+    """The way a worker does it: two children, no network, nothing writable but the scratch folder."""
+    parent, scratch = onnx_models.magika_path(), tmp_path / "scratch"
+    scratch.mkdir()
+    tokens = np.random.default_rng(0).integers(0, 257, (16, 2048), dtype=np.int32)
+    np.savez(tmp_path / "set.npz", bytes=tokens)
+    technique = {
+        "technique": "int8-static",
+        "params": {},
+        "input_path": str(parent),
+        "output_path": str(scratch / "made.onnx"),
+        "calibration_npz": None,
+        "evaluation_npz": str(tmp_path / "set.npz"),
+        "signature": onnx_models.MAGIKA_SIGNATURE,
+        "seed": 1,
+    }
+    made = _in_sandbox(
+        "optimizer.techniques.child:run", technique, scratch, readable=[parent, tmp_path / "set.npz"]
+    )
+    assert made["precision"] == "int8"
+    evaluation = {
+        "parent_path": str(parent),
+        "variant_path": made["output_path"],
+        "signature": onnx_models.MAGIKA_SIGNATURE,
+        "evaluation_npz": None,
+        "threads": 1,
+        "budget_s": 2.0,
+        "seed": 1,
+    }
+    report = _in_sandbox("optimizer.evaluation.child:evaluate", evaluation, scratch, readable=[parent])
+    assert report["variant"]["file_bytes"] < report["parent"]["file_bytes"] / 3
+    assert report["variant"]["memory_bytes"] > 0
+    assert report["accuracy"]["agreement"]["value"] > 0.9
+
+
+def test_a_model_that_never_ends_is_stopped_at_the_wall_limit(tmp_path: Path) -> None:
+    """F06 with a real endless Loop."""
+    import onnx
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Neg", ["value"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", onnx.TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", onnx.TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", onnx.TensorProto.FLOAT, ["batch", 4]),
+        ],
+    )
+    made = onnx_models.signature([("x", "FP32", ["batch", 4])], [("y", "FP32", ["batch", 4])])
+    path = onnx_models.save(
+        tmp_path / "endless.onnx",
+        nodes=[helper.make_node("Loop", ["", "yes", "x"], ["y"], body=body)],
+        constants={"yes": np.array(True)},
+        signature=made,
+    )
+    spec = {"parent_path": str(path), "variant_path": str(path), "signature": made, "budget_s": 1, "seed": 0}
+    limits = Limits(memory_bytes=LIMITS.memory_bytes, cpu_s=60, wall_s=3, file_bytes=2**20)
+    with Child.start(
+        entry="optimizer.evaluation.child:evaluate",
+        spec=spec,
+        scratch=tmp_path,
+        limits=limits,
+        readable=[path],
+    ) as child:
+        assert child.outcome().reason == "timeout"
+
+
+def _in_sandbox(entry: str, spec: dict[str, Any], scratch: Path, *, readable: list[Path]) -> dict[str, Any]:
+    with Child.start(entry=entry, spec=spec, scratch=scratch, limits=LIMITS, readable=readable) as child:
+        outcome = child.outcome()
+    assert outcome.result is not None, outcome
+    return outcome.result

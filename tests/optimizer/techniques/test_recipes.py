@@ -1,0 +1,104 @@
+"""A recipe is judged before it is queued: parameters, order, and what the model allows."""
+
+from typing import Any
+
+import pytest
+
+from controlplane.core.errors import Unprocessable
+from optimizer.domain.recipe import Recipe
+from optimizer.techniques import check_recipe, refusals, technique
+from optimizer.techniques.port import ModelSummary
+
+PLAIN = {"format": "onnx", "precision": "fp32", "opset": 17, "op_types": {"MatMul": 2, "Conv": 1}}
+
+
+def check(
+    steps: list[dict[str, Any]], *, summary: dict[str, Any] | None = None, has_calibration: bool = True
+) -> Recipe:
+    return check_recipe(
+        Recipe.from_json(steps),
+        signature={},
+        summary=PLAIN if summary is None else summary,
+        has_calibration=has_calibration,
+    )
+
+
+def refusal(steps: list[dict[str, Any]], **asked: Any) -> Unprocessable:
+    with pytest.raises(Unprocessable) as caught:
+        check(steps, **asked)
+    return caught.value
+
+
+def test_defaults_are_written_out_so_that_equal_requests_have_one_digest() -> None:
+    short, long = (
+        check([{"technique": "onnx-graph"}]),
+        check([{"technique": "onnx-graph", "params": {"level": "extended"}}]),
+    )
+    assert short.digest == long.digest
+    assert short.steps[0].params == {"level": "extended"}
+
+
+def test_steps_may_follow_where_one_takes_what_the_other_gives() -> None:
+    assert (
+        check([{"technique": "onnx-graph"}, {"technique": "int8-static"}]).name == "onnx-graph + int8-static"
+    )
+
+
+def test_quantizing_twice_is_refused_before_anything_runs() -> None:
+    error = refusal([{"technique": "int8-static"}, {"technique": "int8-dynamic"}])
+    assert error.code == "wrong_precision"
+    assert "this model is int8" in error.detail
+
+
+def test_parameters_are_refused_by_field_with_a_reason() -> None:
+    error = refusal(
+        [{"technique": "int8-static", "params": {"calibration_items": 3, "calibration": "magic"}}]
+    )
+    assert error.code == "invalid_parameters"
+    assert set(error.fields) == {"params.calibration", "params.calibration_items"}
+    assert "greater than or equal to 8" in error.fields["params.calibration_items"][0]
+
+
+def test_static_quantization_without_items_is_refused() -> None:
+    error = refusal([{"technique": "int8-static"}], has_calibration=False)
+    assert error.code == "calibration_missing"
+    assert "Upload a calibration set" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("key", "summary", "code"),
+    [
+        ("int8-static", {"op_types": {"Relu": 3}}, "nothing_to_quantize"),
+        ("int8-dynamic", {"op_types": {"Conv": 9, "Relu": 9}}, "nothing_to_quantize"),
+        ("int8-dynamic", {"op_types": {"MatMulInteger": 1, "MatMul": 1}}, "already_quantized"),
+        ("int8-static", {"op_types": {"QuantizeLinear": 1, "Conv": 1}}, "already_quantized"),
+        ("int8-static", {"opset": 6}, "opset_too_old"),
+        ("int8-static", {"precision": "fp16"}, "wrong_precision"),
+        ("onnx-graph", {"format": "safetensors"}, "wrong_format"),
+    ],
+)
+def test_a_technique_says_why_it_cannot_be_used_on_a_model(
+    key: str, summary: dict[str, Any], code: str
+) -> None:
+    given = ModelSummary.from_json(PLAIN | summary)
+    assert code in [reason.code for reason in refusals(technique(key), {}, given, has_calibration=True)]
+    assert refusal([{"technique": key}], summary=PLAIN | summary).code == code
+
+
+def test_all_reasons_are_told_at_once() -> None:
+    error = refusal(
+        [{"technique": "int8-static"}], summary=PLAIN | {"op_types": {"Relu": 1}}, has_calibration=False
+    )
+    assert [reason["code"] for reason in error.extra["refusals"]] == [
+        "calibration_missing",
+        "nothing_to_quantize",
+    ]
+
+
+def test_a_model_that_nobody_summed_up_is_let_through_to_the_child() -> None:
+    assert check([{"technique": "int8-dynamic"}], summary={}).steps
+
+
+def test_convolutions_are_accepted_for_dynamic_quantization_only_when_asked_for() -> None:
+    summary = PLAIN | {"op_types": {"Conv": 9}}
+    assert check([{"technique": "int8-dynamic", "params": {"op_types": ["Conv"]}}], summary=summary).steps
