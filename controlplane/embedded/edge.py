@@ -129,7 +129,9 @@ def _connection_manager() -> Json:
             ],
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_live_route(), _web_route()]}],
         },
-        "local_reply_config": {"mappers": [_browser_reply(), _unavailable_reply(), _other_reply()]},
+        "local_reply_config": {
+            "mappers": [_browser_reply(), _unreached_reply(), _interrupted_reply(), _other_reply()]
+        },
     }
 
 
@@ -198,16 +200,35 @@ def _browser_reply() -> Json:
     )
 
 
-def _unavailable_reply() -> Json:
-    problem = {
-        "type": "/problems/web_unavailable/",
-        "title": "The web process does not answer.",
-        "status": 503,
-        "detail": "It is starting, or was stopped. Nothing was done; send the request again.",
-        "code": "web_unavailable",
-        "instance": "%REQ(:PATH)%",
-    }
-    return _reply(_status_is(503), _problem(problem), retry_after_s=2)
+def _unreached_reply() -> Json:
+    """No connection could be made (UF, UH) or too many wait for one (UO)."""
+    never_sent = {"response_flag_filter": {"flags": ["UF", "UH", "UO"]}}
+    return _reply(
+        {"and_filter": {"filters": [_status_is(503), never_sent]}},
+        _unavailable("Nothing was done: the process is starting, or was stopped. Send the request again."),
+        retry_after_s=2,
+    )
+
+
+def _interrupted_reply() -> Json:
+    return _reply(
+        _status_is(503),
+        _unavailable("It ended while it had the request: look whether it was done before you send it again."),
+        retry_after_s=2,
+    )
+
+
+def _unavailable(detail: str) -> Json:
+    return _problem(
+        {
+            "type": "/problems/web_unavailable/",
+            "title": "The web process does not answer.",
+            "status": 503,
+            "detail": detail,
+            "code": "web_unavailable",
+            "instance": "%REQ(:PATH)%",
+        }
+    )
 
 
 def _other_reply() -> Json:

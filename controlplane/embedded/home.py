@@ -6,6 +6,7 @@ nothing, and removing the folder removes everything.
 
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ class Home:
                 "socket_folder_unsafe",
                 f"The socket folder {self.sockets} belongs to somebody else or is open to others: remove it.",
             )
+
+    def clear_sockets(self) -> None:
+        """Removes the short socket folder, which would otherwise stay when the home is removed."""
+        if self.sockets != self.run:
+            shutil.rmtree(self.sockets, ignore_errors=True)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -40,13 +40,11 @@ def kill_group(group: int, *, home: Home) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def kill_marked(home: Home) -> int:
-    """Kills everything that was started under this home, at any depth; returns how many it found."""
-    found = procfs.marked(home.root)
-    for pid in found:
+def kill_all(home: Home) -> None:
+    """Kills everything that was started under this home, replicas included."""
+    for pid in procfs.belonging(home.root):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return len(found)
 
 
 def stop_leftovers(home: Home) -> tuple[str, ...]:

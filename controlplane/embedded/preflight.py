@@ -95,7 +95,7 @@ def check_port(host: str, port: int, *, variable: str, example: str, home: Home)
             f"for example {variable}={example}.",
         )
     pid = ports.holder(port)
-    if pid is not None and procfs.is_marked(pid, home=home.root):
+    if pid is not None and procfs.serves(pid, home=home.root):
         return
     by = "another program" if pid is None else f"{procfs.command(pid)} (process {pid})"
     raise SetupError(

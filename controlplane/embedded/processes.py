@@ -148,7 +148,7 @@ def _node(site: Site) -> Process:
         tier=Tier.WORK,
         reads=NODE_READS,
         death_signal=signal.SIGKILL,
-        grace_s=6.0,
+        grace_s=7.0,
         container=Container(image="worker", port=8410, volumes=("home",)),
     )
 

@@ -2,6 +2,8 @@
 
 A process is named by pid and start time together, because pids are reused. Children of `up` carry
 `MARK` in their environment, so that a stray one is found whatever it is called and whoever adopted it.
+Replicas and the data proxy get a clean environment from the node; they lead sessions of their own, and
+their command line names a file in the node's folder.
 """
 
 import os
@@ -20,6 +22,7 @@ class Seen:
     state: str
     parent: int
     group: int
+    session: int
     started: int
 
 
@@ -29,10 +32,17 @@ def look(pid: int) -> Seen | None:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    state, parent, group, *rest = text.rpartition(")")[2].split()
+    state, parent, group, session, *rest = text.rpartition(")")[2].split()
     if state in "ZX":
         return None
-    return Seen(pid=pid, state=state, parent=int(parent), group=int(group), started=int(rest[16]))
+    return Seen(
+        pid=pid,
+        state=state,
+        parent=int(parent),
+        group=int(group),
+        session=int(session),
+        started=int(rest[15]),
+    )
 
 
 def lives(pid: int, *, started: int) -> bool:
@@ -47,18 +57,28 @@ def everyone() -> Iterator[Seen]:
 
 
 def is_marked(pid: int, *, home: Path) -> bool:
+    """Whether this home's `up` started it, or what it started did."""
+    return f"{MARK}={home}".encode() in _words(pid, "environ")
+
+
+def serves(pid: int, *, home: Path) -> bool:
+    """Whether it is a replica or the data proxy of this home's node."""
+    folder = os.fsencode(home / "node") + b"/"
+    seen = look(pid)
+    return seen is not None and seen.session == pid and any(folder in word for word in _words(pid, "cmdline"))
+
+
+def _words(pid: int, name: str) -> list[bytes]:
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0")
     except OSError:
-        return False
-    return f"{MARK}={home}".encode() in environment.split(b"\0")
+        return []
 
 
-def marked(home: Path) -> tuple[int, ...]:
+def belonging(home: Path) -> tuple[int, ...]:
     """Everything that was started under this home's `up`, at any depth, except this process."""
-    return tuple(
-        seen.pid for seen in everyone() if seen.pid != os.getpid() and is_marked(seen.pid, home=home)
-    )
+    others = (seen.pid for seen in everyone() if seen.pid != os.getpid())
+    return tuple(pid for pid in others if is_marked(pid, home=home) or serves(pid, home=home))
 
 
 def members(group: int, *, home: Path) -> tuple[int, ...]:

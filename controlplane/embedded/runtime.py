@@ -78,6 +78,7 @@ def start_servers(home: Path, *, durable: bool = True) -> Iterator[Servers]:
     place = Home(root=home.resolve())
     place.prepare()
     with lock.hold(place), ExitStack() as stack:
+        stack.callback(place.clear_sockets)
         leftovers.stop_leftovers(place)
         secrets = generated(place)
         port = ports.choose(place, ["valkey"])["valkey"]

@@ -226,7 +226,7 @@ async def _live(run: Run) -> None:
         for keeper in run.supervisor.keepers:
             if keeper.task is not None:
                 await asyncio.wait([keeper.task], timeout=1)
-        leftovers.kill_marked(run.plan.home)
+        leftovers.kill_all(run.plan.home)
 
 
 async def _until(task: asyncio.Task[None], event: asyncio.Event) -> None:
@@ -253,4 +253,5 @@ def run(wanted: Wanted, *, rows: Table = table, migrate: tuple[str, ...] = MIGRA
         finally:
             with contextlib.suppress(FileNotFoundError):
                 (plan.home.run / FILE).unlink()
+            plan.home.clear_sockets()
             journal.close()

@@ -42,14 +42,15 @@ STUBBORN = (
     "while True: signal.pause()"
 )
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAIT!r}])"
-NODE = (
-    "import os, subprocess, sys, signal\n"
-    "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], start_new_session=True,"
-    " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, 'STANDIN': 'replica'})\n"
-    "print('replica', child.pid, flush=True)\n"
-    "signal.signal(signal.SIGTERM, lambda *_: (child.terminate(), child.wait(), sys.exit(0)))\n"
-    "signal.pause()"
-)
+NODE = """
+import os, signal, subprocess, sys
+name = os.environ["SLIPWAY_HOME"] + "/node/replica.json"
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", name], start_new_session=True,
+    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={})
+print("replica", child.pid, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: (child.terminate(), child.wait(), sys.exit(0)))
+signal.pause()
+"""
 SECRETS = (
     "import os, signal\n"
     "print(sorted({'DATABASE_URL', 'REDIS_URL', 'SLIPWAY_SECRET_KEY'} & set(os.environ)), flush=True); signal.pause()"

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from controlplane.embedded import up
 from controlplane.embedded.errors import SetupError
@@ -18,4 +18,4 @@ class Command(BaseCommand):
         try:
             up.run(wanted(os.environ))
         except SetupError as error:
-            raise CommandError(error.title) from error
+            raise SystemExit(f"Slipway cannot start. {error.title}") from error

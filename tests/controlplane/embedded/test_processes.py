@@ -1,0 +1,107 @@
+"""The process table: what other rooms and files are made from."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from controlplane.embedded.home import Home
+from controlplane.embedded.journal import LINE_LIMIT_BYTES, LogFile
+from controlplane.embedded.processes import CONTAINERS, Kind, Process, Site, Tier, copies, table
+from controlplane.embedded.spawn import INSTALLATION, child_environment
+from controlplane.embedded.supervisor import describe
+
+SITE = Site(
+    python="python",
+    web="127.0.0.1:1",
+    live="127.0.0.1:2",
+    home=Home(root=Path("/home")),
+    embedded_postgres=True,
+    embedded_valkey=True,
+)
+SECRETS = {"DATABASE_URL", "REDIS_URL", "SLIPWAY_SECRET_KEY"}
+
+
+def names(rows: tuple[Process, ...]) -> list[str]:
+    return [row.name for row in rows]
+
+
+def row(name: str) -> Process:
+    return next(row for row in table(SITE) if row.name == name)
+
+
+def test_the_table_has_every_process_of_the_design() -> None:
+    embedded = ["postgres", "valkey", "edge"]
+    own = ["node", "dispatcher", "collector", "worker-optimize", "worker-rollouts", "live", "web"]
+    assert sorted(names(table(SITE))) == sorted(embedded + own)
+    assert sorted(names(table(CONTAINERS))) == sorted(own)
+
+
+def test_what_a_process_needs_starts_before_it() -> None:
+    seen: set[str] = set()
+    for each in table(SITE):
+        assert set(each.needs) <= seen
+        seen.add(each.name)
+    assert [each.tier for each in table(SITE)] == sorted(each.tier for each in table(SITE))
+
+
+def test_only_our_python_processes_read_secrets_and_the_node_reads_none() -> None:
+    assert {each.name for each in table(SITE) if SECRETS & set(each.reads)} == {
+        each.name for each in table(SITE) if each.kind is Kind.PYTHON
+    } - {"node"}
+
+
+def test_a_child_inherits_no_variable_of_the_installation_that_it_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in INSTALLATION:
+        monkeypatch.setenv(name, "inherited")
+    monkeypatch.setenv("SLIPWAY_MAX_UPLOAD_BYTES", "7")
+    environment = child_environment(
+        home=Path("/h"), values=dict.fromkeys(INSTALLATION, "ours"), reads=["SLIPWAY_HOME"]
+    )
+    assert {name: environment.get(name) for name in INSTALLATION} == dict.fromkeys(INSTALLATION) | {
+        "SLIPWAY_HOME": "ours"
+    }
+    assert environment["SLIPWAY_MAX_UPLOAD_BYTES"] == "7"
+
+
+def test_stopping_every_tier_in_turn_fits_the_limit_of_ten_seconds() -> None:
+    typical = [
+        max(each.grace_s for each in table(SITE) if each.tier is tier) for tier in (Tier.WORK, Tier.EDGE)
+    ]
+    assert sum(typical) <= 9
+
+
+def test_the_modules_that_the_table_starts_exist() -> None:
+    for each in table(SITE):
+        if each.argv[1:2] == ("-m",):
+            assert importlib.util.find_spec(each.argv[2]) is not None, each.argv
+
+
+def test_copies_get_names_of_their_own() -> None:
+    from dataclasses import replace
+
+    assert names(copies([replace(row("dispatcher"), instances=2), row("web")])) == [
+        "dispatcher-1",
+        "dispatcher-2",
+        "web",
+    ]
+
+
+@pytest.mark.parametrize(("code", "words"), [(0, "exit 0"), (3, "exit 3"), (-9, "signal SIGKILL")])
+def test_an_exit_code_is_said_in_words(code: int, words: str) -> None:
+    assert describe(code) == words
+
+
+def test_a_log_file_keeps_the_newest_lines_within_its_limit(tmp_path: Path) -> None:
+    limit = 10_000
+    log = LogFile(tmp_path / "web.log", limit_bytes=limit)
+    for number in range(2000):
+        log.write(f"line {number:06}".encode())
+    log.close()
+    older, newer = (tmp_path / "web.log.1").read_text(), (tmp_path / "web.log").read_text()
+    assert len(older) + len(newer) <= 2 * (limit + LINE_LIMIT_BYTES)
+    numbers = [int(found) for found in re.findall(r"line (\d+)", older + newer)]
+    assert numbers == list(range(numbers[0], 2000))
