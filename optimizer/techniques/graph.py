@@ -62,7 +62,9 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 def summary_of(model: Any) -> ModelSummary:
     counts = op_types(model)
-    return ModelSummary(precision=_precision(model, counts), opset=opset_of(model), op_types=counts)
+    return ModelSummary(
+        precision=_precision(model, counts), opset=opset_of(model), op_types=counts, complete=True
+    )
 
 
 def _precision(model: Any, counts: dict[str, int]) -> str:

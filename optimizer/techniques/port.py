@@ -64,27 +64,33 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """What intake found in the file. `None` and an empty `op_types` mean that nobody looked.
+    """What intake found in the file. `op_types` counts nodes by operator, such as {"MatMul": 2}.
 
-    `op_types` counts nodes by operator, such as {"MatMul": 2}.
+    `None` means that nobody looked. Intake lists the most frequent operators only: absence can be concluded
+    where the list is `complete`, presence always.
     """
 
     format: str = "onnx"
     precision: str | None = None
     opset: int | None = None
     op_types: Mapping[str, int] = field(default_factory=dict)
+    complete: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Reads a version's summary: `operators` as pairs, `nodes`, `opset` by domain, `precision`."""
+        op_types = {str(name): int(count) for name, count in value.get("operators") or ()}
         return cls(
             format=value.get("format", "onnx"),
             precision=value.get("precision"),
-            opset=value.get("opset"),
-            op_types=dict(value.get("op_types") or {}),
+            opset=(value.get("opset") or {}).get("ai.onnx"),
+            op_types=op_types,
+            complete=bool(op_types) and sum(op_types.values()) == value.get("nodes"),
         )
 
-    def count(self, *op_types: str) -> int:
-        return sum(self.op_types.get(name, 0) for name in op_types)
+    def lacks(self, *op_types: str) -> bool:
+        """Surely has none of these operators."""
+        return self.complete and not any(self.op_types.get(name) for name in op_types)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ def refusals(summary: ModelSummary, *, op_types: Iterable[str]) -> tuple[Refusal
                 detail=f"It has {', '.join(already)}. Start from the version it was made of.",
             )
         )
-    if summary.op_types and not summary.count(*wanted):
+    if summary.lacks(*wanted):
         found.append(
             Refusal(
                 code="nothing_to_quantize",

@@ -1,15 +1,24 @@
 """A recipe is judged before it is queued: parameters, order, and what the model allows."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controlplane.core.errors import Unprocessable
+from controlplane.registry.intake import onnx_child
 from optimizer.domain.recipe import Recipe
 from optimizer.techniques import check_recipe, refusals, technique
+from optimizer.techniques.graph import read, summary_of
 from optimizer.techniques.port import ModelSummary
+from tests.optimizer import onnx_models
 
-PLAIN = {"format": "onnx", "precision": "fp32", "opset": 17, "op_types": {"MatMul": 2, "Conv": 1}}
+PLAIN: dict[str, Any] = {
+    "precision": "fp32",
+    "opset": {"ai.onnx": 17},
+    "operators": [["MatMul", 2], ["Conv", 1]],
+    "nodes": 3,
+}
 
 
 def check(
@@ -68,11 +77,11 @@ def test_static_quantization_without_items_is_refused() -> None:
 @pytest.mark.parametrize(
     ("key", "summary", "code"),
     [
-        ("int8-static", {"op_types": {"Relu": 3}}, "nothing_to_quantize"),
-        ("int8-dynamic", {"op_types": {"Conv": 9, "Relu": 9}}, "nothing_to_quantize"),
-        ("int8-dynamic", {"op_types": {"MatMulInteger": 1, "MatMul": 1}}, "already_quantized"),
-        ("int8-static", {"op_types": {"QuantizeLinear": 1, "Conv": 1}}, "already_quantized"),
-        ("int8-static", {"opset": 6}, "opset_too_old"),
+        ("int8-static", {"operators": [["Relu", 3]], "nodes": 3}, "nothing_to_quantize"),
+        ("int8-dynamic", {"operators": [["Conv", 9], ["Relu", 9]], "nodes": 18}, "nothing_to_quantize"),
+        ("int8-dynamic", {"operators": [["MatMulInteger", 1], ["MatMul", 1]]}, "already_quantized"),
+        ("int8-static", {"operators": [["QuantizeLinear", 1], ["Conv", 1]]}, "already_quantized"),
+        ("int8-static", {"opset": {"ai.onnx": 6}}, "opset_too_old"),
         ("int8-static", {"precision": "fp16"}, "wrong_precision"),
         ("onnx-graph", {"format": "safetensors"}, "wrong_format"),
     ],
@@ -87,7 +96,7 @@ def test_a_technique_says_why_it_cannot_be_used_on_a_model(
 
 def test_all_reasons_are_told_at_once() -> None:
     error = refusal(
-        [{"technique": "int8-static"}], summary=PLAIN | {"op_types": {"Relu": 1}}, has_calibration=False
+        [{"technique": "int8-static"}], summary=PLAIN | {"operators": [["Relu", 3]]}, has_calibration=False
     )
     assert [reason["code"] for reason in error.extra["refusals"]] == [
         "calibration_missing",
@@ -100,5 +109,21 @@ def test_a_model_that_nobody_summed_up_is_let_through_to_the_child() -> None:
 
 
 def test_convolutions_are_accepted_for_dynamic_quantization_only_when_asked_for() -> None:
-    summary = PLAIN | {"op_types": {"Conv": 9}}
+    summary = PLAIN | {"operators": [["Conv", 3]]}
     assert check([{"technique": "int8-dynamic", "params": {"op_types": ["Conv"]}}], summary=summary).steps
+
+
+def test_an_operator_that_a_cut_list_does_not_show_may_still_be_there() -> None:
+    assert check(
+        [{"technique": "int8-dynamic"}], summary=PLAIN | {"operators": [["Relu", 9]], "nodes": 50}
+    ).steps
+
+
+def test_what_intake_writes_down_is_what_is_read_here(tmp_path: Path) -> None:
+    """The registry's summary of the real model, through the registry's own child."""
+    spec = {"path": str(onnx_models.magika_path()), "scratch": str(tmp_path), "total_bytes": 10**9}
+    found = onnx_child.inspect(spec, lambda message: None)
+    given = ModelSummary.from_json(found["summary"])
+    seen = summary_of(read(onnx_models.magika_path()))
+    assert (given.opset, given.precision) == (seen.opset, seen.precision)
+    assert given.op_types.items() <= seen.op_types.items()
