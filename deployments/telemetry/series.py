@@ -48,7 +48,7 @@ class Interval:
     seconds: float
     requests: float
     errors: Mapping[str, float] = field(default_factory=dict)
-    latency: Sketch = field(default_factory=lambda: EMPTY)
+    latency: Sketch = field(default_factory=Sketch)
     queue_depth: float | None = None
     in_flight: float | None = None
 
