@@ -75,7 +75,7 @@ class Signal:
         return {
             "value": self.value,
             "age_s": None if self.age_s is None else round(self.age_s, 3),
-            "error": self.error,
+            "error": None if self.error is None else self.error.value,
             "reporting": self.reporting,
             "expected": self.expected,
             "coarse": self.coarse,
@@ -118,7 +118,7 @@ class DeploymentSignals:
                 "deployment": self.deployment,
                 "at": self.at_wall,
                 "period_s": self.period_s,
-                "signals": {name: signal.to_json() for name, signal in self.signals.items()},
+                "signals": {name.value: signal.to_json() for name, signal in self.signals.items()},
             }
         )
 
