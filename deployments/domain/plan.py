@@ -72,8 +72,8 @@ class Finding(Document):
 
 
 def canonical(document: Any) -> str:
-    """The one spelling of a JSON document: sorted names, no spaces."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The one spelling of a JSON document: sorted names, no spaces, 5 for 5.0 (JSON has one kind of number)."""
+    return json.dumps(_one_spelling(document), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(document: Any) -> str:
@@ -93,6 +93,17 @@ def diff(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[Ch
 def counts(changes: Sequence[Change]) -> Counts:
     number = {op: sum(change.op is op for change in changes) for op in Op}
     return Counts(add=number[Op.ADD], change=number[Op.CHANGE], remove=number[Op.REMOVE])
+
+
+def _one_spelling(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {name: _one_spelling(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_one_spelling(inner) for inner in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
 
 
 def _changes(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:

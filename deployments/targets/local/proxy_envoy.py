@@ -71,7 +71,11 @@ class EnvoyProxy:
                 await Process(pid, child=None).stop(grace_s=1)
         self.apply(routes)
         if self._process is None:
-            self._process = await self._launch()
+            try:
+                self._process = await self._launch()
+            except Unavailable:
+                await self._session.close()
+                raise
         else:
             self._report("proxy", f"adopted Envoy, process {self.pid}")
         self._keeping = asyncio.create_task(self._keep(), name="envoy")
@@ -127,8 +131,9 @@ class EnvoyProxy:
         pause_s = 0.0
         while True:
             if self._process is not None:
-                reason = await self._process.exited
-                self._report("proxy", f"Envoy {reason}")
+                # Not awaited itself: cancelling us would cancel it.
+                await asyncio.wait({self._process.exited})
+                self._report("proxy", f"Envoy {self._process.exited.result()}")
                 self._process = None
             await asyncio.sleep(pause_s)
             try:

@@ -29,7 +29,7 @@ from deployments.targets.local.state import Record, StateFiles, write
 _log = logging.getLogger(__name__)
 
 TAIL_LINES = 50
-_STARTING_POLL_S, _POLL_S = 0.2, 1.0
+_STARTING_POLL_S, _POLL_S, _ANSWER_S = 0.2, 1.0, 2.0
 _MISSES = 3
 _STEADY_S = 30
 _LONGEST_PAUSE_S = 30.0
@@ -102,7 +102,7 @@ class Replica:
             restarts=record.restarts,
             started_at=record.started_at,
             ready_at=record.ready_at,
-            reason=record.reason,
+            reason=record.reason or record.ended,
             log_tail=record.log_tail,
         )
 
@@ -125,6 +125,10 @@ class Replica:
             if process is not None:
                 await self._drain(process)
                 process = None
+        except asyncio.CancelledError:
+            # The node itself leaves without having stopped: what serves goes on serving.
+            process = None
+            raise
         finally:
             if process is not None:
                 await process.stop(grace_s=0)
@@ -227,7 +231,7 @@ class Replica:
         loop = asyncio.get_running_loop()
         deadline, misses, silences = loop.time() + self._around.start_deadline_s, 0, 0
         while True:
-            answer = await self._ask(READY, timeout_s=2)
+            answer, live = await asyncio.gather(self._ask(READY), self._ask(LIVE))
             silences = 0 if answer.status is not None else silences + 1
             if answer.ok:
                 misses = 0
@@ -239,22 +243,20 @@ class Replica:
                 # One late answer is a busy machine; an answer that says no is believed at once.
                 if answer.status is not None or silences > 1:
                     self._become(ReplicaState.NOT_READY, reason=answer.words("its readiness check"))
-                live = await self._ask(LIVE, timeout_s=2)
                 misses = 0 if live.ok else misses + 1
                 if misses >= _MISSES:
                     return f"{live.words('its liveness check')}, {_MISSES} times in a row"
             await asyncio.sleep(_POLL_S if answer.ok else _STARTING_POLL_S)
 
-    async def _ask(self, path: str, *, timeout_s: float) -> Answer:
-        return await ask(self._around.session, self.record.port, path, timeout_s=timeout_s)
+    async def _ask(self, path: str) -> Answer:
+        return await ask(self._around.session, self.record.port, path, timeout_s=_ANSWER_S)
 
     def _become_ready(self) -> None:
         if not self.ready and not self.retired:
             first = self.record.ready_at is None
             now = datetime.now(UTC)
             self.record = replace(self.record, ready_at=now if first else self.record.ready_at)
-            # Why the last process ended stays readable; why this one was not ready for a while does not.
-            self._become(ReplicaState.READY, reason=None if first else "")
+            self._become(ReplicaState.READY)
             took_s = (now - self.record.started_at).total_seconds()
             self._report("ready", f"ready after {took_s:.1f} s" if first else "ready again")
 
@@ -265,6 +267,7 @@ class Replica:
             self.record,
             restarts=self.record.restarts + 1,
             crashes=1 if held else self.record.crashes + 1,
+            ended=reason,
             log_tail=self._log.tail_of_this_process(TAIL_LINES),
         )
         self._report("died", reason)
@@ -287,12 +290,12 @@ class Replica:
         await process.stop(grace_s=self._drain_s)
         self._report("removed", process.exited.result())
 
-    def _become(self, state: ReplicaState, *, reason: str | None = None) -> None:
+    def _become(self, state: ReplicaState, *, reason: str = "") -> None:
         """The one place where the state changes. A retired replica drains, whatever its checks say."""
         if self.retired:
             state = ReplicaState.DRAINING
         before = self.record
-        self.record = replace(before, state=state, reason=before.reason if reason is None else reason)
+        self.record = replace(before, state=state, reason=reason)
         if self.record.state is not before.state or self.record.pid != before.pid:
             if state is ReplicaState.NOT_READY:
                 self._report("not_ready", self.record.reason)

@@ -28,7 +28,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Document):
-    """What must be known to adopt a replica. `pid` and `ticks` name its process, where it has one."""
+    """What must be known to adopt a replica. `pid` and `ticks` name its process, where it has one.
+
+    `reason` says why it is not ready now, `ended` why its last process ended.
+    """
 
     key: str
     name: str
@@ -42,6 +45,7 @@ class Record(Document):
     started_at: datetime
     ready_at: datetime | None
     reason: str
+    ended: str
     log_tail: tuple[str, ...]
 
 

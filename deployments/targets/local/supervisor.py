@@ -201,6 +201,7 @@ class Supervisor:
             started_at=datetime.now(UTC),
             ready_at=None,
             reason="",
+            ended="",
             log_tail=(),
         )
         return Replica(record, around=self._around)

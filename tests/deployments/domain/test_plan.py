@@ -100,6 +100,11 @@ def test_values_that_only_look_alike_differ(before: Any, after: Any) -> None:
     assert [change.op for change in diff({"x": before}, {"x": after})] == [Op.CHANGE]
 
 
+def test_a_number_is_the_same_however_it_is_spelled() -> None:
+    assert diff({"drain_s": 5}, {"drain_s": 5.0}) == ()
+    assert digest({"drain_s": [5]}) == digest({"drain_s": (5.0,)})
+
+
 def test_plans_and_findings_travel_as_json() -> None:
     plan = Plan(diff=diff({"a": 1}, {"a": 2, "b": [1]}), live_generation=4, live_digest=digest({"a": 1}))
     assert Plan.from_json(plan.to_json()) == plan

@@ -1,0 +1,292 @@
+"""What every target promises, asked of each of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import pytest
+
+from controlplane.core.errors import Conflict, NotFound
+from deployments.domain.plan import Op, Severity
+from deployments.domain.workload import Batching, DesiredDeployment, ReplicaState, TargetStatus, Workload
+from deployments.targets.local.client import NodeClient
+from deployments.targets.local.target import LocalTarget
+from deployments.targets.memory import MemoryTarget
+from deployments.targets.port import StaleGeneration, StaleLive, Target, Unreachable
+from tests.deployments.targets.conftest import Node, make_home
+
+KEY = "d1"
+
+
+class Stage(Protocol):
+    """A target and the hands that a test needs around it."""
+
+    @property
+    def target(self) -> Target: ...
+
+    def workload(self, revision: int = 1, replicas: int = 2, **fields: Any) -> Workload: ...
+
+    def failing(self, revision: int) -> Workload:
+        """A revision whose processes print 61 lines and end with code 3."""
+        ...
+
+    def until(self, key: str, holds: Callable[[TargetStatus], bool]) -> TargetStatus: ...
+
+    def make_unreachable(self) -> Target: ...
+
+
+class MemoryStage:
+    def __init__(self) -> None:
+        self.target = MemoryTarget()
+
+    def workload(self, revision: int = 1, replicas: int = 2, **fields: Any) -> Workload:
+        given: dict[str, Any] = {
+            "stack": "fastapi",
+            "model_name": "m",
+            "model_version": "1",
+            "artifact_sha256": "0" * 64,
+            "artifact_path": "/m",
+            "signature": {},
+            "batching": Batching(),
+        }
+        return Workload(revision=revision, replicas=replicas, **given | fields)
+
+    def failing(self, revision: int) -> Workload:
+        log = (*(f"line {number} before the end" for number in range(60)), "the model cannot be loaded")
+        self.target.fail(KEY, revision=revision, reason="exited with code 3", log=log)
+        return self.workload(revision, 1)
+
+    def until(self, key: str, holds: Callable[[TargetStatus], bool]) -> TargetStatus:
+        for _ in range(600):
+            if holds(status := self.target.observe(key)):
+                return status
+            self.target.advance(0.1)
+        raise AssertionError(status)
+
+    def make_unreachable(self) -> Target:
+        self.target.reachable = False
+        return self.target
+
+
+class LocalStage:
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.target: Target = node.target
+        self.workload = node.workload
+        self.until = node.until
+
+    def failing(self, revision: int) -> Workload:
+        return self.workload(revision, 1, environment={"STAND_IN_EXIT": "3"})
+
+    def make_unreachable(self) -> Target:
+        return LocalTarget(NodeClient(f"unix:{self.node.home}/nobody.sock"))
+
+
+@pytest.fixture(params=["memory", pytest.param("local", marks=pytest.mark.processes)])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    if request.param == "memory":
+        yield MemoryStage()
+        return
+    node = Node(home=make_home())
+    try:
+        node.start()
+        yield LocalStage(node)
+    finally:
+        node.clean_up()
+
+
+def wish(*workloads: Workload, generation: int, key: str = KEY, **fields: Any) -> DesiredDeployment:
+    return DesiredDeployment(
+        key=key, generation=generation, workloads=workloads, **({"path": f"/team/{key}"} | fields)
+    )
+
+
+def ready(number: int, *, revision: int | None = None) -> Callable[[TargetStatus], bool]:
+    return lambda status: status.ready(revision) == number
+
+
+def exactly(number: int) -> Callable[[TargetStatus], bool]:
+    return lambda status: status.ready() == number == len(status.replicas)
+
+
+def test_an_applied_wish_becomes_ready_replicas_behind_one_address(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 2), generation=1))
+    status = stage.until(KEY, ready(2))
+    assert status.generation == 1
+    assert status.address is not None
+    assert status.address.endswith("/team/d1")
+    assert {one.revision for one in status.replicas} == {1}
+    assert len({one.url for one in status.replicas}) == len({one.pid for one in status.replicas}) == 2
+    assert all(one.ready_at is not None and one.ready_at >= one.started_at for one in status.replicas)
+    assert all(one.restarts == 0 and one.reason == "" for one in status.replicas)
+
+
+def test_applying_the_same_wish_again_changes_nothing(stage: Stage) -> None:
+    desired = wish(stage.workload(1, 2), generation=1)
+    stage.target.apply(desired)
+    before = stage.until(KEY, ready(2))
+    seen = stage.target.events(KEY)
+    stage.target.apply(desired)
+    assert stage.target.observe(KEY).replicas == before.replicas
+    assert stage.target.events(KEY, after=seen[-1].id) == ()
+    assert stage.target.desired(KEY) == desired
+
+
+def test_an_older_wish_and_another_one_of_the_same_generation_are_refused(stage: Stage) -> None:
+    live = wish(stage.workload(1, 1), generation=5)
+    stage.target.apply(live)
+    for generation in (4, 5):
+        with pytest.raises(StaleGeneration) as caught:
+            stage.target.apply(wish(stage.workload(1, 7), generation=generation))
+        assert caught.value.extra["live_generation"] == 5
+    assert stage.target.desired(KEY) == live
+
+
+def test_a_plan_names_the_fields_and_holds_only_for_what_it_was_made_against(stage: Stage) -> None:
+    first = wish(stage.workload(1, 1), generation=1)
+    plan = stage.target.plan(first)
+    assert plan.live_generation is None
+    assert {change.op for change in plan.diff} == {Op.ADD}
+    stage.target.apply(first, expected_live_digest=plan.live_digest)
+
+    second = wish(stage.workload(1, 1, threads=2), generation=2)
+    stale = stage.target.plan(second)
+    assert [(change.path, change.before, change.after) for change in stale.diff] == [
+        ("generation", 1, 2),
+        ("workloads.1.threads", 1, 2),
+    ]
+    stage.target.scale(KEY, revision=1, replicas=2, generation=3)
+    third = replace(second, generation=4)
+    with pytest.raises(StaleLive):
+        stage.target.apply(third, expected_live_digest=stale.live_digest)
+    stage.target.apply(third, expected_live_digest=stage.target.plan(third).live_digest)
+
+
+def test_nothing_live_is_a_state_that_can_be_expected_too(stage: Stage) -> None:
+    first = wish(stage.workload(1, 1), generation=1)
+    plan = stage.target.plan(first)
+    stage.target.apply(first)
+    with pytest.raises(StaleLive):
+        stage.target.apply(replace(first, generation=2), expected_live_digest=plan.live_digest)
+
+
+def test_scaling_adds_replicas_and_takes_the_youngest_away_again(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 1), generation=1))
+    oldest = stage.until(KEY, exactly(1)).replicas[0]
+    stage.target.scale(KEY, revision=1, replicas=3, generation=2)
+    assert oldest in stage.until(KEY, exactly(3)).replicas
+    stage.target.scale(KEY, revision=1, replicas=1, generation=3)
+    assert stage.until(KEY, exactly(1)).replicas == (oldest,)
+
+
+def test_scaling_is_fenced_and_refuses_what_is_not_there(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 1), generation=4))
+    with pytest.raises(StaleGeneration):
+        stage.target.scale(KEY, revision=1, replicas=3, generation=4)
+    with pytest.raises(NotFound):
+        stage.target.scale(KEY, revision=9, replicas=3, generation=5)
+    with pytest.raises(NotFound):
+        stage.target.scale("unknown", revision=1, replicas=3, generation=5)
+
+
+def test_scaling_to_zero_leaves_the_endpoint_and_no_replica(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 2), generation=1))
+    stage.until(KEY, ready(2))
+    stage.target.scale(KEY, revision=1, replicas=0, generation=2)
+    status = stage.until(KEY, exactly(0))
+    assert status.address is not None
+    stage.target.scale(KEY, revision=1, replicas=1, generation=3)
+    stage.until(KEY, exactly(1))
+
+
+def test_a_new_revision_comes_up_beside_the_old_one_and_then_stands_alone(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 2), generation=1))
+    stage.until(KEY, ready(2))
+    stage.target.apply(wish(stage.workload(1, 2), stage.workload(2, 1), generation=2))
+    assert stage.until(KEY, ready(1, revision=2)).ready(1) == 2
+    stage.target.apply(wish(stage.workload(2, 1), generation=3))
+    assert {one.revision for one in stage.until(KEY, exactly(1)).replicas} == {2}
+
+
+def test_a_failing_replica_says_why_and_keeps_its_last_lines(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 1), stage.failing(2), generation=1))
+    status = stage.until(
+        KEY, lambda status: any(one.restarts > 1 for one in status.replicas) and status.ready(1) == 1
+    )
+    broken = next(one for one in status.replicas if one.revision == 2)
+    assert broken.state in (ReplicaState.FAILED, ReplicaState.STARTING)
+    assert broken.reason == "exited with code 3"
+    assert len(broken.log_tail) == 50
+    assert broken.log_tail[-1] == "the model cannot be loaded"
+    assert stage.target.logs(KEY, replica=broken.name, tail=1) == ("the model cannot be loaded",)
+    assert "died" in {event.kind for event in stage.target.events(KEY) if event.replica == broken.name}
+
+
+def test_a_deleted_deployment_drains_away_and_its_fence_stays(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 2), generation=3))
+    stage.until(KEY, ready(2))
+    stage.target.delete(KEY)
+    stage.target.delete(KEY)
+    assert stage.target.desired(KEY) is None
+    with pytest.raises(NotFound):
+        stage.until(KEY, lambda status: False)
+    with pytest.raises(StaleGeneration):
+        stage.target.apply(wish(stage.workload(1, 1), generation=3))
+    assert stage.target.observe_all() == ()
+    stage.target.delete("never-there")
+
+
+def test_a_path_belongs_to_one_deployment(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 0), generation=1))
+    with pytest.raises(Conflict, match="/team/d1"):
+        stage.target.apply(wish(stage.workload(1, 0), generation=1, key="d2", path="/team/d1"))
+
+
+def test_all_deployments_are_observed_in_order(stage: Stage) -> None:
+    for key in ("d2", "d1"):
+        stage.target.apply(wish(stage.workload(1, 1), generation=1, key=key))
+        stage.until(key, ready(1))
+    assert [status.key for status in stage.target.observe_all()] == ["d1", "d2"]
+
+
+def test_events_are_numbered_and_read_on_from_the_last(stage: Stage) -> None:
+    stage.target.apply(wish(stage.workload(1, 1), generation=1))
+    stage.until(KEY, ready(1))
+    events = stage.target.events(KEY)
+    assert [event.id for event in events] == sorted({event.id for event in events})
+    assert [event.kind for event in events] == ["applied", "started", "ready"]
+    assert stage.target.events(KEY, after=events[0].id) == events[1:]
+    assert stage.target.events("other") == ()
+
+
+def test_what_is_unknown_is_not_found(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        stage.target.observe("unknown")
+    with pytest.raises(NotFound):
+        stage.target.logs("unknown", replica="r1-x")
+    assert stage.target.desired("unknown") is None
+
+
+def test_a_target_that_does_not_answer_says_so_everywhere(stage: Stage) -> None:
+    desired = wish(stage.workload(1, 1), generation=1)
+    target = stage.make_unreachable()
+    calls: list[Callable[[], object]] = [
+        lambda: target.apply(desired),
+        lambda: target.plan(desired),
+        lambda: target.observe(KEY),
+        lambda: target.observe_all(),
+        lambda: target.scale(KEY, revision=1, replicas=1, generation=2),
+        lambda: target.events(),
+        lambda: target.delete(KEY),
+    ]
+    for call in calls:
+        with pytest.raises(Unreachable) as caught:
+            call()
+        assert caught.value.retry_after_s is not None
+    findings = target.preflight(desired, live=None)
+    assert [(one.severity, one.code) for one in findings] == [(Severity.ERROR, "node_unreachable")]
+
+
+def test_a_wish_that_can_come_true_has_no_finding_against_it(stage: Stage) -> None:
+    findings = stage.target.preflight(wish(stage.workload(1, 1), generation=1), live=None)
+    assert [one for one in findings if one.severity is Severity.ERROR] == []
