@@ -19,7 +19,9 @@ DUTIES = (
 
 
 class Command(BaseCommand):
-    help = "Publishes due rows, takes back expired leases, resyncs rollouts and cleans up. Safe in two copies."
+    help = (
+        "Publishes due rows, takes back expired leases, resyncs rollouts and cleans up. Safe in two copies."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         dispatcher = Dispatcher(duties=DUTIES)
