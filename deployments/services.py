@@ -104,8 +104,8 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
 def _refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec) -> None:
     if variant.version.model.team_id != deployment.team_id:
         raise Unprocessable("foreign_variant", "The variant belongs to another team.")
-    if spec.stack not in stacks.STACKS:
-        known = ", ".join(stacks.STACKS)
+    if spec.stack not in stacks.TABLE:
+        known = ", ".join(stacks.TABLE)
         raise Unprocessable("unknown_stack", f"There is no stack “{spec.stack}”.", f"Known stacks: {known}.")
     if variant.format not in stacks.load(spec.stack).formats:
         raise Unprocessable(

@@ -120,7 +120,7 @@ def as_row(
         desired_replicas=decision.desired_replicas,
         raw_recommendation=decision.raw_recommendation,
         limited_by=decision.limited_by,
-        signals={name: _signal(signals[name], votes.get(name)) for name in SignalName},
+        signals={name.value: _signal(signals[name], votes.get(name)) for name in SignalName},
         conditions={one.type: f"{one.status} {one.reason}" for one in decision.conditions},
         sentence=decision.sentence(),
     )

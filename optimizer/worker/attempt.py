@@ -6,7 +6,7 @@ writes rows. Steps: fetch, one per technique, measure, store.
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,11 @@ class Inputs:
     parent: Path
     evaluation: Path | None
     calibration: Path | None
+
+    @property
+    def paths(self) -> list[Path]:
+        """What the sandbox may read beside its scratch folder."""
+        return [path for path in (self.parent, self.evaluation, self.calibration) if path is not None]
 
 
 def run(job_id: int, *, owner: str) -> str | None:
@@ -166,7 +171,12 @@ def _technique(
         "seed": SEED,
     }
     return supervise(
-        entry="optimizer.techniques.child:run", spec=spec, wall_s=TECHNIQUE_WALL_S, hold=hold, scratch=scratch
+        entry="optimizer.techniques.child:run",
+        spec=spec,
+        readable=inputs.paths,
+        wall_s=TECHNIQUE_WALL_S,
+        hold=hold,
+        scratch=scratch,
     )
 
 
@@ -184,6 +194,7 @@ def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, scratch: P
     return supervise(
         entry="optimizer.evaluation.child:evaluate",
         spec=spec,
+        readable=inputs.paths,
         wall_s=MEASURE_WALL_S,
         hold=hold,
         scratch=scratch,
@@ -191,13 +202,13 @@ def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, scratch: P
 
 
 def supervise(
-    *, entry: str, spec: dict[str, Any], wall_s: float, hold: Hold, scratch: Path
+    *, entry: str, spec: dict[str, Any], readable: Sequence[Path], wall_s: float, hold: Hold, scratch: Path
 ) -> dict[str, Any]:
     """Runs a child to its end, tending the hold meanwhile. Raises StepFailed, LeaseLost or Cancelled."""
     limits = Limits(
         memory_bytes=8 * 1024**3, cpu_s=int(wall_s), wall_s=wall_s, file_bytes=8 * 1024**3, processes=256
     )
-    with Child.start(entry=entry, spec=spec, scratch=scratch, limits=limits) as child:
+    with Child.start(entry=entry, spec=spec, scratch=scratch, limits=limits, readable=readable) as child:
         while not child.finished:
             message = child.poll(POLL_S)
             if message is not None:
