@@ -114,6 +114,15 @@ def table(path: Path) -> Made:
     return _made(path, nodes, inputs, outputs, initializers=(values,))
 
 
+def zeros_sum(path: Path) -> Made:
+    """n INT64 [1] to y FP32 [], the sum of n zeros: the request says how much memory it takes."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["n"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["y"], keepdims=0),
+    ]
+    return _made(path, nodes, [tensor("n", "INT64", [1])], [tensor("y", "FP32", [])], batch_axis=None)
+
+
 def row_sum(path: Path) -> Made:
     """x FP32 [batch, length] to y FP32 [batch]: requests may differ in their trailing shape."""
     axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")

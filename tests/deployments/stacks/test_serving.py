@@ -1,9 +1,11 @@
 """A running replica speaks the Open Inference Protocol v2, and refuses the rest in its words."""
 
+import asyncio
 import gzip
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -287,6 +289,30 @@ async def test_a_failure_inside_the_model_is_a_counted_500_and_the_replica_lives
         assert (page("requests_total", "500"), page("requests_total", "200")) == (1, 1)
         assert page("latency_seconds_count") == 1
     assert "Gather" in running.until("inference_failed")["error"]
+
+
+async def test_a_request_that_needs_more_memory_than_there_is_fails_alone(start: Start) -> None:
+    running = start(models.zeros_sum).ready()
+    async with client(running) as http:
+        too_much = await http.infer(request(values("n", "INT64", [2**44])))
+        assert too_much.status == 500
+        assert too_much.json["code"] in {"inference_failed", "out_of_memory"}
+        assert (await http.infer(request(values("n", "INT64", [10])))).data() == [0]
+        assert (await http.scrape()).errors() == {"inference_failed": 1}
+
+
+async def test_clients_that_never_finish_their_request_keep_nobody_waiting(
+    mlp: Client, mlp_replica: Running
+) -> None:
+    unfinished = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    async with AsyncExitStack() as stack:
+        for _ in range(200):
+            _, writer = await asyncio.open_connection("127.0.0.1", mlp_replica.port)
+            stack.callback(writer.close)
+            writer.write(unfinished)
+            await writer.drain()
+        assert (await mlp.infer(GOOD)).status == 200
+        assert (await mlp.scrape())("in_flight") == 0
 
 
 async def test_bad_requests_are_counted_and_leave_no_traceback(start: Start) -> None:
