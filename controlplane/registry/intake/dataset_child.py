@@ -76,7 +76,7 @@ def _array(archive: ZipFile, member: Member) -> Array:
             file.seek(0)
             text = file.read(skip + length)[skip:].decode("latin-1")
     except (BadZipFile, ZlibError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise _bad(name, "cannot be unpacked") from error
+        raise _bad(name, "is damaged") from error
     descr, shape = _header(name, text)
     dtype, item_bytes = _dtype(name, descr)
     declared = math.prod(shape) * item_bytes

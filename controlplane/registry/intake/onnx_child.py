@@ -42,6 +42,7 @@ def inspect(spec: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     step("walk")
     facts, model = _parsed(path)
     graph.check(model)
+    found = signature.read(model.graph)
     step("check")
     _onnx_check(path)
     step("infer")
@@ -50,7 +51,6 @@ def inspect(spec: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     from controlplane.registry.intake import trial
 
     session = trial.session(path)
-    found = signature.read(model.graph, runtime_shapes=trial.output_shapes(session))
     step("run")
     run = trial.run(session, found)
     if found["batch_axis"] == 0 and not run.batches:

@@ -4,7 +4,7 @@ A dimension is an int, or a string where it is free: its name in the model, or `
 none. `batch_axis` is 0 if the first dimension of every input is free.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from controlplane.core.errors import Unprocessable
@@ -13,11 +13,8 @@ from controlplane.registry.intake.tensors import SIGNATURE_TYPES, quoted, type_n
 MAX_PORTS = 1000
 
 
-def read(graph: Any, *, runtime_shapes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """From the graph; `runtime_shapes` (name to shape) fills in for outputs that declare none.
-
-    Raises Unprocessable `unsupported_signature` that says which port and what is missing.
-    """
+def read(graph: Any) -> dict[str, Any]:
+    """Raises Unprocessable `unsupported_signature` that says which port and what is missing."""
     weights = {tensor.name for tensor in graph.initializer}
     sparse = {tensor.values.name for tensor in graph.sparse_initializer}
     inputs = [port for port in graph.input if port.name not in weights | sparse]
@@ -29,8 +26,8 @@ def read(graph: Any, *, runtime_shapes: Mapping[str, Sequence[Any]]) -> dict[str
         raise _unsupported(f"It has more than {MAX_PORTS:,} inputs and outputs.")
     names = _Names()
     signature: dict[str, Any] = {
-        "inputs": [_port(port, "input", names, None) for port in inputs],
-        "outputs": [_port(port, "output", names, runtime_shapes.get(port.name)) for port in graph.output],
+        "inputs": [_port(port, "input", names) for port in inputs],
+        "outputs": [_port(port, "output", names) for port in graph.output],
     }
     return signature | {"batch_axis": batch_axis(signature)}
 
@@ -51,7 +48,7 @@ class _Names:
         return f"?{self._given - 1}"
 
 
-def _port(port: Any, what: str, names: _Names, runtime_shape: Sequence[Any] | None) -> dict[str, Any]:
+def _port(port: Any, what: str, names: _Names) -> dict[str, Any]:
     label = f"The {what} {quoted(port.name)}"
     kind = port.type.WhichOneof("value")
     if kind != "tensor_type":
@@ -65,14 +62,11 @@ def _port(port: Any, what: str, names: _Names, runtime_shape: Sequence[Any] | No
         raise _unsupported(
             f"{label} has the element type {dtype or tensor.elem_type}, which cannot be served."
         )
-    if tensor.HasField("shape"):
-        shape = [_dimension(size, label, names) for size in tensor.shape.dim]
-    elif runtime_shape is not None:
-        shape = [size if isinstance(size, int) else (size or names.next()) for size in runtime_shape]
-    else:
+    if not tensor.HasField("shape"):
         raise _unsupported(
             f"{label} declares no shape. Export the model with at least its number of dimensions."
         )
+    shape = [_dimension(size, label, names) for size in tensor.shape.dim]
     return {"name": port.name, "dtype": dtype, "shape": shape}
 
 

@@ -99,7 +99,7 @@ class Tensor:
         if self.data_type not in _TYPES:
             raise self.bad(f"has the unknown element type {self.data_type}")
         if len(self.dims) > MAX_RANK:
-            raise self.bad(f"has {len(self.dims)} dimensions; at most {MAX_RANK} are read")
+            raise self.bad(f"has more than the {MAX_RANK} dimensions that are read")
         if any(size < 0 for size in self.dims):
             raise self.bad(f"has a negative dimension in {self.dims}")
         if self.segmented:

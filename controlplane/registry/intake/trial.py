@@ -53,10 +53,6 @@ def session(path: Path) -> Any:
         raise invalid(error) from error
 
 
-def output_shapes(opened: Any) -> dict[str, list[Any]]:
-    return {port.name: list(port.shape) for port in opened.get_outputs()}
-
-
 def run(opened: Any, signature: Mapping[str, Any]) -> Run:
     """Raises Unprocessable `cannot_run` for a model without free dimensions that fails on its own shapes."""
     free = any(isinstance(size, str) for port in signature["inputs"] for size in port["shape"])

@@ -151,9 +151,8 @@ class _Walker:
     def _tensor_part(self, tensor: Tensor, part: Found) -> None:
         match part.field.name:
             case "dims":
-                tensor.dims += self._numbers(part)
-                if len(tensor.dims) > 2 * MAX_RANK:
-                    tensor.check()
+                if len(tensor.dims) <= MAX_RANK:
+                    tensor.dims += self._numbers(part)
             case "data_type":
                 tensor.data_type = part.value
             case "name":
@@ -210,7 +209,7 @@ class _Walker:
         values: Tensor | None = None
         for part in self._reader.fields(found.field.message, found.start, found.end):
             if part.field.name == "dims":
-                dims += self._numbers(part)
+                dims += self._numbers(part) if len(dims) <= MAX_RANK else []
             else:
                 tensor = self._tensor(part, is_parameter=False)
                 values = tensor if part.field.name == "values" else values
