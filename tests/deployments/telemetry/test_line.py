@@ -25,6 +25,11 @@ class Line:
         self.windows.add(reading)
         await self.taken.take(scrape)
 
+    async def next_of_each(self, replicas: int, *, scrapes: int = 1) -> None:
+        """Waits until every replica was scraped that often again."""
+        wanted = [len(self.taken.of(number)) + scrapes for number in range(replicas)]
+        await self.taken.until(lambda: all(len(self.taken.of(n)) >= wanted[n] for n in range(replicas)))
+
 
 @pytest.mark.parametrize("replicas", [1, 4])
 async def test_percentiles_of_a_known_distribution_are_within_one_percent(replicas: int) -> None:
@@ -34,17 +39,13 @@ async def test_percentiles_of_a_known_distribution_are_within_one_percent(replic
         scraper.replace([target(exporter, number) for number in range(replicas)])
         async with running(scraper):
             for rounds in range(1, 4):
-                seen = {n: len(line.taken.of(n)) for n in range(replicas)}
-                await line.taken.until(
-                    lambda seen=seen: all(len(line.taken.of(n)) > seen[n] for n in range(replicas))
-                )
+                await line.next_of_each(replicas)
                 for number, replica in enumerate(exporter.replicas):
                     values = random.lognormal(-5 + number, 0.3 * rounds, 1500)
                     replica.serve(values)
                     served.append(values)
-            seen = {n: len(line.taken.of(n)) for n in range(replicas)}
             # One scrape may have been under way while the last values were served.
-            await line.taken.until(lambda: all(len(line.taken.of(n)) > seen[n] + 1 for n in range(replicas)))
+            await line.next_of_each(replicas, scrapes=2)
     windows = [window for window in line.windows.close_all() if window.key.revision is None]
     together = merge(Sketch.from_bytes(window.latency) for window in windows)
     truth = np.concatenate(served)
