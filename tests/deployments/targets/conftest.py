@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
 import psutil
 import pytest
 
@@ -141,6 +142,23 @@ class Node:
         }
         return Workload(**given | fields)
 
+    def model_workload(self, revision: int = 1, replicas: int = 2, **fields: Any) -> Workload:
+        """A workload of the real stack: a model that gives back its input."""
+        content = _identity_model()
+        path = self.home / "identity.onnx"
+        path.write_bytes(content)
+        given = {
+            "stack": "fastapi",
+            "artifact_path": str(path),
+            "artifact_sha256": hashlib.sha256(content).hexdigest(),
+            "signature": {
+                "inputs": [{"name": "x", "dtype": "FP32", "shape": ["batch", 4]}],
+                "outputs": [{"name": "y", "dtype": "FP32", "shape": ["batch", 4]}],
+                "batch_axis": 0,
+            },
+        }
+        return self.workload(revision, replicas, **given | fields)
+
     def wish(
         self, *workloads: Workload, key: str = "d1", generation: int, **fields: Any
     ) -> DesiredDeployment:
@@ -156,6 +174,14 @@ class Node:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _identity_model() -> bytes:
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    content: bytes = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    return content
 
 
 def make_home() -> Path:

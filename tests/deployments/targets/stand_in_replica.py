@@ -2,7 +2,7 @@
 
     python stand_in_replica.py CONFIG.json
 
-The workload's environment bends it: STAND_IN_EXIT (exit code after a few lines), STAND_IN_NEVER_READY,
+The workload's environment bends it: STAND_IN_EXIT (exit code after 61 lines), STAND_IN_NEVER_READY,
 STAND_IN_STATUS (every inference answers so), STAND_IN_SLOW_MS (time of one inference).
 """
 

@@ -1,5 +1,6 @@
 """What every target promises, asked of each of them."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from deployments.targets.local.client import NodeClient
 from deployments.targets.local.target import LocalTarget
 from deployments.targets.memory import MemoryTarget
 from deployments.targets.port import StaleGeneration, StaleLive, Target, Unreachable
-from tests.deployments.targets.conftest import Node, make_home
+from tests.deployments.targets.conftest import ARTIFACT, Node, make_home
 
 KEY = "d1"
 
@@ -27,8 +28,11 @@ class Stage(Protocol):
     def workload(self, revision: int = 1, replicas: int = 2, **fields: Any) -> Workload: ...
 
     def failing(self, revision: int) -> Workload:
-        """A revision whose processes print 61 lines and end with code 3."""
+        """A revision whose processes say `last_words` and end with code 1."""
         ...
+
+    @property
+    def last_words(self) -> str: ...
 
     def until(self, key: str, holds: Callable[[TargetStatus], bool]) -> TargetStatus: ...
 
@@ -38,6 +42,7 @@ class Stage(Protocol):
 class MemoryStage:
     def __init__(self) -> None:
         self.target = MemoryTarget()
+        self.last_words = "the model cannot be loaded"
 
     def workload(self, revision: int = 1, replicas: int = 2, **fields: Any) -> Workload:
         given: dict[str, Any] = {
@@ -52,8 +57,8 @@ class MemoryStage:
         return Workload(revision=revision, replicas=replicas, **given | fields)
 
     def failing(self, revision: int) -> Workload:
-        log = (*(f"line {number} before the end" for number in range(60)), "the model cannot be loaded")
-        self.target.fail(KEY, revision=revision, reason="exited with code 3", log=log)
+        log = (*(f"line {number} before the end" for number in range(60)), self.last_words)
+        self.target.fail(KEY, revision=revision, reason="exited with code 1", log=log)
         return self.workload(revision, 1)
 
     def until(self, key: str, holds: Callable[[TargetStatus], bool]) -> TargetStatus:
@@ -69,25 +74,38 @@ class MemoryStage:
 
 
 class LocalStage:
+    """The node and Envoy, with the stand-in or with the real replica behind them."""
+
     def __init__(self, node: Node) -> None:
         self.node = node
         self.target: Target = node.target
-        self.workload = node.workload
+        self.workload = node.workload if node.stand_in else node.model_workload
         self.until = node.until
+        self.last_words = "the model cannot be loaded" if node.stand_in else "The model cannot be opened"
 
     def failing(self, revision: int) -> Workload:
-        return self.workload(revision, 1, environment={"STAND_IN_EXIT": "3"})
+        if self.node.stand_in:
+            return self.workload(revision, 1, environment={"STAND_IN_EXIT": "1"})
+        # The digest fits, but the bytes are no model.
+        path, digest = str(self.node.artifact), hashlib.sha256(ARTIFACT).hexdigest()
+        return self.node.model_workload(revision, 1, artifact_path=path, artifact_sha256=digest)
 
     def make_unreachable(self) -> Target:
         return LocalTarget(NodeClient(f"unix:{self.node.home}/nobody.sock"))
 
 
-@pytest.fixture(params=["memory", pytest.param("local", marks=pytest.mark.processes)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("local", marks=pytest.mark.processes),
+        pytest.param("local-fastapi", marks=pytest.mark.processes),
+    ]
+)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     if request.param == "memory":
         yield MemoryStage()
         return
-    node = Node(home=make_home())
+    node = Node(home=make_home(), stand_in=request.param == "local")
     try:
         node.start()
         yield LocalStage(node)
@@ -215,10 +233,10 @@ def test_a_failing_replica_says_why_and_keeps_its_last_lines(stage: Stage) -> No
     )
     broken = next(one for one in status.replicas if one.revision == 2)
     assert broken.state in (ReplicaState.FAILED, ReplicaState.STARTING)
-    assert broken.reason == "exited with code 3"
-    assert len(broken.log_tail) == 50
-    assert broken.log_tail[-1] == "the model cannot be loaded"
-    assert stage.target.logs(KEY, replica=broken.name, tail=1) == ("the model cannot be loaded",)
+    assert broken.reason == "exited with code 1"
+    assert len(broken.log_tail) <= 50
+    assert stage.last_words in " ".join(broken.log_tail[-2:])
+    assert stage.last_words in " ".join(stage.target.logs(KEY, replica=broken.name))
     assert "died" in {event.kind for event in stage.target.events(KEY) if event.replica == broken.name}
 
 
