@@ -208,7 +208,8 @@ def _fidelity_demand(faithful: Outcome, fidelity: Fidelity, policy: Policy) -> s
     if faithful is Outcome.REFUSED:
         return f"more than {asked} is certain"
     needed = items_needed(limit=limit, confidence=fidelity.loss.confidence)
-    return f"whether it stays within {asked} takes more items to tell (at least {needed:,})"
+    enough = f" (at least {needed:,})" if fidelity.loss.n < needed else ""
+    return f"whether it stays within {asked} takes more items to tell{enough}"
 
 
 def _unclear_text(speeds: Sequence[Speed], policy: Policy) -> str:

@@ -49,7 +49,8 @@ class RandomItems:
         shape = tuple(size if isinstance(size, int) else self.sizes[size] for size in open_shape)
         dtype = spec.numpy_dtype
         if dtype.kind == "f":
-            return np.asarray(rng.standard_normal(shape)).astype(dtype)
+            # Items of one strength all look alike to a net that averages, and then any error looks large.
+            return np.asarray(rng.uniform(0.5, 1.5) * rng.standard_normal(shape)).astype(dtype)
         if dtype.kind == "b":
             return rng.integers(0, 2, shape).astype(dtype)
         limits = self.ranges.get(spec.name, _default_range(dtype.itemsize, signed=dtype.kind == "i"))

@@ -83,7 +83,7 @@ def mlp(
 def cnn(path: Path, *, size: int = 12, channels: int = 8, opset: int = 17, seed: int = 0) -> dict[str, Any]:
     """Two convolutions, a pool and a Gemm whose bias has shape [1, n]."""
     rng = np.random.default_rng(seed)
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "k0": rng.standard_normal((channels, 3, 3, 3)).astype(np.float32) / 5,
         "k1": rng.standard_normal((channels, channels, 3, 3)).astype(np.float32) / 8,
         "w": rng.standard_normal((channels, 5)).astype(np.float32),
@@ -145,11 +145,9 @@ def embedding(path: Path, *, vocabulary: int = 50) -> dict[str, Any]:
 def calibration(path: Path, signature: Mapping[str, Any], *, items: int = 16, seed: int = 0) -> Path:
     """A set of random floats for the inputs of a signature."""
     rng = np.random.default_rng(seed)
-    np.savez(
-        path,
-        **{
-            spec["name"]: rng.standard_normal((items, *spec["shape"][1:])).astype(np.float32)
-            for spec in signature["inputs"]
-        },
-    )
+    arrays: dict[str, Any] = {
+        spec["name"]: rng.standard_normal((items, *spec["shape"][1:])).astype(np.float32)
+        for spec in signature["inputs"]
+    }
+    np.savez(path, **arrays)
     return path

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from optimizer.workbench import journal
 from optimizer.workbench.journal import Journal
 
 
@@ -20,7 +19,7 @@ def test_progress_is_said_twice_a_second_at_most_and_at_its_end(monkeypatch: pyt
     heard: list[dict[str, Any]] = []
     log = Journal(emit=heard.append, steps=1)
     now = iter(index * 0.1 for index in range(100))
-    monkeypatch.setattr(journal.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("optimizer.workbench.journal.time.monotonic", lambda: next(now))
     for done in range(1, 18):
         log.progress(done, 17)
     assert [message["done"] for message in heard] == [1, 6, 11, 16, 17]
