@@ -32,7 +32,7 @@ def page_response[Row: Model](
     query = page.next_query()
     if query is not None:
         kept = "".join(
-            f"&{name}={quote(value)}" for name, value in parameters.items() if name not in {"cursor", "limit"}
+            f"&{name}={quote(str(value))}" for name, value in parameters.items() if name not in {"cursor", "limit"}
         )
         query = request.build_absolute_uri(request.path) + query + kept
     return Response({"items": [document(row) for row in page.rows], "next": query})

@@ -16,16 +16,30 @@ from rest_framework.renderers import BaseRenderer
 from controlplane.core.errors import InvalidInput, TooLarge
 
 MAX_DEPTH = 32
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"]*"?')
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
+def _without_backslashes(body: bytes) -> bytes:
+    """Escaped backslashes are dropped, so that every backslash left escapes what follows it."""
+    return body.replace(b"\\\\", b"")
+
+
 def depth(body: bytes) -> int:
-    """The deepest nesting of brackets outside strings, in one pass, without recursion."""
+    """The deepest nesting of brackets outside strings, without recursion; counting stops beyond MAX_DEPTH.
+
+    Linear in any body: a string that never ends is taken to the end, not tried again from each of its quotes.
+    """
+    brackets = _STRINGS.sub(b"", _without_backslashes(body).replace(b'\\"', b"")).translate(
+        None, _NOT_BRACKETS
+    )
     deepest = level = 0
-    for byte in _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS):
+    for byte in brackets:
         level += 1 if byte in b"[{" else -1
-        deepest = max(deepest, level)
+        if level > deepest:
+            deepest = level
+            if deepest > MAX_DEPTH:
+                break
     return deepest
 
 
@@ -39,7 +53,7 @@ def loads(body: bytes) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("invalid_json", "The body is not valid JSON.", str(error)) from error
-    if b"\\u0000" in body:
+    if b"\\u0000" in _without_backslashes(body):
         raise InvalidInput(
             "nul_character", "The JSON contains a NUL character.", "Remove \\u0000 from the strings."
         )

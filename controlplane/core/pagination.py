@@ -32,7 +32,7 @@ def _number(parameters: Mapping[str, str], name: str, *, default: int | None, hi
     text = parameters.get(name)
     if text is None or text == "":
         return default
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:20]) <= highest):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and 1 <= int(text) <= highest):
         raise InvalidInput(
             f"invalid_{name}",
             f"The {name} cannot be used.",

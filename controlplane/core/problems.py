@@ -79,7 +79,10 @@ def translate(error: Exception) -> SlipwayError | None:
             return NotAcceptable("not_acceptable", "Answers here are application/json.")
         case exceptions.Throttled():
             return TooMany(
-                "throttled", "Too many requests.", str(error.detail), retry_after_s=error.wait or 1
+                "throttled",
+                "Too many requests.",
+                str(error.detail),
+                retry_after_s=getattr(error, "wait", None) or 1,
             )
         case exceptions.PermissionDenied() | PermissionDenied():
             detail = getattr(error, "detail", None) or str(error)
