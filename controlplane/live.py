@@ -11,11 +11,14 @@ unknown. Refused: sending content, which would need a permission check per row a
 import asyncio
 import os
 import secrets
+import signal
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from http.cookies import SimpleCookie
 from random import randint
+from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,8 +35,8 @@ django.setup()
 
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.db import DatabaseError, close_old_connections, connection
-from django.http import HttpRequest
+from django.db import DatabaseError, DataError, close_old_connections, connection
+from django.http import HttpRequest, parse_cookie
 
 from controlplane.accounts.access import actor_of
 from controlplane.core.bus import TICKS
@@ -48,8 +51,8 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 REMEMBERED_TICKS = 10_000
 STREAMS_PER_USER = 40
 KEEP_ALIVE_S = 15.0
-RECHECK_EVERY = 4
-"""Keep-alives between two checks that the login still holds."""
+RECHECK_S = 60.0
+"""Between two checks that the login still holds, however busy the stream is."""
 MAX_TOPICS = 50
 RESYNC = "resync"
 
@@ -90,20 +93,33 @@ class Hub:
         default_factory=lambda: deque(maxlen=REMEMBERED_TICKS)
     )
     count: int = 0
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: bool = False
+
+    def stop(self) -> None:
+        """Ends every stream, so that the server need not wait for browsers to leave."""
+        self.stopping = True
+        for stream in self.streams:
+            stream.woken.set()
 
     def tick(self, payload: str) -> None:
-        message = orjson.loads(payload)
+        """A notification that is none of ours is noted and passed over: anybody may send one."""
+        try:
+            message = orjson.loads(payload)
+            team_id, topics = int(message["team"]), [str(topic) for topic in message["topics"]]
+        except (ValueError, TypeError, KeyError):
+            log.warning("unreadable_tick", payload=payload[:200])
+            return
         self.count += 1
-        self.remembered.append((self.count, message["team"], message["topics"]))
+        self.remembered.append((self.count, team_id, topics))
         for stream in self.streams:
-            wanted = stream.wants(message["team"], message["topics"])
+            wanted = stream.wants(team_id, topics)
             if wanted:
                 stream.offer(wanted, self.count)
 
     def resync_all(self) -> None:
-        """After a gap in what was heard, every page asks again."""
+        """After a gap in what was heard, every page asks again, and so does whoever reconnects from before it."""
         self.count += 1
+        self.remembered.clear()
         for stream in self.streams:
             stream.offer({RESYNC}, self.count)
 
@@ -111,7 +127,8 @@ class Hub:
         """What a returning client did not see; `resync` if that cannot be known."""
         boot, _, number = last_event_id.partition("-")
         oldest = self.remembered[0][0] if self.remembered else self.count + 1
-        if boot != self.boot or not number.isdecimal() or int(number) + 1 < oldest:
+        readable = number.isascii() and number.isdecimal() and len(number) < 19
+        if boot != self.boot or not readable or int(number) + 1 < oldest:
             return {RESYNC}
         found: set[str] = set()
         for tick_id, team_id, topics in self.remembered:
@@ -128,8 +145,8 @@ class Hub:
                     self.resync_all()
                     async for notification in heard.notifies():
                         self.tick(notification.payload)
-            except psycopg.OperationalError as error:
-                log.warning("database_unavailable", cause=str(error).splitlines()[0])
+            except psycopg.Error as error:
+                log.warning("database_unavailable", cause=str(error).partition("\n")[0])
                 await asyncio.sleep(0.5)
 
 
@@ -148,18 +165,20 @@ def _dsn() -> str:
 def _viewer(cookie: str) -> Viewer | None:
     """Who is behind this session cookie; None for nobody. Two or three queries."""
     close_old_connections()
-    jar = SimpleCookie(cookie)
-    morsel = jar.get(settings.SESSION_COOKIE_NAME)
-    if morsel is None:
+    session_key = parse_cookie(cookie).get(settings.SESSION_COOKIE_NAME)
+    if session_key is None:
         return None
     from django.contrib.sessions.backends.db import SessionStore
 
     request = HttpRequest()
-    request.session = SessionStore(morsel.value)
-    user = get_user(request)
+    request.session = SessionStore(session_key)
+    try:
+        user = get_user(request)
+    except DataError:  # a key that no database can hold is nobody's
+        return None
     if not user.is_authenticated or not user.is_active:
         return None
-    request.user = user  # type: ignore[assignment]
+    request.user = user
     try:
         return Viewer(user_id=user.pk, team_id=actor_of(request).team.pk)
     except SlipwayError:
@@ -170,12 +189,14 @@ def _header(scope: Scope, name: bytes) -> str:
     return b"; ".join(value for key, value in scope["headers"] if key == name).decode("latin-1")
 
 
-async def _refuse(send: Send, status: int, title: str) -> None:
+async def _refuse(send: Send, status: int, code: str, title: str) -> None:
     headers = [(b"content-type", b"application/problem+json")]
-    if status == 429:
+    if status in {429, 503}:
         headers.append((b"retry-after", b"10"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": ""})
+    body = orjson.dumps(
+        {"type": f"/problems/{code}/", "title": title, "status": status, "detail": "", "code": code}
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -192,12 +213,27 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             listening = asyncio.create_task(hub.listen())
+            _stop_on_sigterm()
             await send({"type": "lifespan.startup.complete"})
         else:
             if listening is not None:
                 listening.cancel()
             await send({"type": "lifespan.shutdown.complete"})
             return
+
+
+def _stop_on_sigterm() -> None:
+    """Hears the signal beside the server, which says nothing to the application until the last stream is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop, servers = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(hub.stop)
+        if callable(servers):
+            servers(number, frame)
+
+    signal.signal(signal.SIGTERM, heard)
 
 
 async def _http(scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,18 +244,18 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
         return
     if scope["path"] != "/live/events" or scope["method"] != "GET":
-        await _refuse(send, 404, "There is nothing here.")
+        await _refuse(send, 404, "not_found", "There is nothing here.")
         return
     cookie = _header(scope, b"cookie")
     try:
         viewer = await _viewer(cookie)
     except DatabaseError:
-        await _refuse(send, 503, "The database cannot be reached right now.")
+        await _refuse(send, 503, "database_unavailable", "The database cannot be reached right now.")
         return
     if viewer is None:
-        await _refuse(send, 401, "Log in first.")
+        await _refuse(send, 401, "not_authenticated", "Log in first.")
     elif hub.per_user[viewer.user_id] >= STREAMS_PER_USER:
-        await _refuse(send, 429, "Too many open pages.")
+        await _refuse(send, 429, "too_many_streams", "Too many open pages.")
     else:
         await _stream(scope, receive, send, viewer=viewer, cookie=cookie)
 
@@ -254,21 +290,48 @@ async def _send_ticks(stream: Stream, send: Send, *, gone: asyncio.Task[None], c
         (b"x-accel-buffering", b"no"),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    hello = f"retry: {randint(500, 2500)}\nid: {hub.boot}-{stream.last_id}\nevent: hello\ndata: \n\n"  # noqa: S311
-    await send({"type": "http.response.body", "body": hello.encode(), "more_body": True})
-    quiet = 0
-    while not gone.done():
-        waiting = asyncio.create_task(stream.woken.wait())
-        await asyncio.wait(
-            {waiting, gone}, timeout=0 if stream.pending else KEEP_ALIVE_S, return_when="FIRST_COMPLETED"
-        )
-        waiting.cancel()
-        stream.woken.clear()
+    retry = f"retry: {randint(500, 2500)}\n"  # noqa: S311
+    await _write(send, retry + ("" if stream.pending else _id(stream)) + "event: hello\ndata: \n\n")
+    checked_at = time.monotonic()
+    while not (gone.done() or hub.stopping):
+        await _until_woken(stream, gone)
         topics, stream.pending = sorted(stream.pending), set()
-        quiet = 0 if topics else quiet + 1
-        if quiet >= RECHECK_EVERY:
-            quiet = 0
-            if await _viewer(cookie) != stream.viewer:
+        await _write(send, _events(topics, stream) or ": \n\n")
+        if time.monotonic() - checked_at > RECHECK_S:
+            checked_at = time.monotonic()
+            if not await _still_logged_in(stream.viewer, cookie):
                 return
-        lines = "".join(f"id: {hub.boot}-{stream.last_id}\nevent: {topic}\ndata: \n\n" for topic in topics)
-        await send({"type": "http.response.body", "body": (lines or ": \n\n").encode(), "more_body": True})
+
+
+async def _write(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+def _id(stream: Stream) -> str:
+    return f"id: {hub.boot}-{stream.last_id}\n"
+
+
+def _events(topics: list[str], stream: Stream) -> str:
+    """Only the last one carries the id: whoever is cut off in the middle gets all of them again."""
+    if not topics:
+        return ""
+    *first, last = [f"event: {topic}\ndata: \n\n" for topic in topics]
+    return "".join(first) + _id(stream) + last
+
+
+async def _until_woken(stream: Stream, gone: asyncio.Task[None]) -> None:
+    """Until there is something to send, the client is gone, or a keep-alive is due."""
+    waiting = asyncio.create_task(stream.woken.wait())
+    await asyncio.wait(
+        {waiting, gone}, timeout=0 if stream.pending else KEEP_ALIVE_S, return_when="FIRST_COMPLETED"
+    )
+    waiting.cancel()
+    stream.woken.clear()
+
+
+async def _still_logged_in(viewer: Viewer, cookie: str) -> bool:
+    """A database that cannot be asked logs nobody out."""
+    try:
+        return await _viewer(cookie) == viewer
+    except DatabaseError:
+        return True

@@ -53,7 +53,7 @@ def actor_of(request: HttpRequest) -> Actor:
     token = getattr(request, "auth", None)
     user = cast(User, request.user)
     if isinstance(token, ApiToken):
-        role = min((Role(token.role), Role(token.membership_role)), key=lambda role: role.rank)  # type: ignore[attr-defined]
+        role = min((Role(token.role), Role(token.membership_role)), key=lambda role: role.rank)
         actor = Actor(team=token.team, role=role, user=user, via="api")
     else:
         membership = _membership(user, request.session.get(TEAM_SESSION_KEY))

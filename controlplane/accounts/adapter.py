@@ -1,9 +1,30 @@
-"""Sign-up is closed: an admin makes accounts."""
+"""How people log in: sign-up is closed, because an admin makes accounts; guessing is refused as any throttled
+request is."""
+
+from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+
+from controlplane.core.errors import TooMany
+
+LOCKED_S = 300
+"""The longest of the windows in ACCOUNT_RATE_LIMITS["login_failed"]: after it one more attempt is let through."""
 
 
 class ClosedSignup(DefaultAccountAdapter):  # type: ignore[misc]
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """allauth would show the form again with status 200. Raises TooMany."""
+        try:
+            super().pre_authenticate(request, **credentials)
+        except ValidationError as error:
+            raise TooMany(
+                "too_many_logins",
+                "Too many failed attempts to log in.",
+                "Wait five minutes, then try again. An admin can set a new password.",
+                retry_after_s=LOCKED_S,
+            ) from error

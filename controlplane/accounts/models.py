@@ -4,7 +4,8 @@ A team owns every object and is the border of access. An API token belongs to on
 never do more than its user's role there.
 """
 
-from typing import Self
+from datetime import timedelta
+from typing import Any, Self
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
@@ -31,9 +32,7 @@ class Role(models.TextChoices):
 class Team(models.Model):
     name = models.CharField(max_length=63, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    members: "models.ManyToManyField[User, Membership]" = models.ManyToManyField(
-        User, through="Membership", related_name="teams"
-    )
+    members = models.ManyToManyField(User, through="Membership", related_name="teams")
 
     def __str__(self) -> str:
         return self.name
@@ -54,15 +53,26 @@ class Membership(models.Model):
         return f"{self.user} in {self.team} as {self.role}"
 
 
-class ApiToken(AbstractAuthToken):
-    """knox keeps the digest; the token itself is shown once."""
+class ApiTokenManager(AuthTokenManager, models.Manager["ApiToken"]):  # type: ignore[misc]
+    def issue(self, *, expiry: timedelta, **fields: Any) -> tuple["ApiToken", str]:
+        """The row and the token's text, which nothing keeps."""
+        token, text = super().create(expiry=expiry, **fields)
+        return token, str(text)
 
-    objects = AuthTokenManager()
+
+class ApiToken(AbstractAuthToken, models.Model):  # type: ignore[misc]
+    """knox keeps the digest; the token itself is shown once."""
 
     name = models.CharField(max_length=100)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="tokens")
     role = models.CharField(max_length=10, choices=Role)
     last_used_at = models.DateTimeField(null=True)
+
+    objects = ApiTokenManager()
+
+    def __str__(self) -> str:
+        """knox's own shows the digest."""
+        return self.name
 
 
 class TeamOwnedQuerySet[Row: models.Model](models.QuerySet[Row]):

@@ -3,8 +3,28 @@
 from typing import Any
 
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.core.errors import NotFound
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    """The actor (lazy: no query unless the template asks) and the request's id."""
-    return {"actor": getattr(request, "actor", None), "request_id": getattr(request, "request_id", "")}
+    """The actor (lazy: no query unless the template asks) and the request's id.
+
+    Nobody is an actor on the login page, and who belongs to no team has to be told so by an error page.
+    """
+    return {
+        "actor": SimpleLazyObject(lambda: _actor(request)),
+        "request_id": getattr(request, "request_id", ""),
+    }
+
+
+def _actor(request: HttpRequest) -> Actor | None:
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return None
+    try:
+        return actor_of(request)
+    except NotFound:
+        return None

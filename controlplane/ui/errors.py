@@ -1,13 +1,18 @@
 """Error pages that keep the layout: what happened, what to do, and the request id to copy."""
 
+import sys
+
 from django.http import HttpRequest, HttpResponse
 
-from controlplane.core.errors import Forbidden, InvalidInput, NotFound, SlipwayError
-from controlplane.ui.middleware import answer
+from controlplane.core import problems
+from controlplane.core.errors import Forbidden, InvalidInput, NotFound, TooMany
+from controlplane.ui.middleware import answer, as_problem
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer(InvalidInput("bad_request", "The request cannot be understood."), request)
+    """Also for a form that is too large, which is not a 400."""
+    known = problems.translate(exception)
+    return answer(known or InvalidInput("bad_request", "The request cannot be understood."), request)
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -20,7 +25,17 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return answer(SlipwayError("internal_error", "Something went wrong on our side."), request)
+    """Called while the exception that a middleware raised is being handled; with the database down, most are."""
+    error = sys.exception()
+    return answer(as_problem(error if isinstance(error, Exception) else RuntimeError()), request)
+
+
+def too_many(request: HttpRequest) -> HttpResponse:
+    """allauth's answer to its rate limits."""
+    return answer(
+        TooMany("throttled", "Too many attempts.", "Wait a minute, then try again.", retry_after_s=60),
+        request,
+    )
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -5,15 +5,18 @@ import uuid
 from collections.abc import Callable
 
 import structlog
-from django.db import InterfaceError, OperationalError
+from django.conf import settings
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import render, resolve_url
+from django.utils.http import urlencode
 
 from controlplane.core import problems
-from controlplane.core.errors import SlipwayError, Unavailable
+from controlplane.core.errors import InvalidInput, NotFound, SlipwayError, Unavailable
 
 log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_PAGE_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 
 type View = Callable[[HttpRequest], HttpResponse]
 
@@ -46,6 +49,12 @@ def as_problem(error: Exception) -> SlipwayError:
             "Nothing was changed. Try again in a few seconds.",
             retry_after_s=2,
         )
+    if isinstance(error, DataError):
+        return InvalidInput(
+            "unstorable_value",
+            "The request has a value that cannot be stored.",
+            "Remove control characters and numbers beyond any use.",
+        )
     return problems.translate(error) or SlipwayError(
         "internal_error",
         "Something went wrong on our side.",
@@ -65,37 +74,73 @@ def answer(error: SlipwayError, request: HttpRequest) -> HttpResponse:
     return page
 
 
+def log_failure(error: BaseException, *, status: int, request: HttpRequest) -> None:
+    """What the reader is not told. A refusal that is the reader's move is no news."""
+    if status == 500 or isinstance(error, DataError):
+        log.error("request_failed", path=request.path, exc_info=error)
+    elif status >= 500:
+        log.warning("request_postponed", path=request.path, cause=str(error).partition("\n")[0])
+
+
+def _leads_to_login(response: HttpResponse) -> bool:
+    return response.status_code == 302 and response["Location"].startswith(resolve_url(settings.LOGIN_URL))
+
+
 class Problems:
-    """Turns whatever a view raised into `answer`. Tracebacks go to the log only."""
+    """Turns whatever a view raised into `answer`. Tracebacks go to the log only.
+
+    What a middleware raises never comes here as an exception: Django has made `ui.errors.server_error` of it.
+    """
 
     def __init__(self, get_response: View) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        try:
-            response = self.get_response(request)
-        except (OperationalError, InterfaceError) as error:  # raised by a middleware inside us
-            return answer(as_problem(error), request)
-        if response.status_code in {400, 404, 405} and request.path.startswith("/api/"):
-            return self._api_answer(response, request)
+        refusal = self._refusal(request)
+        response = self.get_response(request) if refusal is None else answer(refusal, request)
+        if request.headers.get("HX-Request") and _leads_to_login(response):
+            return self._ask_to_log_in(request)
+        if response.status_code in {400, 404, 405} and not response.get("Content-Type", "").endswith("json"):
+            return self._in_our_form(response, request)
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
         problem = as_problem(error)
-        if problem.status == 500:
-            log.exception("request_failed", path=request.path, exc_info=error)
-        elif problem.status == 503:
-            log.warning("database_unavailable", path=request.path, cause=str(error).splitlines()[0])
+        log_failure(error, status=problem.status, request=request)
         return answer(problem, request)
 
-    def _api_answer(self, response: HttpResponse, request: HttpRequest) -> HttpResponse:
-        """Django's own HTML errors (no such URL, bad host) in the API's form."""
-        if "json" in response.get("Content-Type", ""):
+    def _refusal(self, request: HttpRequest) -> SlipwayError | None:
+        """What no view should have to think of: Postgres stores no NUL, and pages know few methods."""
+        query = request.META.get("QUERY_STRING", "")
+        if "%00" in query or "\0" in query:
+            return InvalidInput(
+                "nul_character", "The address contains a NUL character.", "Remove %00 from it."
+            )
+        if not request.path.startswith("/api/") and request.method not in _PAGE_METHODS:
+            return problems.MethodNotAllowed("method_not_allowed", "This address does not take that method.")
+        return None
+
+    def _ask_to_log_in(self, request: HttpRequest) -> HttpResponse:
+        """A fragment cannot be a login page: the browser is sent there and comes back to where it was."""
+        here = getattr(request, "htmx", None) and request.htmx.current_url_abs_path  # type: ignore[attr-defined]
+        address = f"{resolve_url(settings.LOGIN_URL)}?{urlencode({'next': here or '/'})}"
+        return HttpResponse(status=401, headers={"HX-Redirect": address})
+
+    def _in_our_form(self, response: HttpResponse, request: HttpRequest) -> HttpResponse:
+        """Django's own HTML errors (no such URL, bad host, wrong method) as everybody gets them."""
+        api = request.path.startswith("/api/")
+        if not api and response.status_code != 405:
             return response
-        known = {
-            400: SlipwayError("bad_request", "The request cannot be understood."),
-            404: SlipwayError("not_found", "There is nothing here.", "Check the address; see /api/v1/docs/."),
-            405: SlipwayError("method_not_allowed", "This address does not take that method."),
-        }[response.status_code]
-        known.status = response.status_code
-        return problems.response(known, request)
+        found = answer(
+            {
+                400: InvalidInput("bad_request", "The request cannot be understood."),
+                404: NotFound("not_found", "There is nothing here.", "Check the address; see /api/v1/docs/."),
+                405: problems.MethodNotAllowed(
+                    "method_not_allowed", "This address does not take that method."
+                ),
+            }[response.status_code],
+            request,
+        )
+        if "Allow" in response:
+            found["Allow"] = response["Allow"]
+        return found
