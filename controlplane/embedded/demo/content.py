@@ -1,0 +1,148 @@
+"""The demo's story, step by step. Each step finds out whether it was done before, so a second run goes on.
+
+Register a pretrained classifier, optimize it two ways, look at the verdicts, roll the original out, then the
+best variant, and put a bounded load on the endpoint. Prints what a person should look at.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controlplane.embedded.demo.client import Api, Refused
+from controlplane.embedded.demo.labelled import labelled, model_folder, roots_at_hand
+
+MODEL = "file-types"
+DEPLOYMENT = "file-types"
+DATASET = "files-at-hand"
+RECIPES: dict[str, dict[str, Any]] = {
+    # With the convolutions, dynamic INT8 is about 3x slower here: the demo shows a rejection, too.
+    "int8-dynamic": {"op_types": ["MatMul", "Gemm", "Conv"]},
+    "int8-static": {"method": "entropy"},
+}
+LOAD_PER_S = 20
+LOAD_S = 15 * 60
+OVER = {"succeeded", "failed", "cancelled"}
+
+type Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    api: Api
+    project: Path
+    say: Say
+
+    def run(self) -> None:
+        self._register()
+        self._roll_out(variant=0)
+        jobs = self._optimize()
+        self._tell(jobs)
+        best = self._best()
+        if best is not None:
+            self._promote(best)
+            self._roll_out(variant=best["variant"])
+        self._load()
+        self.say(f"Look at {self.api.url}deployments/{DEPLOYMENT}/: the charts move while the load runs.")
+
+    def _register(self) -> None:
+        if not self._has(f"models/{MODEL}/"):
+            self.api.post(
+                "models/", {"name": MODEL, "description": "Magika's classifier of file types, pretrained."}
+            )
+        content = (model_folder() / "model.onnx").read_bytes()
+        version = self.api.upload(f"models/{MODEL}/versions/upload/?filename=magika.onnx", content)
+        self.say(
+            f"Registered {MODEL} v{version['version']}: {version['summary']['parameters']:,} parameters."
+        )
+        if not self._has(f"models/{MODEL}/datasets/{DATASET}/"):
+            inputs, labels = labelled(roots_at_hand(self.project))
+            archive = io.BytesIO()
+            np.savez_compressed(
+                archive, **{version["signature"]["inputs"][0]["name"]: inputs, "labels": labels}
+            )
+            self.api.upload(f"models/{MODEL}/datasets/{DATASET}/?role=evaluation", archive.getvalue())
+            self.say(
+                f"Made an evaluation set of {len(labels)} files of this machine, labelled by their suffix."
+            )
+
+    def _optimize(self) -> list[dict[str, Any]]:
+        queued = [
+            self.api.post(
+                "jobs/",
+                {
+                    "model": MODEL,
+                    "version": 1,
+                    "recipe": [{"technique": technique}],
+                    "evaluation_set": DATASET,
+                },
+                Idempotency_Key=f"demo-{technique}",
+            )
+            for technique in RECIPES
+        ]
+        self.say(f"Queued {len(queued)} jobs; each is measured against the original on this machine.")
+        return [self.api.wait(f"jobs/{job['id']}/", lambda seen: seen["state"] in OVER) for job in queued]
+
+    def _tell(self, jobs: list[dict[str, Any]]) -> None:
+        for job in jobs:
+            self.say(f"{job['recipe'][0]['technique']}: {job['message']}")
+
+    def _best(self) -> dict[str, Any] | None:
+        """The variant with the verdict "better" whose measured gain is largest; None if none is."""
+        variants = self.api.get(f"models/{MODEL}/versions/1/variants/")["items"]
+        better = [variant for variant in variants if variant["verdict"] == "better"]
+        if not better:
+            self.say("No variant was shown to be better, so the original stays.")
+            return None
+        gains = {variant["variant"]: self._gain(variant["variant"]) for variant in better}
+        return max(better, key=lambda variant: gains[variant["variant"]])
+
+    def _gain(self, variant: int) -> float:
+        report = self.api.get(f"models/{MODEL}/versions/1/variants/{variant}/report/")["report"]
+        return max(float(timing["speedup"]["value"]) for timing in report["timings"])
+
+    def _promote(self, variant: dict[str, Any]) -> None:
+        self.api.put(f"models/{MODEL}/aliases/champion/", {"version": 1, "variant": variant["variant"]})
+        self.say(f"“champion” now points to {variant['technique']}.")
+
+    def _roll_out(self, *, variant: int) -> None:
+        if not self._has(f"deployments/{DEPLOYMENT}/"):
+            self.api.post("deployments/", {"name": DEPLOYMENT})
+        revision = self._revision(variant)
+        live = self.api.get(f"deployments/{DEPLOYMENT}/")
+        if live["revision"] is not None and live["revision"] >= revision:
+            return
+        plan = self.api.get(f"deployments/{DEPLOYMENT}/revisions/{revision}/plan/")
+        rollout = self.api.post(
+            f"deployments/{DEPLOYMENT}/rollouts/", {"revision": revision}, If_Match=plan["etag"]
+        )
+        path = f"deployments/{DEPLOYMENT}/rollouts/{rollout['id']}/"
+        ended = self.api.wait(path, lambda seen: seen["finished_at"] is not None, within_s=120)
+        address = self.api.get(f"deployments/{DEPLOYMENT}/")["address"]
+        self.say(f"Revision {revision}: {ended['message']} Endpoint: {address}/v2/models/{MODEL}/infer")
+
+    def _revision(self, variant: int) -> int:
+        """The revision with this variant, added if there is none."""
+        for known in self.api.get(f"deployments/{DEPLOYMENT}/revisions/")["items"]:
+            if known["variant"] == variant:
+                return int(known["revision"])
+        wanted = {"model": MODEL, "version": 1, "variant": variant, "spec": {}}
+        return int(self.api.post(f"deployments/{DEPLOYMENT}/revisions/", wanted)["revision"])
+
+    def _load(self) -> None:
+        self.api.put(f"deployments/{DEPLOYMENT}/load/", {"rate_per_s": LOAD_PER_S, "duration_s": LOAD_S})
+        self.say(
+            f"{LOAD_PER_S} requests/s for {LOAD_S // 60} minutes; raise or stop it on the deployment's page."
+        )
+
+    def _has(self, path: str) -> bool:
+        try:
+            self.api.get(path)
+        except Refused as refused:
+            if refused.code == "not_found":
+                return False
+            raise
+        return True
