@@ -5,11 +5,9 @@ ones left out (what our replicas print), so counts map back without loss. *Coars
 their counts are spread and the sketch says so.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +19,6 @@ type Floats = npt.NDArray[np.float64]
 # Counts above this are not exact in a float, and no window of ours holds as many.
 MAX_COUNT: Final = 2.0**53
 
-
 # Pages repeat their boundaries; finding the slot of one takes a logarithm and an exponential.
 _slot_of = lru_cache(maxsize=8192)(slot_of_boundary)
 
@@ -30,81 +27,87 @@ class HistogramReset(Exception):
     """The histogram went back, lost buckets or contradicts itself: this page can only be a new baseline."""
 
 
-@dataclass(kw_only=True)
-class HistogramPage:
-    """One histogram (one set of labels without `le`) as one page shows it."""
+@dataclass(frozen=True, eq=False)
+class Buckets:
+    """The finite boundaries of a histogram, ascending, and the sketch's slots for them unless it is
+    coarse."""
 
-    buckets: dict[float, float] = field(default_factory=dict)
-    count: float = 0.0
-    sum: float = 0.0
+    boundaries: Floats
+    slots: npt.NDArray[np.uint16] | None
 
-    def add(self, boundary: float, cumulative: float) -> None:
-        if math.isinf(boundary):
-            self.count = cumulative
-        else:
-            self.buckets[boundary] = cumulative
+    @classmethod
+    def of(cls, boundaries: Floats) -> Self:
+        slots = [_slot_of(boundary) for boundary in boundaries.tolist()]
+        known = [slot for slot in slots if slot is not None]
+        return cls(boundaries, np.array(known, np.uint16) if len(known) == len(slots) else None)
 
 
-@dataclass(kw_only=True)
-class HistogramSeries:
-    """Remembers the last page of one histogram. Start it with an empty page for one that is new in a
-    process."""
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """One histogram (one set of labels without `le`) as one page shows it: a cumulative count per bucket."""
 
-    last: HistogramPage = field(default_factory=HistogramPage)
+    buckets: Buckets
+    cumulative: Floats
+    count: float
+    sum: float
 
-    def delta(self, page: HistogramPage) -> Sketch:
-        """What `page` counts beyond the last one. Raises HistogramReset; changes nothing."""
-        grown = page.count - self.last.count
-        if grown == 0 and page.sum >= self.last.sum and len(page.buckets) == len(self.last.buckets):
+    def since(self, last: "Histogram") -> Sketch:
+        """What this page counts beyond the last one of its process (`NO_HISTOGRAM` if it had none). Raises
+        HistogramReset."""
+        grown = self.count - last.count
+        if grown == 0 and np.array_equal(self.cumulative, last.cumulative):
             return EMPTY
         if not 0 <= grown <= MAX_COUNT:
             raise HistogramReset
-        total = max(page.sum - self.last.sum, 0.0)
-        now, before = _ascending(page), _ascending(self.last)
-        if None in map(_slot_of, now):
-            return _coarse(now, before, count=grown, total=total)
-        return _exact(now, before, count=grown, total=total)
+        total = max(self.sum - last.sum, 0.0)
+        if self.buckets.slots is None:
+            return self._coarse_since(last, count=grown, total=total)
+        return self._exact_since(last, self.buckets.slots, count=round(grown), total=total)
 
-
-def _ascending(page: HistogramPage) -> dict[float, float]:
-    boundaries = list(page.buckets)
-    if all(low < high for low, high in pairwise(boundaries)):
-        return page.buckets
-    return dict(sorted(page.buckets.items()))
-
-
-def _per_bucket(cumulative: dict[float, float]) -> tuple[Floats, Floats]:
-    counts: Floats = np.diff(np.fromiter(cumulative.values(), np.float64), prepend=0.0)
-    return np.fromiter(cumulative, np.float64), counts
-
-
-def _exact(now: dict[float, float], before: dict[float, float], *, count: float, total: float) -> Sketch:
-    boundaries, grown = _per_bucket(now)
-    if before:
-        old_boundaries, old_counts = _per_bucket(before)
-        places = np.searchsorted(boundaries, old_boundaries)
-        if places[-1] >= boundaries.size or not np.array_equal(boundaries[places], old_boundaries):
+    def _exact_since(
+        self, last: "Histogram", slots: npt.NDArray[np.uint16], *, count: int, total: float
+    ) -> Sketch:
+        if last.buckets is self.buckets:
+            grown: Floats = _steps(self.cumulative - last.cumulative)
+        else:
+            grown = _steps(self.cumulative)
+            grown[_places(last.buckets.boundaries, self.buckets.boundaries)] -= _steps(last.cumulative)
+        if (grown < 0).any():
             raise HistogramReset
-        grown[places] -= old_counts
-    if (grown < 0).any():
-        raise HistogramReset
-    counts = {
-        slot: round(grown[place])
-        for place in np.flatnonzero(grown)
-        if (slot := _slot_of(float(boundaries[place]))) is not None
-    }
-    beyond = max(round(count) - sum(counts.values()), 0)
-    if beyond:
-        counts[SLOTS - 1] = counts.get(SLOTS - 1, 0) + beyond
-    return Sketch.from_slots(counts, sum=total, clamped=beyond)
+        used = np.flatnonzero(grown)
+        counts = np.rint(grown[used]).astype(np.int64)
+        beyond = count - int(counts.sum())
+        if beyond < 0:
+            raise HistogramReset
+        if beyond == 0:
+            return Sketch(slots[used], counts, total)
+        counted = dict(zip(slots[used].tolist(), counts.tolist(), strict=True))
+        counted[SLOTS - 1] = counted.get(SLOTS - 1, 0) + beyond
+        return Sketch.from_slots(counted, sum=total, clamped=beyond)
+
+    def _coarse_since(self, last: "Histogram", *, count: float, total: float) -> Sketch:
+        grown = self.cumulative
+        if last.buckets.boundaries.size:
+            if not np.array_equal(last.buckets.boundaries, self.buckets.boundaries):
+                raise HistogramReset
+            grown = grown - last.cumulative
+        if (_steps(grown) < 0).any() or grown[-1] > count:
+            raise HistogramReset
+        return Sketch.from_coarse(self.buckets.boundaries.tolist(), grown.tolist(), count=count, sum=total)
 
 
-def _coarse(now: dict[float, float], before: dict[float, float], *, count: float, total: float) -> Sketch:
-    if before and now.keys() != before.keys():
+NO_HISTOGRAM: Final = Histogram(Buckets.of(np.empty(0)), np.empty(0), 0.0, 0.0)
+
+
+def _steps(cumulative: Floats) -> Floats:
+    steps = cumulative.copy()
+    steps[1:] -= cumulative[:-1]
+    return steps
+
+
+def _places(some: Floats, among: Floats) -> npt.NDArray[np.intp]:
+    """Where each of `some` stands in `among`; HistogramReset when one does not."""
+    places = np.searchsorted(among, some)
+    if some.size and (places[-1] >= among.size or not np.array_equal(among[places], some)):
         raise HistogramReset
-    grown = np.fromiter(now.values(), np.float64)
-    if before:
-        grown = grown - np.fromiter(before.values(), np.float64)
-    if grown.size and (grown[0] < 0 or (np.diff(grown) < 0).any() or grown[-1] > count):
-        raise HistogramReset
-    return Sketch.from_coarse(list(now), grown.tolist(), count=count, sum=total)
+    return places

@@ -14,14 +14,14 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 import aiohttp
 
-from deployments.telemetry.exposition import BadPage, BadPageReason, PageLimits, PageReader, Sample
+from deployments.telemetry.exposition import NO_PAGE, BadPage, BadPageReason, Page, PageLimits, PageReader
 from deployments.telemetry.vocabulary import MetricsMap
 
 logger = logging.getLogger(__name__)
@@ -56,13 +56,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Scrape:
-    """One attempt: `samples`, or else a `failure` with what was seen. Times are those of the answer."""
+    """One attempt: a `page`, or else a `failure` with what was seen. Times are those of the answer."""
 
     target: Target
     at_monotonic: float
     at_wall: float
     late_s: float
-    samples: Sequence[Sample] = ()
+    page: Page = NO_PAGE
     failure: Failure | None = None
     detail: str = ""
 
@@ -200,13 +200,13 @@ class Scraper:
             logger.exception("scrape of %s was not taken", beat.state.target.url)
 
     async def _attempt(self, beat: _Beat, late_s: float) -> Scrape:
-        samples: Sequence[Sample] = ()
+        page: Page = NO_PAGE
         failure: Failure | None = None
         detail = ""
         try:
             async with asyncio.timeout(self.timeout_s):
                 body = await self._body(beat.state.target.url)
-            samples = beat.reader.read(body)
+            page = beat.reader.read(body)
         except TimeoutError:
             failure, detail = Unanswered.TIMEOUT, f"no complete answer in {self.timeout_s:g} s"
         except _WrongStatus as error:
@@ -220,7 +220,7 @@ class Scraper:
             at_monotonic=time.monotonic(),
             at_wall=self.wall(),
             late_s=late_s,
-            samples=samples,
+            page=page,
             failure=failure,
             detail=detail,
         )

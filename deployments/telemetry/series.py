@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from deployments.telemetry.exposition import BadPageReason, Sample, Series
-from deployments.telemetry.histogram import HistogramPage, HistogramReset, HistogramSeries
+from deployments.telemetry.exposition import BadPageReason, Page
+from deployments.telemetry.histogram import NO_HISTOGRAM, Histogram, HistogramReset
+from deployments.telemetry.layout import Count, Layout, Seen
 from deployments.telemetry.scraper import Failure, Scrape, Target
 from deployments.telemetry.sketch import Sketch, merge
-from deployments.telemetry.vocabulary import COUNTERS, GAUGES, PROCESS_START, MetricsMap, Word
+from deployments.telemetry.vocabulary import MetricsMap, Word
 
 # No replica serves ten million requests a second, and none holds ten million at once: such a step is a broken
 # counter, not load.
@@ -75,102 +76,67 @@ class _Reset(Exception):
     """These counters cannot follow those of the last page."""
 
 
-@dataclass(kw_only=True)
-class _Page:
-    """One page by what its series mean."""
-
-    gauges: dict[Word, float] = field(default_factory=dict)
-    counters: dict[str, float] = field(default_factory=dict)
-    histograms: dict[str, HistogramPage] = field(default_factory=dict)
-    process_start: float | None = None
-
-    def histogram(self, key: str) -> HistogramPage:
-        if key not in self.histograms:
-            self.histograms[key] = HistogramPage()
-        return self.histograms[key]
-
-
-@dataclass(frozen=True, slots=True)
-class _Role:
-    """What one series of the page is for; worked out once per series."""
-
-    word: Word | None
-    part: str = ""
-    reason: str = ""
-    scale: float = 1.0
-    boundary: float = 0.0
-
-
-_NO_ROLE: Final = _Role(None)
-
-
 @dataclass(kw_only=True, eq=False)
 class ReplicaSeries:
     """The memory of one incarnation of one replica."""
 
     metrics: MetricsMap
     max_gap_s: float = 6.0
-    _roles: dict[str, _Role] = field(default_factory=dict, repr=False)
-    _counters: dict[str, float] = field(default_factory=dict, repr=False)
-    _histograms: dict[str, HistogramSeries] = field(default_factory=dict, repr=False)
-    _process_start: float | None = None
-    _at: float | None = None
+    _layout: Layout | None = field(default=None, init=False, repr=False)
+    _counts: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _histograms: dict[str, Histogram] = field(default_factory=dict, init=False, repr=False)
+    _process_start: float | None = field(default=None, init=False, repr=False)
+    _at: float | None = field(default=None, init=False, repr=False)
 
     def observe(self, scrape: Scrape) -> Reading:
-        """Takes the next scrape, in order of time. CPU only."""
+        """Takes the next scrape, in order of time. CPU only: about 50 us for a page with 110 buckets."""
         if scrape.failure is not None:
             return _failed(scrape, scrape.failure)
-        page = self._sort(scrape.samples)
-        if len(self._roles) > _MAX_SERIES:
-            self._roles.clear()
-            self._start_over(page, None)
+        seen = self._read(scrape.page)
+        why, interval = self._since_last(seen, scrape.at_monotonic)
+        if len(self._counts) + len(self._histograms) > _MAX_SERIES:
+            self._start_over(seen, None)
             return _failed(scrape, BadPageReason.TOO_MANY_SERIES)
-        why, interval = self._since_last(page, scrape.at_monotonic)
+        gauges = seen.gauges
         return Reading(
             target=scrape.target,
             at_monotonic=scrape.at_monotonic,
             at_wall=scrape.at_wall,
             no_interval=why,
             interval=interval,
-            queue_depth=_larger(
-                page.gauges.get(Word.QUEUE_DEPTH), interval.queue_depth if interval else None
-            ),
-            in_flight=_larger(page.gauges.get(Word.IN_FLIGHT), interval.in_flight if interval else None),
+            queue_depth=_larger(gauges.get(Word.QUEUE_DEPTH), interval.queue_depth if interval else None),
+            in_flight=_larger(gauges.get(Word.IN_FLIGHT), interval.in_flight if interval else None),
         )
 
-    def _since_last(self, page: _Page, at: float) -> tuple[NoInterval | None, Interval | None]:
-        last, seconds = self._at, at - (self._at or at)
-        if last is None or seconds <= 0:
-            self._start_over(page, at)
-            return NoInterval.BASELINE, None
-        if seconds > self.max_gap_s:
-            self._start_over(page, at)
-            return NoInterval.GAP, None
+    def _read(self, page: Page) -> Seen:
+        if self._layout is None or page.series is not self._layout.series:
+            self._layout = Layout.of(page.series, self.metrics)
+        return self._layout.read(page)
+
+    def _since_last(self, seen: Seen, at: float) -> tuple[NoInterval | None, Interval | None]:
+        seconds = 0.0 if self._at is None else at - self._at
+        if seconds <= 0 or seconds > self.max_gap_s:
+            self._start_over(seen, at)
+            return NoInterval.GAP if seconds > 0 else NoInterval.BASELINE, None
         try:
-            interval = self._interval(page, seconds)
+            interval = self._interval(seen, seconds)
         except (_Reset, HistogramReset):
-            self._start_over(page, at)
+            self._start_over(seen, at)
             return NoInterval.RESET, None
-        self._remember(page, at)
+        self._remember(seen, at)
         return None, interval
 
-    def _interval(self, page: _Page, seconds: float) -> Interval:
-        if page.process_start != self._process_start:
+    def _interval(self, seen: Seen, seconds: float) -> Interval:
+        if seen.process_start != self._process_start:
             raise _Reset
-        grown: dict[Word, float] = {}
-        errors: dict[str, float] = {}
         most = _PLAUSIBLE_PER_S * seconds
-        for text, value in page.counters.items():
-            role, before = self._roles[text], self._counters.get(text, 0.0)
-            step = value - before
-            if step < (-_ROUNDING_S if role.word in _TIMES else 0) or step > most:
-                raise _Reset
-            step = max(step, 0.0)
-            assert role.word is not None
-            grown[role.word] = grown.get(role.word, 0.0) + step
-            if role.word is Word.ERRORS and step:
-                errors[role.reason] = errors.get(role.reason, 0.0) + step
-        latency = merge([self._memory(key).delta(one) for key, one in page.histograms.items()])
+        grown, errors = self._grown(seen.counts, most=most)
+        latency = merge(
+            [
+                histogram.since(self._histograms.get(key, NO_HISTOGRAM))
+                for key, histogram in seen.histograms.items()
+            ]
+        )
         if latency.count > most:
             raise _Reset
         requests = grown.get(Word.REQUESTS, 0.0)
@@ -184,68 +150,30 @@ class ReplicaSeries:
             in_flight=None if in_flight_s is None else in_flight_s / seconds,
         )
 
-    def _memory(self, key: str) -> HistogramSeries:
-        return self._histograms.get(key) or HistogramSeries()
+    def _grown(self, counts: Iterable[Count], *, most: float) -> tuple[dict[Word, float], dict[str, float]]:
+        """How much each word grew, and the errors by reason. Words that the page lacks are lacking here."""
+        grown: dict[Word, float] = {}
+        errors: dict[str, float] = {}
+        for count in counts:
+            step = count.value - self._counts.get(count.text, 0.0)
+            if step < (-_ROUNDING_S if count.word in _TIMES else 0) or step > most:
+                raise _Reset
+            step = max(step, 0.0)
+            grown[count.word] = grown.get(count.word, 0.0) + step
+            if step and count.word is Word.ERRORS:
+                errors[count.reason] = errors.get(count.reason, 0.0) + step
+        return grown, errors
 
-    def _remember(self, page: _Page, at: float | None) -> None:
+    def _remember(self, seen: Seen, at: float | None) -> None:
         # Series that this page left out keep their value: when they come back they are not new.
-        self._counters.update(page.counters)
-        for key, histogram in page.histograms.items():
-            self._histograms[key] = HistogramSeries(last=histogram)
-        self._process_start, self._at = page.process_start, at
+        self._counts.update((count.text, count.value) for count in seen.counts)
+        self._histograms.update(seen.histograms)
+        self._process_start, self._at = seen.process_start, at
 
-    def _start_over(self, page: _Page, at: float | None) -> None:
-        self._counters.clear()
+    def _start_over(self, seen: Seen, at: float | None) -> None:
+        self._counts.clear()
         self._histograms.clear()
-        self._remember(page, at)
-
-    def _sort(self, samples: Iterable[Sample]) -> _Page:
-        page, roles = _Page(), self._roles
-        for series, value in samples:
-            role = roles.get(series.text)
-            if role is None:
-                role = roles[series.text] = _role(series, self.metrics)
-            if role.word is None:
-                if role.part == PROCESS_START:
-                    page.process_start = value
-            elif role.part == "gauge":
-                page.gauges[role.word] = page.gauges.get(role.word, 0.0) + value * role.scale
-            elif role.part == "counter":
-                page.counters[series.text] = value * role.scale
-            elif role.part == "bucket":
-                page.histogram(role.reason).add(role.boundary, value)
-            elif role.part == "sum":
-                page.histogram(role.reason).sum = value * role.scale
-        return page
-
-
-def _role(series: Series, metrics: MetricsMap) -> _Role:
-    if series.name == PROCESS_START:
-        return _Role(None, PROCESS_START)
-    for word in COUNTERS | GAUGES:
-        source = metrics.sources.get(word)
-        if source is not None and source.name == series.name and source.takes(series.labels):
-            part = "counter" if word in COUNTERS else "gauge"
-            return _Role(word, part, series.labels.get(source.reason_label, ""), source.scale)
-    source = metrics.sources.get(Word.LATENCY)
-    if source is None or not source.takes(series.labels):
-        return _NO_ROLE
-    group = repr(sorted((name, value) for name, value in series.labels.items() if name != "le"))
-    if series.name == f"{source.name}_sum":
-        return _Role(Word.LATENCY, "sum", group, source.scale)
-    if series.name == f"{source.name}_bucket":
-        boundary = _boundary(series.labels.get("le", ""))
-        if boundary is not None:
-            return _Role(Word.LATENCY, "bucket", group, source.scale, boundary * source.scale)
-    return _NO_ROLE
-
-
-def _boundary(text: str) -> float | None:
-    try:
-        boundary = float(text)
-    except ValueError:
-        return None
-    return None if boundary != boundary else boundary
+        self._remember(seen, at)
 
 
 def _failed(scrape: Scrape, failure: Failure) -> Reading:

@@ -98,7 +98,7 @@ def test_exemplars_and_timestamps_do_not_make_another_series() -> None:
         line + "9 1700000000000",
         line + '9 # {t="x"} 0.1 12.5',
     ]
-    read = [reader.read(page.encode())[0] for page in pages]
+    read = [next(iter(reader.read(page.encode()))) for page in pages]
     assert [value for _, value in read] == [7, 8, 9, 9]
     assert len({series.text for series, _ in read}) == 1
 

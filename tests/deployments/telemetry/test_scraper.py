@@ -130,7 +130,7 @@ async def test_F38_a_hostile_page_marks_its_target_bad_and_no_other(
             states = scraper.states
         assert states[hostile].bad_page is reason
         assert states[good].bad_page is None
-        assert all(not scrape.samples for scrape in taken.of(0))
+        assert all(not scrape.page for scrape in taken.of(0))
 
 
 @pytest.mark.faults

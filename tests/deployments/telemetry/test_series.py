@@ -18,8 +18,8 @@ TARGET = Target(deployment="d1", revision=1, replica="ranker-0", url="http://127
 
 def scrape(page: bytes | str, at: float, *, target: Target = TARGET) -> Scrape:
     body = page if isinstance(page, bytes) else page.encode()
-    samples = PageReader(names=target.metrics.sample_names).read(body)
-    return Scrape(target=target, at_monotonic=at, at_wall=1000 + at, late_s=0, samples=samples)
+    page_read = PageReader(names=target.metrics.sample_names).read(body)
+    return Scrape(target=target, at_monotonic=at, at_wall=1000 + at, late_s=0, page=page_read)
 
 
 def failed(at: float, *, target: Target = TARGET) -> Scrape:
