@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from controlplane.core.errors import Unprocessable
 from controlplane.registry.intake.tensors import quoted
@@ -146,9 +146,9 @@ def _check_places(archive: zipfile.ZipFile, infos: Sequence[zipfile.ZipInfo], *,
             raise _broken(f"the member {quoted(info.filename)} ends beyond the file")
 
 
-def _end_of(file: BinaryIO | object, info: zipfile.ZipInfo) -> int:
-    file.seek(info.header_offset)  # type: ignore[union-attr]
-    header = file.read(_LOCAL_HEADER.size)  # type: ignore[union-attr]
+def _end_of(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
         raise _broken(f"the member {quoted(info.filename)} has no header")
     *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)

@@ -20,7 +20,7 @@ import numpy as np
 from controlplane.core.errors import Unprocessable
 from controlplane.registry.intake import archive as zips
 from controlplane.registry.intake.archive import Member
-from controlplane.registry.intake.recognize import Kind, kind_of
+from controlplane.registry.intake.recognize import empty_file
 from controlplane.registry.intake.tensors import MAX_RANK, quoted
 
 LABELS = "labels"
@@ -50,9 +50,12 @@ def inspect(spec: Mapping[str, Any], emit: Callable[[dict[str, Any]], None]) -> 
     Raises Unprocessable (`empty_file`, `not_npz`, `unsafe_archive`, `unsafe_format`, `bad_array`).
     """
     path = Path(spec["path"])
-    if path.stat().st_size and path.open("rb").read(2) != b"PK":
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic and magic not in (b"PK\x03\x04", b"PK\x05\x06"):
         raise Unprocessable("not_npz", "This file is not an npz archive.", "Write it with numpy.savez.")
-    assert kind_of(path) is Kind.ZIP
+    if not magic:
+        raise empty_file()
     with zips.opened(path) as archive:
         members = zips.members(archive, file_bytes=path.stat().st_size, total_bytes=spec["total_bytes"])
         arrays = {array.name: array for array in (_array(archive, member) for member in members)}

@@ -67,7 +67,7 @@ def kind_of(path: Path) -> Kind:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
-        raise Unprocessable("empty_file", "The file is empty.", "It has 0 bytes. Upload the model again.")
+        raise empty_file()
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return Kind.ZIP
     _refuse_known(head, size)
@@ -93,6 +93,10 @@ def _refuse_known(head: bytes, size: int) -> None:
         raise not_onnx("This is a safetensors file, which holds weights without the graph.")
     if _TEXT.fullmatch(head):
         raise not_onnx("This is a text file.")
+
+
+def empty_file() -> Unprocessable:
+    return Unprocessable("empty_file", "The file is empty.", "It has 0 bytes. Upload it again.")
 
 
 def not_onnx(what: str) -> Unprocessable:

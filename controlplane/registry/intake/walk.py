@@ -232,6 +232,6 @@ def too_much_memory(what: str, size_bytes: int) -> Unprocessable:
     return Unprocessable(
         "resource_limit",
         "The model would need more memory than allowed.",
-        f"{what} would need {size_bytes / 1024**2:,.0f} MiB; at most {MAX_DENSE_BYTES // 1024**2:,} MiB may be "
-        "computed from constants.",
+        f"{what} would take {size_bytes / 1024**2:,.0f} MiB. A value that the file describes but does not hold "
+        f"may take {MAX_DENSE_BYTES // 1024**2:,} MiB.",
     )

@@ -64,6 +64,7 @@ INF[9, 3] = np.inf
 BAD = {
     "empty file": (b"", "empty_file", "0 bytes"),
     "no npz": (X.tobytes(), "not_npz", "savez"),
+    "half a magic": (b"PK and nothing else", "not_npz", "savez"),
     "npy": (npy(header("(1,)"), b"\0" * 4), "not_npz", "savez"),
     "pickle": (b"\x80\x05.", "not_npz", "savez"),
     "objects": (npz(x=np.array([{}, 1], dtype=object)), "unsafe_format", "“x”"),
