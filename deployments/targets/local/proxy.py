@@ -37,6 +37,10 @@ class DataProxy(Protocol):
         """Returns when no new request of `key` goes to port `without`, or after the time, or with no process."""
         ...
 
+    def trim_log(self) -> None:
+        """Keeps the process's log below its cap."""
+        ...
+
     async def stats(self) -> str:
         """The proxy's own Prometheus page. Raises Unavailable while the process is away."""
         ...

@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class EnvoyProxy:
         self._report = report
         self._folder = settings.state / "proxy" / "envoy"
         self._log = LogFile(self._folder / "log")
-        self._written: dict[Path, str] = {}
+        self._written: dict[Path, object] = {}
         self._process: Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -66,6 +67,9 @@ class EnvoyProxy:
         connector = aiohttp.UnixConnector(path=str(self._settings.admin_socket))
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=2))
         self._process = self._adopt()
+        for folder in (self._folder / "eds").iterdir():
+            if folder.name not in {route.key for route in routes}:
+                shutil.rmtree(folder, ignore_errors=True)
         for pid in started_from(self._folder, "bootstrap.json"):
             if pid != self.pid:
                 await Process(pid, child=None).stop(grace_s=1)
@@ -83,23 +87,21 @@ class EnvoyProxy:
     def apply(self, routes: Sequence[Route]) -> None:
         """Endpoints first, so that a new cluster finds them; the routes to it last."""
         settings, folder = self._settings, self._folder
+        keys, paths = sorted(route.key for route in routes), [(route.key, route.path) for route in routes]
         try:
             for route in routes:
                 path = envoy_config.endpoints_file(folder, route.key)
-                path.parent.mkdir(exist_ok=True, mode=0o700)
-                self._write(path, envoy_config.endpoints(route))
-            self._write(
-                folder / "cds" / "clusters.json",
-                envoy_config.clusters(folder, [route.key for route in routes]),
-            )
-            self._write(folder / "rds" / "routes.json", envoy_config.routes(routes))
-            self._write(
-                folder / "lds" / "listeners.json",
-                envoy_config.listeners(folder, host=settings.data_host, port=settings.data_port),
-            )
+                self._write(path, route.ports, partial(envoy_config.endpoints, route))
+            self._write(folder / "cds/clusters.json", keys, partial(envoy_config.clusters, folder, keys))
+            self._write(folder / "rds/routes.json", paths, partial(envoy_config.routes, routes))
+            host, port = settings.data_host, settings.data_port
+            listeners = partial(envoy_config.listeners, folder, host=host, port=port)
+            self._write(folder / "lds/listeners.json", (host, port), listeners)
         except OSError as error:
             # Tried again at the node's next look at everything.
             _log.error("the proxy was not told of a change: %s", error)
+
+    def trim_log(self) -> None:
         self._log.trim()
 
     async def settled(self, key: str, *, without: int, timeout_s: float) -> None:
@@ -225,8 +227,9 @@ class EnvoyProxy:
         async with self._session.get(f"http://envoy{path}") as response:
             return await response.text()
 
-    def _write(self, path: Path, document: dict[str, Any]) -> None:
-        content = digest(document)
-        if self._written.get(path) != content:
-            write(path, document)
-            self._written[path] = content
+    def _write(self, path: Path, source: object, build: Callable[[], dict[str, Any]]) -> None:
+        """Writes what `build` gives, unless it was written from the same source already."""
+        if path not in self._written or self._written[path] != source:
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            write(path, build())
+            self._written[path] = source

@@ -10,6 +10,7 @@ tell a crash loop from healthy scaling.
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ class Replica:
         self._folder = around.files.folder(record.key, record.name)
         self._log = LogFile(self._folder / "log")
         self._retired = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._drain_s = 0.0
 
     def begin(self, process: Process | None) -> asyncio.Task[None]:
@@ -82,6 +84,10 @@ class Replica:
             self._drain_s = drain_s
             self._retired.set()
             self._become(ReplicaState.DRAINING)
+
+    def hurry(self) -> None:
+        """Ends a drain that is still going on."""
+        self._hurried.set()
 
     @property
     def retired(self) -> bool:
@@ -287,7 +293,12 @@ class Replica:
     async def _drain(self, process: Process) -> None:
         self._report("draining", f"finishing its requests, for {self._drain_s:g} s at most")
         await self._around.unrouted(self.record.key, self.record.port)
-        await process.stop(grace_s=self._drain_s)
+        process.send(signal.SIGTERM)
+        hurrying = asyncio.create_task(self._hurried.wait())
+        ends: set[asyncio.Future[Any]] = {process.exited, hurrying}
+        await asyncio.wait(ends, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        await process.stop(grace_s=0)
         self._report("removed", process.exited.result())
 
     def _become(self, state: ReplicaState, *, reason: str = "") -> None:

@@ -139,6 +139,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(_TICK_S)
             self.reconcile()
+            self._proxy.trim_log()
             for replicas in self._replicas.values():
                 for replica in replicas.values():
                     replica.trim_log()
@@ -158,13 +159,17 @@ class Supervisor:
     async def stop(self) -> None:
         """Takes everything out of the proxy, drains and ends all replicas, then the proxy."""
         self._stopping = True
-        longest_s = self._settings.stop_s - 2
-        for key, replicas in self._replicas.items():
-            wish = self._wishes.get(key)
-            for replica in list(replicas.values()):
-                replica.retire(drain_s=min(longest_s, wish.drain_s if wish is not None else longest_s))
+        drain_s = self._settings.stop_s - 2
+        all_replicas = [replica for replicas in self._replicas.values() for replica in replicas.values()]
+        for replica in all_replicas:
+            replica.retire(drain_s=drain_s)
         if self._lives:
-            await asyncio.wait(self._lives, timeout=self._settings.stop_s)
+            # Some may have been draining for longer already than there is time for now.
+            await asyncio.wait(self._lives, timeout=drain_s)
+        for replica in all_replicas:
+            replica.hurry()
+        if self._lives:
+            await asyncio.wait(self._lives, timeout=1)
         await self._proxy.stop()
 
     # How it does it
@@ -250,7 +255,7 @@ class Supervisor:
         ]
 
     async def _unrouted(self, key: str, port: int) -> None:
-        await self._proxy.settled(key, without=port, timeout_s=_CONFIRM_S)
+        await self._proxy.settled(key, without=port, timeout_s=0.5 if self._stopping else _CONFIRM_S)
         await asyncio.sleep(_SETTLE_S)
 
 

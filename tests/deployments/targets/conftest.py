@@ -162,7 +162,7 @@ class Node:
     def wish(
         self, *workloads: Workload, key: str = "d1", generation: int, **fields: Any
     ) -> DesiredDeployment:
-        given = {"path": f"/team/{key}", "drain_s": 5.0} | fields
+        given: dict[str, Any] = {"path": f"/team/{key}", "drain_s": 5.0} | fields
         return DesiredDeployment(key=key, generation=generation, workloads=workloads, **given)
 
     def infer_url(self, key: str = "d1") -> str:

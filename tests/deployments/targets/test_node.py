@@ -119,6 +119,18 @@ def test_sigterm_ends_a_replica_that_does_not_want_to(node: Node) -> None:
     assert node.processes() == {}
 
 
+async def test_sigterm_does_not_wait_for_a_drain_that_has_more_time_than_it(node: Node) -> None:
+    node.target.apply(node.wish(node.workload(1, 1), generation=1, drain_s=60))
+    await asyncio.to_thread(node.until, KEY, ready(1))
+    async with load(node.infer_url(), per_s=20, query="?slow_ms=30000") as running:
+        await asyncio.sleep(0.3)
+        node.target.delete(KEY)
+        took_s = await asyncio.to_thread(node.terminate)
+    assert took_s < 8
+    assert node.processes() == {}
+    assert 200 not in {one.status for one in running.answers}
+
+
 @pytest.mark.faults
 def test_a_killed_proxy_is_back_on_the_same_port(node: Node) -> None:
     node.target.apply(node.wish(node.workload(1, 1), generation=1))
