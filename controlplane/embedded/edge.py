@@ -72,14 +72,15 @@ def prepare(home: Home, *, address: str, web: str, live: str) -> None:
     """Writes the configuration and removes the admin socket that a killed Envoy left."""
     admin_socket(home).unlink(missing_ok=True)
     write_private(
-        home.run / "edge.json", json.dumps(config(home, address=address, web=web, live=live), indent=1)
+        home.run / "edge.json",
+        json.dumps(config(address=address, web=web, live=live, admin=admin_socket(home)), indent=1),
     )
 
 
-def config(home: Home, *, address: str, web: str, live: str) -> Json:
-    """Envoy's bootstrap document."""
-    return {
-        "admin": {"address": {"pipe": {"path": str(admin_socket(home)), "mode": 0o600}}},
+def config(*, address: str, web: str, live: str, admin: Path | None = None) -> Json:
+    """Envoy's bootstrap document. Without `admin` nobody can ask the proxy anything."""
+    asked = {"admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}}} if admin else {}
+    return asked | {
         "overload_manager": {
             "resource_monitors": [
                 {
@@ -157,7 +158,7 @@ def _web_route() -> Json:
 def _cluster(name: str, address: str) -> Json:
     return {
         "name": name,
-        "type": "STATIC",
+        "type": "STRICT_DNS" if split(address)[0].strip(".0123456789:") else "STATIC",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "load_assignment": {

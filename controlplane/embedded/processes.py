@@ -78,6 +78,9 @@ class Site:
 CONTAINERS = Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001")
 """The site that docker-compose and the chart describe."""
 
+ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
+"""The worker never opens untrusted bytes itself; the sandbox does."""
+
 NODE_READS = ("SLIPWAY_HOME", "SLIPWAY_DATA_PORT", "SLIPWAY_NODE_URL", "SLIPWAY_NODE_TOKEN")
 """The node runs other people's models: it is given neither database, broker nor key."""
 
@@ -170,13 +173,13 @@ def _worker(site: Site, *, name: str, queue: str, concurrency: int) -> Process:
     return Process(
         name=name,
         argv=(
-            *(site.python, "-m", "celery", "-A", "controlplane", "worker"),
+            *(site.python, "-m", "celery", "-q", "-A", "controlplane", "worker"),
             *("-n", f"{name}@%h", "-Q", queue, "-c", str(concurrency), *options),
         ),
         tier=Tier.WORK,
         needs=("postgres", "valkey"),
         reads=INSTALLATION,
-        environment={"REMAP_SIGTERM": "SIGQUIT"},
+        environment={"REMAP_SIGTERM": "SIGQUIT", "PYTHONWARNINGS": ROOT_IS_FINE},
         grace_s=6.0,
         container=Container(image="worker", volumes=("home",)),
     )

@@ -21,7 +21,7 @@ DATASET = "files-at-hand"
 RECIPES: dict[str, dict[str, Any]] = {
     # With the convolutions, dynamic INT8 is about 3x slower here: the demo shows a rejection, too.
     "int8-dynamic": {"op_types": ["MatMul", "Gemm", "Conv"]},
-    "int8-static": {"method": "entropy"},
+    "int8-static": {"calibration": "entropy"},
 }
 LOAD_PER_S = 20
 LOAD_S = 15 * 60

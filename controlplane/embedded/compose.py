@@ -1,0 +1,131 @@
+"""docker-compose.yml, made from the process table so that the two cannot differ.
+
+`manage.py compose` writes it; a test holds the committed file equal. Postgres and Redis are services of their
+own, the edge is Envoy with the same routes as on one machine. In containers the node's replicas live and die
+with its container.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from controlplane.embedded import edge
+from controlplane.embedded.processes import CONTAINERS, Process, table
+
+HEADER = (
+    "# Made from the process table in controlplane/embedded/processes.py by `manage.py compose`; edit that.\n"
+    "# Needs a .env file with SLIPWAY_SECRET_KEY, SLIPWAY_NODE_TOKEN, POSTGRES_PASSWORD and REDIS_PASSWORD.\n"
+)
+EDGE_PORT = 8400
+DATA_PORT = 8410
+VALUES: Mapping[str, str] = {
+    "SLIPWAY_HOME": "/var/lib/slipway",
+    "SLIPWAY_SECRET_KEY": "${SLIPWAY_SECRET_KEY:?}",
+    "SLIPWAY_ADDRESS": f"0.0.0.0:{EDGE_PORT}",
+    "SLIPWAY_DATA_PORT": str(DATA_PORT),
+    "SLIPWAY_NODE_URL": "http://node:8411",
+    "SLIPWAY_NODE_TOKEN": "${SLIPWAY_NODE_TOKEN:?}",
+    "DATABASE_URL": "postgresql://slipway:${POSTGRES_PASSWORD:?}@postgres:5432/slipway",
+    "REDIS_URL": "redis://:${REDIS_PASSWORD:?}@redis:6379/0",
+}
+HOSTS = "SLIPWAY_HOSTS"
+
+
+def document() -> dict[str, Any]:
+    """The compose file as data: one service per row of the table, the servers, the edge and the migration."""
+    rows = table(CONTAINERS)
+    services = (
+        _servers() | {"prepare": _prepare()} | {row.name: _service(row) for row in rows} | {"edge": _edge()}
+    )
+    return {
+        "name": "slipway",
+        "services": services,
+        "configs": {"edge": {"file": "./install/edge.json"}},
+        "volumes": {"postgres": {}, "redis": {}, "home": {}},
+    }
+
+
+def text() -> str:
+    return HEADER + yaml.safe_dump(document(), sort_keys=False, width=110)
+
+
+def _image(name: str) -> dict[str, Any]:
+    return {"image": f"slipway-{name}", "build": {"context": ".", "dockerfile": f"install/{name}.Dockerfile"}}
+
+
+def _service(row: Process) -> dict[str, Any]:
+    service = _image(row.container.image) | {
+        "command": list(row.argv),
+        "environment": {name: VALUES[name] for name in row.reads}
+        | dict(row.environment)
+        | {HOSTS: "127.0.0.1,localhost,edge"},
+        "depends_on": {"prepare": {"condition": "service_completed_successfully"}},
+        "stop_signal": row.stop_signal.name,
+        "stop_grace_period": f"{max(10, round(row.grace_s) + 5)}s",
+        "restart": "unless-stopped",
+    }
+    if row.container.volumes:
+        service["volumes"] = [f"{name}:/var/lib/slipway" for name in row.container.volumes]
+    if row.name == "node":
+        service["ports"] = [f"127.0.0.1:{DATA_PORT}:{DATA_PORT}"]
+    return service
+
+
+def _prepare() -> dict[str, Any]:
+    return _image("web") | {
+        "command": ["python", "manage.py", "migrate", "--noinput"],
+        "environment": {
+            name: VALUES[name] for name in ("SLIPWAY_HOME", "SLIPWAY_SECRET_KEY", "DATABASE_URL")
+        },
+        "depends_on": {name: {"condition": "service_healthy"} for name in ("postgres", "redis")},
+        "volumes": ["home:/var/lib/slipway"],
+        "restart": "on-failure",
+    }
+
+
+def _servers() -> dict[str, Any]:
+    return {
+        "postgres": {
+            "image": "postgres:18",
+            "environment": {
+                "POSTGRES_USER": "slipway",
+                "POSTGRES_DB": "slipway",
+                "POSTGRES_PASSWORD": "${POSTGRES_PASSWORD:?}",
+            },
+            "healthcheck": {"test": ["CMD", "pg_isready", "-U", "slipway"], "interval": "2s", "retries": 30},
+            "volumes": ["postgres:/var/lib/postgresql"],
+            "restart": "unless-stopped",
+        },
+        "redis": {
+            "image": "valkey/valkey:9",
+            "command": [
+                *("valkey-server", "--appendonly", "yes", "--appendfsync", "everysec"),
+                *("--maxmemory-policy", "noeviction", "--requirepass", "${REDIS_PASSWORD:?}"),
+            ],
+            "healthcheck": {
+                "test": ["CMD-SHELL", 'valkey-cli -a "$$REDIS_PASSWORD" ping'],
+                "interval": "2s",
+                "retries": 30,
+            },
+            "environment": {"REDIS_PASSWORD": "${REDIS_PASSWORD:?}"},
+            "volumes": ["redis:/data"],
+            "restart": "unless-stopped",
+        },
+    }
+
+
+def _edge() -> dict[str, Any]:
+    return {
+        "image": "envoyproxy/envoy:v1.40.0",
+        "command": ["envoy", "-c", "/etc/envoy/edge.json", "--concurrency", "2"],
+        "configs": [{"source": "edge", "target": "/etc/envoy/edge.json"}],
+        "depends_on": ["web", "live"],
+        "ports": [f"127.0.0.1:{EDGE_PORT}:{EDGE_PORT}"],
+        "restart": "unless-stopped",
+    }
+
+
+def edge_config() -> dict[str, Any]:
+    """Envoy's bootstrap in the composition, for install/edge.json."""
+    return edge.config(address=f"0.0.0.0:{EDGE_PORT}", web="web:8000", live="live:8001")
