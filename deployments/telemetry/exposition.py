@@ -157,8 +157,9 @@ class PageReader:
     def _lines(self, body: bytes) -> list[str]:
         if len(body) > self.limits.body_bytes:
             raise BadPage(BadPageReason.BODY_TOO_LARGE, f"over {self.limits.body_bytes} bytes")
-        # Comments are at most two for a family, so most pages are settled by the count of lines.
-        if body.count(b"\n") > 3 * self.limits.samples:
+        # Comments are at most two for a family. Counting lines is skipped where the bytes cannot hold so many.
+        most = 3 * self.limits.samples
+        if len(body) > most and body.count(b"\n") > most:
             raise BadPage(BadPageReason.TOO_MANY_SAMPLES, f"over {self.limits.samples} samples")
         try:
             text = body.decode()
@@ -178,6 +179,8 @@ class PageReader:
     def _read_line(self, part: tuple[str, str, str]) -> tuple[Series | None, float, int]:
         """The series, or None when it is not wanted; its value; the characters the slow parser was given."""
         line = "".join(part)
+        if (series := self._known.get(part[0])) is not None:
+            return self._wanted(series, part[2], line)
         for usual in (line, line.partition(_EXEMPLAR)[0]):
             head, _, tail = usual.rpartition(" ")
             if (series := self._usual_series(head)) is not None:

@@ -7,7 +7,8 @@ Reading a page then is picking numbers from known places: 20 us for a page with 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from enum import Enum, auto
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,6 @@ import numpy.typing as npt
 from deployments.telemetry.exposition import Page, Series
 from deployments.telemetry.histogram import Buckets, Histogram
 from deployments.telemetry.vocabulary import COUNTERS, GAUGES, PROCESS_START, MetricsMap, Source, Word
-
-_INFINITE: Final = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +39,23 @@ class Seen:
     process_start: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Single:
-    """The place of a gauge or a counter."""
+class _Part(Enum):
+    GAUGE = auto()
+    COUNTER = auto()
+    BUCKET = auto()
+    SUM = auto()
+    PROCESS_START = auto()
 
-    place: int
-    text: str
-    word: Word
-    reason: str
-    scale: float
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Role:
+    """What one series is for. `key` is the reason of an error, or the labels of a histogram without `le`."""
+
+    part: _Part
+    word: Word = Word.LATENCY
+    scale: float = 1.0
+    key: str = ""
+    boundary: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,87 +82,106 @@ class _Group:
 class _Draft:
     """A histogram's places while they are collected."""
 
+    scale: float
     buckets: dict[float, int] = field(default_factory=dict)
     sum: int | None = None
 
-    def done(self, key: str, scale: float) -> _Group:
-        finite = sorted(boundary for boundary in self.buckets if boundary < _INFINITE)
+    def done(self, key: str) -> _Group:
+        finite = sorted(boundary for boundary in self.buckets if boundary < math.inf)
         return _Group(
             key=key,
             buckets=Buckets.of(np.array(finite, np.float64)),
             places=np.array([self.buckets[boundary] for boundary in finite], np.intp),
-            count=self.buckets.get(_INFINITE),
+            count=self.buckets.get(math.inf),
             sum=self.sum,
-            scale=scale,
+            scale=self.scale,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where on a page each word stands."""
+    """Where on a page each word stands. A replica's next layout is made `after` the last one: most of its
+    series are the same."""
 
     series: tuple[Series, ...]
-    gauges: tuple[_Single, ...]
-    counters: tuple[_Single, ...]
-    groups: tuple[_Group, ...]
-    process_start: int | None
+    _roles: Mapping[Series, _Role | None]
+    _gauges: Sequence[tuple[int, _Role]]
+    _counters: Sequence[tuple[int, _Role]]
+    _groups: Sequence[_Group]
+    _process_start: int | None
 
     @classmethod
-    def of(cls, series: tuple[Series, ...], metrics: MetricsMap) -> Self:
-        starts = [place for place, one in enumerate(series) if one.name == PROCESS_START]
+    def of(cls, series: tuple[Series, ...], metrics: MetricsMap, *, after: "Layout | None" = None) -> Self:
+        known: Mapping[Series, _Role | None] = after._roles if after is not None else {}
+        roles = {one: known[one] if one in known else _role(one, metrics) for one in series}
+        placed = [(place, role) for place, one in enumerate(series) if (role := roles[one]) is not None]
+        starts = [place for place, role in placed if role.part is _Part.PROCESS_START]
         return cls(
             series=series,
-            gauges=tuple(_singles(series, metrics, GAUGES)),
-            counters=tuple(_singles(series, metrics, COUNTERS)),
-            groups=tuple(_groups(series, metrics.sources.get(Word.LATENCY))),
-            process_start=starts[0] if starts else None,
+            _roles=roles,
+            _gauges=[(place, role) for place, role in placed if role.part is _Part.GAUGE],
+            _counters=[(place, role) for place, role in placed if role.part is _Part.COUNTER],
+            _groups=_groups(placed),
+            _process_start=starts[0] if starts else None,
         )
 
     def read(self, page: Page) -> Seen:
         """The values of a page that has exactly these series."""
         values = page.values
         gauges: dict[Word, float] = {}
-        for one in self.gauges:
-            gauges[one.word] = gauges.get(one.word, 0.0) + values[one.place] * one.scale
-        array = np.array(values, np.float64) if self.groups else np.empty(0)
+        for place, role in self._gauges:
+            gauges[role.word] = gauges.get(role.word, 0.0) + values[place] * role.scale
+        array = np.array(values, np.float64) if self._groups else np.empty(0)
         return Seen(
             gauges=gauges,
             counts=[
-                Count(text=one.text, word=one.word, reason=one.reason, value=values[one.place] * one.scale)
-                for one in self.counters
+                Count(
+                    text=self.series[place].text,
+                    word=role.word,
+                    reason=role.key,
+                    value=values[place] * role.scale,
+                )
+                for place, role in self._counters
             ],
-            histograms={group.key: group.read(array) for group in self.groups},
-            process_start=None if self.process_start is None else values[self.process_start],
+            histograms={group.key: group.read(array) for group in self._groups},
+            process_start=None if self._process_start is None else values[self._process_start],
         )
 
 
-def _singles(series: tuple[Series, ...], metrics: MetricsMap, words: frozenset[Word]) -> Iterable[_Single]:
-    sources = [(word, metrics.sources[word]) for word in words if word in metrics.sources]
-    for place, one in enumerate(series):
-        for word, source in sources:
-            if source.name == one.name and source.takes(one.labels):
-                reason = one.labels.get(source.reason_label, "") if word is Word.ERRORS else ""
-                yield _Single(place=place, text=one.text, word=word, reason=reason, scale=source.scale)
-
-
-def _groups(series: tuple[Series, ...], source: Source | None) -> Iterable[_Group]:
-    if source is None:
-        return []
+def _groups(placed: Iterable[tuple[int, _Role]]) -> list[_Group]:
     drafts: dict[str, _Draft] = {}
-    for place, one in enumerate(series):
-        if not one.name.startswith(source.name) or not source.takes(one.labels):
-            continue
-        part = one.name[len(source.name) :]
-        boundary = _boundary(one.labels.get("le", "")) if part == "_bucket" else None
-        if part != "_sum" and boundary is None:
-            continue
-        key = repr(sorted((name, value) for name, value in one.labels.items() if name != "le"))
-        draft = drafts.setdefault(key, _Draft())
-        if boundary is None:
-            draft.sum = place
-        else:
-            draft.buckets[boundary * source.scale] = place
-    return [draft.done(key, source.scale) for key, draft in drafts.items()]
+    for place, role in placed:
+        if role.part is _Part.BUCKET or role.part is _Part.SUM:
+            draft = drafts.get(role.key)
+            if draft is None:
+                draft = drafts[role.key] = _Draft(scale=role.scale)
+            if role.part is _Part.SUM:
+                draft.sum = place
+            else:
+                draft.buckets[role.boundary] = place
+    return [draft.done(key) for key, draft in drafts.items()]
+
+
+def _role(series: Series, metrics: MetricsMap) -> _Role | None:
+    if series.name == PROCESS_START:
+        return _Role(part=_Part.PROCESS_START)
+    for word, source in metrics.sources.items():
+        if word in COUNTERS | GAUGES and source.name == series.name and source.takes(series.labels):
+            part = _Part.COUNTER if word in COUNTERS else _Part.GAUGE
+            reason = series.labels.get(source.reason_label, "") if word is Word.ERRORS else ""
+            return _Role(part=part, word=word, scale=source.scale, key=reason)
+    latency = metrics.sources.get(Word.LATENCY)
+    return _latency_role(series, latency) if latency is not None and latency.takes(series.labels) else None
+
+
+def _latency_role(series: Series, source: Source) -> _Role | None:
+    key = repr(sorted((name, value) for name, value in series.labels.items() if name != "le"))
+    if series.name == f"{source.name}_sum":
+        return _Role(part=_Part.SUM, scale=source.scale, key=key)
+    boundary = _boundary(series.labels.get("le", ""))
+    if series.name != f"{source.name}_bucket" or boundary is None:
+        return None
+    return _Role(part=_Part.BUCKET, scale=source.scale, key=key, boundary=boundary * source.scale)
 
 
 def _boundary(text: str) -> float | None:

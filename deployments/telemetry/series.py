@@ -110,7 +110,7 @@ class ReplicaSeries:
 
     def _read(self, page: Page) -> Seen:
         if self._layout is None or page.series is not self._layout.series:
-            self._layout = Layout.of(page.series, self.metrics)
+            self._layout = Layout.of(page.series, self.metrics, after=self._layout)
         return self._layout.read(page)
 
     def _since_last(self, seen: Seen, at: float) -> tuple[NoInterval | None, Interval | None]:

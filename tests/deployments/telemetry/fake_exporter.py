@@ -247,9 +247,10 @@ class RenderedExporter(FakeExporter):
         super().__init__(targets)
         random, replica = np.random.default_rng(7), FakeReplica("ranker-0")
         self.pages: list[bytes] = []
-        replica.serve(random.lognormal(-4.0, 0.4, 2000))
+        # A replica that has served for a while: new buckets have become rare.
+        replica.serve(random.lognormal(-4.0, 0.25, 100_000))
         for _ in range(pages):
-            replica.serve(random.lognormal(-4.0, 0.4, per_page))
+            replica.serve(random.lognormal(-4.0, 0.25, per_page))
             self.pages.append(replica.page())
 
     def page_of(self, replica: FakeReplica) -> bytes:
