@@ -9,37 +9,60 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Now
+from pydantic import ValidationError
 
 from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
-from controlplane.accounts.models import Role
+from controlplane.accounts.models import Role, Team
 from controlplane.core import storage
 from controlplane.core.errors import Conflict, InvalidInput, PreconditionFailed, Unprocessable
 from controlplane.core.names import check_name
 from controlplane.registry.models import Artifact, Variant
 from deployments import stacks, targets, transitions
+from deployments.domain import readable
 from deployments.domain.hpa import InvalidHpa
-from deployments.domain.plan import Finding, Plan, Severity, digest
+from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec, default_autoscaling
-from deployments.domain.workload import Batching, DesiredDeployment, Workload
+from deployments.domain.workload import MAX_REPLICAS, Batching, DesiredDeployment, Workload
 from deployments.models import Deployment, Revision, Rollout, Target
 from deployments.selectors import active_rollout
 
 DEFAULT_MAX_REPLICAS = 4
+THIS_MACHINE = "this-machine"
+THIS_MACHINE = "this-machine"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What rolling out would do. `etag` names the live state it was made against; apply must bring it."""
+    """What rolling out would do. `etag` names the live state it was made against; apply must bring it.
+
+    `diff` is what people decided on, live against after (see `domain.readable`); `plan` is the target's own.
+    """
 
     plan: Plan
+    diff: tuple[Change, ...]
     findings: tuple[Finding, ...]
     etag: str
 
     @property
     def blocked(self) -> bool:
         return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def counts(self) -> Counts:
+        return counts(self.diff)
+
+
+def ensure_targets(team: Team) -> None:
+    """Every team can use this machine, from its first look at its targets on. One query where it is so."""
+    Target.objects.get_or_create(team=team, name=THIS_MACHINE, defaults={"kind": "local"})
+
+
+def this_machine(team: Team) -> Target:
+    """The team's target for this machine, made when it is missing."""
+    target, _ = Target.objects.get_or_create(team=team, name=THIS_MACHINE, defaults={"kind": "local"})
+    return target
 
 
 def create_deployment(
@@ -76,11 +99,27 @@ def read_spec(document: object) -> RevisionSpec:
     """
     if not isinstance(document, dict):
         raise InvalidInput("invalid_spec", "The spec cannot be used.", "It must be a JSON object.")
-    batching = Batching.from_json(document.get("batching", {}))
-    autoscaling = document.get("autoscaling") or default_autoscaling(
-        min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
-    )
-    return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
+    try:
+        batching = Batching.from_json(document.get("batching", {}))
+        autoscaling = document.get("autoscaling") or default_autoscaling(
+            min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
+        )
+        return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
+    except InvalidInput as error:
+        raise _of_spec(error) from error
+
+
+def _of_spec(error: InvalidInput) -> InvalidInput:
+    """The same refusal with the fields as the writer of the spec names them."""
+    fields = {_field_of_spec(name): messages for name, messages in error.fields.items()}
+    named = "; ".join(f"{name} {', '.join(messages)}" for name, messages in fields.items())
+    return InvalidInput("invalid_spec", "The spec cannot be used.", f"{named or error.detail}.", fields=fields)
+
+
+def _field_of_spec(path: str) -> str:
+    """“Batching.max_batch_size” and “RevisionSpec.threads” are names of ours; “spec.threads” is the writer's."""
+    path = path.removeprefix("RevisionSpec.").replace("Batching.", "batching.", 1)
+    return "spec" if path in {"RevisionSpec", "Batching"} else f"spec.{path}"
 
 
 def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec: RevisionSpec) -> Revision:
@@ -89,6 +128,8 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
     _refuse_unusable(deployment, variant, spec)
     with transaction.atomic():
         locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
+        if locked.removing:
+            raise Conflict("removing", f"“{deployment.name}” is being removed.")
         number = locked.revision_count + 1
         revision = Revision.objects.create(
             deployment=deployment, number=number, variant=variant, spec=spec.to_json(), created_by=actor.user
@@ -117,12 +158,43 @@ def _refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpe
         raise Conflict(
             "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
         )
+    _refuse_parameters(spec)
+    _refuse_autoscaling(spec)
     try:
-        spec.hpa()
-    except InvalidHpa as error:
+        _workload_of(variant, spec, revision=1, replicas=1, path="/", api_key_sha256="")
+    except InvalidInput as error:
+        raise _of_spec(error) from error
+
+
+def _refuse_parameters(spec: RevisionSpec) -> None:
+    """What the stack's own schema refuses, a replica would refuse when it starts."""
+    try:
+        stacks.load(spec.stack).parameters.model_validate(spec.batching.to_json() | {"threads": spec.threads})
+    except ValidationError as error:
+        fields: dict[str, list[str]] = {}
+        for problem in error.errors(include_url=False, include_context=False):
+            place = ".".join(str(part) for part in problem["loc"]) or "preferred_batch_size"
+            name = f"spec.{place}" if place == "threads" else f"spec.batching.{place}"
+            fields.setdefault(name, []).append(problem["msg"].removeprefix("Value error, "))
+        told = "; ".join(f"{name}: {messages[0]}" for name, messages in fields.items())
         raise Unprocessable(
-            "invalid_autoscaling", "The autoscaling spec cannot be used.", str(error)
+            "invalid_parameters",
+            f"The stack {spec.stack} cannot run with these parameters.",
+            f"{told}.",
+            fields=fields,
         ) from error
+
+
+def _refuse_autoscaling(spec: RevisionSpec) -> None:
+    title = "The autoscaling spec cannot be used."
+    try:
+        hpa = spec.hpa()
+    except InvalidHpa as error:
+        fields = {"spec.autoscaling": [str(error)]}
+        raise Unprocessable("invalid_autoscaling", title, str(error), fields=fields) from error
+    if hpa.max_replicas > MAX_REPLICAS:
+        detail = f"maxReplicas is {hpa.max_replicas:,}; a target runs at most {MAX_REPLICAS} replicas."
+        raise Unprocessable("invalid_autoscaling", title, detail, fields={"spec.autoscaling.maxReplicas": [detail]})
 
 
 def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
@@ -139,15 +211,27 @@ def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) 
 
 
 def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Workload:
-    variant = revision.variant
-    return RevisionSpec.from_json(revision.spec).workload(
+    return _workload_of(
+        revision.variant,
+        RevisionSpec.from_json(revision.spec),
         revision=revision.number,
+        replicas=replicas,
+        path=str(storage.path(revision.variant.artifact.sha256)),
+        api_key_sha256=deployment.api_key_sha256,
+    )
+
+
+def _workload_of(
+    variant: Variant, spec: RevisionSpec, *, revision: int, replicas: int, path: str, api_key_sha256: str
+) -> Workload:
+    return spec.workload(
+        revision=revision,
         replicas=replicas,
         model=variant.version.model.name,
         version=variant.version.number,
-        artifact=(variant.artifact.sha256, str(storage.path(variant.artifact.sha256))),
+        artifact=(variant.artifact.sha256, path),
         signature=variant.signature,
-        api_key_sha256=deployment.api_key_sha256,
+        api_key_sha256=api_key_sha256,
     )
 
 
@@ -168,7 +252,43 @@ def preview(deployment: Deployment, revision: Revision) -> Preview:
     if revision.variant.artifact.state == Artifact.State.DAMAGED:
         findings = (*findings, _damaged(revision.variant))
     plan = target.plan(desired)
-    return Preview(plan=plan, findings=findings, etag=_etag(deployment, plan))
+    return Preview(
+        plan=plan,
+        diff=_changes(deployment, live, revision, replicas=desired.workloads[0].replicas),
+        findings=findings,
+        etag=_etag(deployment, plan),
+    )
+
+
+def _changes(
+    deployment: Deployment, live: DesiredDeployment | None, revision: Revision, *, replicas: int
+) -> tuple[Change, ...]:
+    """From the revision that has replicas now to the one to come; what is live comes from the target."""
+    running = {one.revision: one.replicas for one in live.workloads if one.replicas} if live else {}
+    serving = deployment.live_revision
+    number = serving.number if serving and serving.number in running else max(running, default=None)
+    before = None
+    if number is not None:
+        row = deployment.revisions.select_related("variant__artifact", "variant__version__model").get(number=number)
+        before = read_revision(row, replicas=sum(running.values()))
+    return diff(before, read_revision(revision, replicas=replicas))
+
+
+def read_revision(row: Revision, *, replicas: int | None = None) -> dict[str, Any]:
+    """The revision as people compare it; with `replicas` also its number, as one side of a plan."""
+    return readable.document(
+        RevisionSpec.from_json(row.spec),
+        variant=str(row.variant),
+        artifact_sha256=row.variant.artifact.sha256,
+        signature=row.variant.signature,
+        revision=None if replicas is None else row.number,
+        replicas=replicas,
+    )
+
+
+def compare(before: Revision, after: Revision) -> tuple[Change, ...]:
+    """What differs between two revisions, whatever runs."""
+    return diff(read_revision(before), read_revision(after))
 
 
 def _etag(deployment: Deployment, plan: Plan) -> str:
@@ -195,12 +315,8 @@ def roll_out(
     """
     actor.require(Role.ENGINEER)
     shown = preview(deployment, revision)
-    if etag is not None and etag.strip('"') != shown.etag:
-        raise PreconditionFailed(
-            "live_state_moved",
-            "What runs has moved since this plan was shown.",
-            f"{_last_mover(deployment)} Look at the new plan, then apply it.",
-        )
+    if etag is not None and etag.removeprefix("W/").strip('"') != shown.etag:
+        raise _moved(deployment)
     if shown.blocked:
         first = next(one for one in shown.findings if one.severity is Severity.ERROR)
         raise Conflict("preflight_failed", first.title, f"{first.evidence} {first.action}")
@@ -218,12 +334,14 @@ def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: P
         raise Conflict("removing", f"“{deployment.name}” is being removed.")
     if active_rollout(locked) is not None:
         raise _rollout_active(locked)
+    if locked.live_revision_id != deployment.live_revision_id:
+        raise _moved(locked)
     rollout = Rollout.objects.create(
         deployment=deployment,
         from_revision=locked.live_revision,
         to_revision=revision,
         kind=kind,
-        plan=[change.to_json() for change in shown.plan.diff],
+        plan=[change.to_json() for change in shown.diff],
         progressed_at=Now(),
         created_by=actor.user,
     )
@@ -256,6 +374,14 @@ def _rollout_active(deployment: Deployment) -> Conflict:
     )
 
 
+def _moved(deployment: Deployment) -> PreconditionFailed:
+    return PreconditionFailed(
+        "live_state_moved",
+        "What runs has moved since this plan was shown.",
+        f"{_last_mover(deployment)} Look at the new plan, then apply it.".strip(),
+    )
+
+
 def _last_mover(deployment: Deployment) -> str:
     last = deployment.rollouts.select_related("created_by", "to_revision").first()
     return f"{last.created_by or 'Slipway'} rolled out revision {last.to_revision.number}." if last else ""
@@ -264,22 +390,31 @@ def _last_mover(deployment: Deployment) -> str:
 def cancel_rollout(actor: Actor, rollout: Rollout) -> Rollout:
     """Turns a rollout round: the old revision gets its replicas back. Conflict when it is over already."""
     actor.require(Role.ENGINEER)
-    by = actor.user or "Slipway"
-    if rollout.from_revision_id is None:
-        moved = transitions.move_rollout(rollout, to=RolloutState.CANCELLED, message=f"Cancelled by {by}.")
-    else:
-        moved = transitions.move_rollout(
-            rollout,
-            to=RolloutState.ROLLING_BACK,
-            message=f"Cancelled by {by}; going back.",
-            only_from=[RolloutState.RUNNING, RolloutState.PAUSED],
-        ) or transitions.move_rollout(rollout, to=RolloutState.CANCELLED, message=f"Cancelled by {by}.")
-    if not moved:
-        rollout.refresh_from_db(fields=["state"])
-        raise Conflict("rollout_is_over", f"This rollout is {rollout.get_state_display().lower()}.")
-    _audit(actor, "cancelled a rollout of", rollout.deployment, details={"rollout": rollout.pk})
-    transitions.request_reconcile(rollout.deployment_id)
+    with transaction.atomic():
+        if not _turn_round(rollout, by=str(actor.user or "Slipway")):
+            rollout.refresh_from_db(fields=["state"])
+            raise Conflict(
+                "rollout_not_cancellable",
+                f"This rollout is {rollout.get_state_display().lower()}.",
+                "There is nothing left to cancel.",
+            )
+        _audit(actor, "cancelled a rollout of", rollout.deployment, details={"rollout": rollout.pk})
+        transitions.request_reconcile(rollout.deployment_id)
     return rollout
+
+
+def _turn_round(rollout: Rollout, *, by: str) -> bool:
+    """What has not begun, or has nothing to go back to, is over at once; the rest goes back step by step."""
+    moves = [(RolloutState.CANCELLED, f"Cancelled by {by}.", [RolloutState.PENDING])]
+    under_way = [RolloutState.RUNNING, RolloutState.PAUSED]
+    if rollout.from_revision_id is None:
+        moves.append((RolloutState.CANCELLED, f"Cancelled by {by}.", under_way))
+    else:
+        moves.append((RolloutState.ROLLING_BACK, f"Cancelled by {by}; going back.", under_way))
+    return any(
+        transitions.move_rollout(rollout, to=to, message=message, only_from=list(states))
+        for to, message, states in moves
+    )
 
 
 def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
@@ -295,8 +430,14 @@ def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
             f"It allows {hpa.min_replicas} to {hpa.max_replicas}; add a revision with other bounds.",
             fields={"replicas": [f"Use {hpa.min_replicas} to {hpa.max_replicas}."]},
         )
-    set_replicas(deployment, replicas=replicas)
-    _audit(actor, "scaled", deployment, details={"from": deployment.replicas, "to": replicas})
+    with transaction.atomic():
+        if not set_replicas(deployment, replicas=replicas):
+            raise Conflict(
+                "size_moved",
+                f"The size of “{deployment.name}” moved while you chose.",
+                "Look at the number of replicas again, then scale.",
+            )
+        _audit(actor, "scaled", deployment, details={"from": deployment.replicas, "to": replicas})
 
 
 def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> None:

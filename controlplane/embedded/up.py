@@ -26,6 +26,8 @@ from controlplane.embedded.supervisor import NO_HOOKS, Hooks, Supervisor
 READY_WITHIN_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"
+
 type Table = Callable[[Site], tuple[Process, ...]]
 
 
@@ -136,7 +138,8 @@ def hooks(plan: Plan) -> dict[str, Hooks]:
     }
 
 
-MIGRATE = ("manage.py", "migrate", "--noinput", "-v", "1")
+PREPARE = ("manage.py", "prepare")
+ADMIN = "admin"
 
 
 @dataclass(kw_only=True)
@@ -145,8 +148,9 @@ class Run:
 
     plan: Plan
     rows: tuple[Process, ...]
-    migrate: tuple[str, ...]
+    prepare: tuple[str, ...]
     supervisor: Supervisor
+    afterwards: Process | None = None
     ready: bool = False
 
     def publish(self) -> None:
@@ -157,7 +161,7 @@ class Run:
         """Returns once the edge answers. Raises SetupError where a server or the migrations do not."""
         known = hooks(self.plan)
         await self._start_servers(known)
-        await self._migrate()
+        await self._prepare()
         last = [
             self.supervisor.start(row, known.get(row.name, NO_HOOKS))
             for row in self.rows
@@ -172,6 +176,19 @@ class Run:
         self.ready = True
         self.publish()
         self.supervisor.journal.say(f"Slipway is at {self.plan.up.url}")
+        self._tell_login()
+        if self.afterwards is not None:
+            await self._finish_with(self.afterwards)
+
+    def _tell_login(self) -> None:
+        """To the terminal and not to the journal, which is kept in files."""
+        password = self.plan.secrets.admin_password
+        print(f"\n    {self.plan.up.url}\n    user      {ADMIN}\n    password  {password}\n", flush=True)
+
+    async def _finish_with(self, row: Process) -> None:
+        code, last = await self.supervisor.run_once(row)
+        if code:
+            self.supervisor.journal.say(f"{row.name} stopped early: {last}")
 
     async def _start_servers(self, known: Mapping[str, Hooks]) -> None:
         servers = [
@@ -189,34 +206,40 @@ class Run:
             password = self.plan.secrets.postgres_password
             await asyncio.to_thread(postgres.create_database, self.plan.home, password=password)
 
-    async def _migrate(self) -> None:
+    async def _prepare(self) -> None:
         row = Process(
-            name="migrate",
-            argv=(self.plan.site.python, *self.migrate),
+            name="prepare",
+            argv=(self.plan.site.python, *self.prepare),
             tier=Tier.WORK,
             reads=INSTALLATION,
+            environment={ADMIN_PASSWORD: self.plan.secrets.admin_password},
             container=Container(image="web"),
         )
         code, last = await self.supervisor.run_once(row)
         if code:
-            raise SetupError("migrate_failed", f"The database could not be migrated: {last}")
+            raise SetupError("prepare_failed", f"The database could not be prepared: {last}")
 
 
 async def _live(run: Run) -> None:
-    """Runs until a stop signal; the first stops in order, the second kills."""
+    """Runs until a stop signal, which stops in order. Ctrl-C after that kills.
+
+    Another SIGTERM does not: make and other wrappers pass on what their whole group got already.
+    """
     loop = asyncio.get_running_loop()
     asked, again = asyncio.Event(), asyncio.Event()
 
-    def on_signal() -> None:
-        (again if asked.is_set() else asked).set()
+    def on_signal(number: signal.Signals) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            again.set()
+        asked.set()
 
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     start = asyncio.create_task(run.bring_up())
     try:
         await _until(start, asked)
         await asked.wait()
-        run.supervisor.journal.say("stopping; once more kills at once")
+        run.supervisor.journal.say("stopping; Ctrl-C kills at once")
     finally:
         start.cancel()
         await asyncio.wait([start])
@@ -238,15 +261,23 @@ async def _until(task: asyncio.Task[None], event: asyncio.Event) -> None:
         task.result()
 
 
-def run(wanted: Wanted, *, rows: Table = table, migrate: tuple[str, ...] = MIGRATE) -> None:
-    """Blocks until a stop signal. Raises SetupError where the start is not possible."""
+def run(
+    wanted: Wanted,
+    *,
+    rows: Table = table,
+    prepare: tuple[str, ...] = PREPARE,
+    afterwards: Callable[[Site], Process] | None = None,
+) -> None:
+    """Blocks until a stop signal. `afterwards` runs once, when everything answers. Raises SetupError where
+    the start is not possible."""
     wanted.home.prepare()
     with lock.hold(wanted.home):
         plan = decide(wanted)
         chosen = copies(rows(plan.site))
         journal = Journal(home=plan.home, width=max(len(row.name) for row in chosen))
         supervisor = Supervisor(home=plan.home, values=plan.values(), journal=journal)
-        life = Run(plan=plan, rows=chosen, migrate=migrate, supervisor=supervisor)
+        last = afterwards(plan.site) if afterwards else None
+        life = Run(plan=plan, rows=chosen, prepare=prepare, supervisor=supervisor, afterwards=last)
         supervisor.changed = life.publish
         try:
             asyncio.run(_live(life))

@@ -88,7 +88,7 @@ MIGRATE: dict[str, str] = {
 def main(run: Callable[..., None] = up.run) -> None:
     code = MIGRATE[os.environ.get("STANDIN_MIGRATE", "good")]
     try:
-        run(wanted(os.environ), rows=rows, migrate=("-c", code))
+        run(wanted(os.environ), rows=rows, prepare=("-c", code))
     except SetupError as error:
         sys.exit(f"error: {error.title}")
 

@@ -68,7 +68,7 @@ def test_one_address_leads_to_web_and_live(shared: Program) -> None:
 
 def test_children_read_the_servers_only_where_their_row_says_so(shared: Program) -> None:
     assert "nosy     | []" in shared.lines
-    assert "migrate  | migrated" in shared.lines
+    assert "prepare  | migrated" in shared.lines
 
 
 def test_the_state_file_names_every_process_and_only_its_owner_reads_it(shared: Program) -> None:
@@ -162,15 +162,26 @@ def test_what_ignores_its_stop_signal_is_killed_within_the_limit(start: Start, h
     assert "stubborn did not stop in time and is killed" in program.output()
 
 
-def test_a_second_signal_kills_at_once(start: Start, home: Path) -> None:
+def test_a_second_ctrl_c_kills_at_once(start: Start, home: Path) -> None:
     program = start(STANDIN_ROWS="stubborn")
     program.ready()
     program.popen.send_signal(signal.SIGINT)
-    program.expect("once more kills at once")
+    program.expect("Ctrl-C kills at once")
     program.popen.send_signal(signal.SIGINT)
     assert program.wait() == 0
     assert "did not stop in time" not in program.output()
     assert processes_of(home) == {}
+
+
+def test_a_repeated_sigterm_still_stops_in_order(start: Start, home: Path) -> None:
+    """make passes on what its whole group got already."""
+    program = start()
+    program.ready()
+    program.popen.send_signal(signal.SIGTERM)
+    program.expect("Ctrl-C kills at once")
+    program.popen.send_signal(signal.SIGTERM)
+    assert program.wait() == 0
+    assert "database system is shut down" in program.output()
 
 
 def test_a_stop_during_the_start_leaves_no_process(start: Start, home: Path) -> None:
@@ -312,7 +323,7 @@ def test_an_address_that_is_none_is_refused_in_one_sentence(start: Start, addres
 def test_failed_migrations_stop_everything_in_one_sentence(start: Start, home: Path) -> None:
     program = start(STANDIN_MIGRATE="bad")
     assert program.wait() == 1
-    assert program.lines[-1] == "error: The database could not be migrated: relation is gone"
+    assert program.lines[-1] == "error: The database could not be prepared: relation is gone"
     assert processes_of(home) == {}
 
 

@@ -15,4 +15,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         (settings.BASE_DIR / "docker-compose.yml").write_text(compose.text())
-        (settings.BASE_DIR / "install" / "edge.json").write_text(json.dumps(compose.edge_config(), indent=1) + "\n")
+        (settings.BASE_DIR / "install" / "edge.json").write_text(
+            json.dumps(compose.edge_config(), indent=1) + "\n"
+        )

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-import controlplane.celery  # noqa: F401  the application that duties send their messages through
+import controlplane.celery
 import controlplane.registry.dispatch
 import deployments.dispatch
 import optimizer.dispatch

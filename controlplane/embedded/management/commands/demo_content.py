@@ -1,0 +1,36 @@
+"""`manage.py demo_content`: the demo's story, told to a running Slipway through its API."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
+from controlplane.embedded.demo.client import Api, Refused
+from controlplane.embedded.demo.content import Demo
+from controlplane.embedded.management.commands.prepare import FIRST_TEAM
+from controlplane.embedded.up import ADMIN
+
+TOKEN_LIFE = timedelta(hours=1)
+
+
+class Command(BaseCommand):
+    help = "Register, optimize, roll out and load the demo model on the Slipway that runs here."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user, team = User.objects.get(username=ADMIN), Team.objects.get(name=FIRST_TEAM)
+        Membership.objects.get(user=user, team=team)
+        token, text = ApiToken.objects.issue(
+            user=user, team=team, role=Role.ADMIN, name="demo", expiry=TOKEN_LIFE
+        )
+        try:
+            Demo(
+                api=Api(url=f"http://{settings.ENVIRONMENT.address}/", token=text),
+                project=settings.BASE_DIR,
+                say=self.stdout.write,
+            ).run()
+        except (Refused, TimeoutError) as error:
+            raise CommandError(str(error)) from error
+        finally:
+            token.delete()
