@@ -9,3 +9,4 @@ class OptimizerConfig(AppConfig):
         from optimizer import selectors
 
         usage.register(selectors.uses)
+        usage.register_datasets(selectors.uses_of_dataset)

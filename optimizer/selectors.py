@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from controlplane.accounts.access import Actor
 from controlplane.core.errors import InvalidInput
@@ -42,7 +42,7 @@ def result(job: Job) -> Variant | None:
 
 def result_url(job: Job) -> str | None:
     made = result(job)
-    return made and f"/api/v1{made.get_absolute_url()}"
+    return f"/api/v1{made.get_absolute_url()}" if made else None
 
 
 def techniques() -> list[dict[str, Any]]:
@@ -68,3 +68,9 @@ def uses(variant_ids: list[int]) -> Iterable[str]:
     """For `registry.usage`: jobs that still need one of these variants."""
     active = Job.objects.filter(parent__in=variant_ids).exclude(state__in=TERMINAL)
     return [f"job {job.pk} is {job.state}" for job in active]
+
+
+def uses_of_dataset(dataset_id: int) -> Iterable[str]:
+    """For `registry.usage`: jobs that are still to read the data set."""
+    needs = Q(evaluation_set=dataset_id) | Q(calibration_set=dataset_id)
+    return [f"job {job.pk} is {job.state}" for job in Job.objects.filter(needs).exclude(state__in=TERMINAL)]

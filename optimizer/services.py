@@ -11,12 +11,16 @@ from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import bus
 from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.registry import artifacts
 from controlplane.registry.models import Artifact, Dataset, Variant
 from optimizer import transitions
-from optimizer.domain.jobs import TERMINAL
+from optimizer.domain.jobs import TERMINAL, JobState
 from optimizer.domain.recipe import Recipe
 from optimizer.models import Job
 from optimizer.techniques import check_recipe
+
+CANCEL_TRIES = 3
+"""A job may change hands between a look and the write; it cannot do so for long."""
 
 
 def optimize(
@@ -38,7 +42,7 @@ def optimize(
     recipe = check_recipe(
         recipe,
         signature=parent.signature,
-        summary=parent.version.summary,
+        summary=parent.version.summary | {"precision": parent.precision},
         has_calibration=calibration_set is not None or evaluation_set is not None,
     )
     digest = _request_digest(parent, recipe, evaluation_set, calibration_set)
@@ -65,10 +69,12 @@ def optimize(
             _audit(actor, "queued", job)
             transitions.announce(job.pk, team_id=actor.team.pk)
             bus.wake_dispatcher()
-    except IntegrityError:
+    except IntegrityError as error:
         known = _known(actor, idempotency_key, digest)
         if known is None:
-            raise
+            raise Conflict(
+                "input_gone", "The version or a data set was deleted in the meantime.", "Choose another one."
+            ) from error
         return known, False
     job.refresh_from_db(fields=["run_after"])
     return job, True
@@ -77,25 +83,39 @@ def optimize(
 def cancel_job(actor: Actor, job: Job) -> str:
     """Returns the state reached; cancelling what is already cancelling changes nothing. Conflict when over."""
     actor.require(Role.ENGINEER)
-    with transaction.atomic():
-        reached = transitions.cancel(job)
-        if reached is not None:
-            _audit(actor, "cancelled", job)
-            return reached
-    job.refresh_from_db(fields=["state"])
-    if job.state in TERMINAL:
-        raise Conflict("job_is_over", f"Job {job.pk} has already {job.state}.", "There is nothing to cancel.")
+    for _ in range(CANCEL_TRIES):
+        with transaction.atomic():
+            reached = transitions.cancel(job)
+            if reached is not None:
+                _audit(actor, "cancelled", job)
+                return reached
+        job.refresh_from_db(fields=["state"])
+        if job.state in TERMINAL:
+            raise Conflict(
+                "job_is_over", f"Job {job.pk} has already {job.state}.", "There is nothing to cancel."
+            )
+        if job.state == JobState.CANCELLING:
+            break
     return job.state
 
 
 def retry_job(actor: Actor, job: Job, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
-    """Queues the same request again, linked to this job. Conflict while this one is not over."""
+    """Queues the same request again, linked to this job. Conflict while this one is not over, and when a data
+    set of it is gone: without it the request would be another one."""
+    actor.require(Role.ENGINEER)
     if job.state not in TERMINAL:
         raise Conflict("job_is_active", f"Job {job.pk} is {job.state}.", "Cancel it first, or wait.")
+    recipe = Recipe.from_json(job.recipe)
+    if _request_digest(job.parent, recipe, job.evaluation_set, job.calibration_set) != job.request_digest:
+        raise Conflict(
+            "dataset_gone",
+            f"A data set that job {job.pk} used was deleted.",
+            "Start a new job and choose another one.",
+        )
     return optimize(
         actor,
         job.parent,
-        recipe=Recipe.from_json(job.recipe),
+        recipe=recipe,
         evaluation_set=job.evaluation_set,
         calibration_set=job.calibration_set,
         idempotency_key=idempotency_key or f"retry-of-{job.pk}-{job.retries.count() + 1}",
@@ -107,11 +127,7 @@ def _refuse_unusable(parent: Variant) -> None:
     if parent.version.quarantined_reason:
         raise Conflict("quarantined", f"{parent.version} is quarantined.", parent.version.quarantined_reason)
     if parent.artifact.state == Artifact.State.DAMAGED:
-        raise Conflict(
-            "integrity",
-            f"The stored bytes of {parent} no longer have their digest.",
-            "Upload the file again; the same bytes mend it.",
-        )
+        raise artifacts.damaged(parent)
 
 
 def _known(actor: Actor, key: str | None, digest: str) -> Job | None:

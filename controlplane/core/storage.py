@@ -48,18 +48,31 @@ class Swept:
     size_bytes: int
 
 
-def put(
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """Whole bytes that are no object yet: `path` may be looked at, `keep` makes them one."""
+
+    path: Path
+    blob: Blob
+
+    def keep(self) -> Blob:
+        """Call once, as the last thing before the row is written; `path` is gone afterwards."""
+        _publish(self.path, self.blob)
+        return self.blob
+
+
+@contextmanager
+def receiving(
     chunks: Iterable[bytes],
     *,
     limit_bytes: int,
     expected_sha256: str | None = None,
     expected_bytes: int | None = None,
-) -> Blob:
-    """Stores the bytes; the same bytes again are the same object, whoever sends them and however many at once.
+) -> Iterator[Received]:
+    """Takes the bytes in, to be judged before they are kept. What is not kept is gone after the block.
 
-    Raises TooLarge above `limit_bytes`, InvalidInput if the body is shorter or longer than `expected_bytes`
-    or `expected_sha256` is no SHA-256, Unprocessable if the digest differs, StorageFull. Whatever is raised,
-    also by `chunks`, nothing of the bytes is kept.
+    Nobody has to delete what was refused, so a refusal here can not take the bytes from somebody who is
+    registering the same ones right now. Raises as `put` does.
     """
     if expected_sha256 is not None and not _DIGEST.fullmatch(expected_sha256):
         raise InvalidInput(
@@ -80,8 +93,26 @@ def put(
                 "The bytes that arrived are not the ones announced.",
                 f"Announced {expected_sha256}, received {blob.sha256}. Send the file again.",
             )
-        _publish(temporary, blob)
-    return blob
+        yield Received(path=temporary, blob=blob)
+
+
+def put(
+    chunks: Iterable[bytes],
+    *,
+    limit_bytes: int,
+    expected_sha256: str | None = None,
+    expected_bytes: int | None = None,
+) -> Blob:
+    """Stores the bytes; the same bytes again are the same object, whoever sends them and however many at once.
+
+    Raises TooLarge above `limit_bytes`, InvalidInput if the body is shorter or longer than `expected_bytes`
+    or `expected_sha256` is no SHA-256, Unprocessable if the digest differs, StorageFull. Whatever is raised,
+    also by `chunks`, nothing of the bytes is kept.
+    """
+    with receiving(
+        chunks, limit_bytes=limit_bytes, expected_sha256=expected_sha256, expected_bytes=expected_bytes
+    ) as received:
+        return received.keep()
 
 
 def put_file(path: Path, *, limit_bytes: int | None = None) -> Blob:

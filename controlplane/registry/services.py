@@ -4,25 +4,26 @@ Bytes first, row second: an object without a row is garbage that `collect_garbag
 object can not come to be.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
 
 from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import bus, storage
-from controlplane.core.errors import Conflict, SlipwayError, Unprocessable
+from controlplane.core.errors import Conflict, NotFound, Unprocessable
 from controlplane.core.names import check_name
-from controlplane.registry import intake, usage
+from controlplane.registry import artifacts, intake, usage
+from controlplane.registry.artifacts import mark_damaged as mark_damaged
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Report, Variant, Version
 
 MAX_DESCRIPTION = 2000
-
-GARBAGE_AFTER_S = 3600.0
 
 
 def register_model(actor: Actor, *, name: str, description: str = "") -> Model:
@@ -36,13 +37,17 @@ def register_model(actor: Actor, *, name: str, description: str = "") -> Model:
             )
             _audit(actor, "registered", model)
     except IntegrityError as error:
-        raise Conflict(
-            "model_exists",
-            f"The team already has a model “{name}”.",
-            "Upload a new version to it, or choose another name.",
-            fields={"name": ["This name is taken in your team."]},
-        ) from error
+        raise _taken(name) from error
     return model
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(
+        "model_exists",
+        f"The team already has a model “{name}”.",
+        "Upload a new version to it, or choose another name.",
+        fields={"name": ["This name is taken in your team."]},
+    )
 
 
 def describe_model(actor: Actor, model: Model, *, description: str) -> Model:
@@ -64,62 +69,82 @@ def upload_version(
     expected_bytes: int | None = None,
 ) -> tuple[Version, bool]:
     """Streams, scans and registers. Returns the version and whether it is new: the same bytes again give
-    the version that they already are.
+    the version that they already are, and mend it if its stored bytes were damaged.
 
     Raises TooLarge, StorageFull, InvalidInput (length), Unprocessable (what the scan refused); then nothing
     is kept. Takes as long as the upload plus the scan, which is bounded by SLIPWAY_INTAKE_WALL_S.
     """
     actor.require(Role.ENGINEER)
-    blob = storage.put(
-        chunks,
-        limit_bytes=settings.ENVIRONMENT.max_upload_bytes,
-        expected_sha256=expected_sha256,
-        expected_bytes=expected_bytes,
-    )
-    known = Version.objects.filter(model=model, source_sha256=blob.sha256).select_related("model").first()
-    if known is not None:
-        return known, False
-    try:
-        with intake.inspected(storage.path(blob.sha256), filename=filename) as found:
-            kept = storage.put_file(found.artifact_path) if found.repacked else blob
-    except SlipwayError:
-        _forget(blob)
-        raise
-    if kept != blob:
-        _forget(blob)
-    return _add_version(actor, model, source=blob, kept=kept, filename=filename, found=found)
+    with artifacts.receiving(
+        chunks, expected_sha256=expected_sha256, expected_bytes=expected_bytes
+    ) as received:
+        known = _known_version(model, received.blob)
+        if known is not None and known.artifact.state == Artifact.State.PRESENT:
+            return known, False
+        scanned = _scan(received, filename=filename)
+    return _add_version(actor, model, scanned)
 
 
-def _add_version(
-    actor: Actor,
-    model: Model,
-    *,
-    source: storage.Blob,
-    kept: storage.Blob,
-    filename: str,
-    found: intake.Inspection,
-) -> tuple[Version, bool]:
+def register_with_version(
+    actor: Actor, *, name: str, description: str = "", chunks: Iterable[bytes], filename: str = ""
+) -> Version:
+    """A model with its first version: both, or neither. Raises as `register_model` and `upload_version` do."""
+    actor.require(Role.ENGINEER)
+    check_name(name, what="model")
+    if Model.objects.in_team(actor.team).filter(name=name).exists():
+        raise _taken(name)
+    with artifacts.receiving(chunks) as received:
+        scanned = _scan(received, filename=filename)
+    with transaction.atomic():
+        model = register_model(actor, name=name, description=description)
+        version, _ = _add_version(actor, model, scanned)
+    return version
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scanned:
+    """`source` is what was sent, `kept` the object that is served: another one where an archive was repacked."""
+
+    source: storage.Blob
+    kept: storage.Blob
+    filename: str
+    found: intake.Inspection
+
+
+def _scan(received: storage.Received, *, filename: str) -> _Scanned:
+    with intake.inspected(received.path, filename=filename) as found:
+        kept = storage.put_file(found.artifact_path) if found.repacked else received.keep()
+    return _Scanned(source=received.blob, kept=kept, filename=filename, found=found)
+
+
+def _known_version(model: Model, source: storage.Blob) -> Version | None:
+    rows = Version.objects.filter(model=model, source_sha256=source.sha256)
+    return rows.select_related("model", "artifact").first()
+
+
+def _add_version(actor: Actor, model: Model, scanned: _Scanned) -> tuple[Version, bool]:
     with transaction.atomic():
         number = _next_number(model)
-        known = Version.objects.filter(model=model, source_sha256=source.sha256).first()
-        if known is not None:  # the same bytes arrived twice at once
+        artifact = artifacts.row_of(scanned.kept)
+        known = _known_version(model, scanned.source)
+        if known is not None:  # the same bytes arrived twice at once, or mend what was damaged
             return known, False
         version = Version.objects.create(
             model=model,
             number=number,
-            source_filename=Path(filename.replace("\\", "/")).name[:255],
-            source_sha256=source.sha256,
-            source_bytes=source.size_bytes,
-            artifact=_artifact(kept),
-            signature=found.signature,
-            summary=found.summary,
+            source_filename=_plain_name(scanned.filename),
+            source_sha256=scanned.source.sha256,
+            source_bytes=scanned.source.size_bytes,
+            artifact=artifact,
+            signature=scanned.found.signature,
+            summary=scanned.found.summary,
             created_by=actor.user,
         )
         Variant.objects.create(
             version=version,
-            artifact=version.artifact,
-            signature=found.signature,
-            precision=found.summary.get("precision", "fp32"),
+            artifact=artifact,
+            signature=version.signature,
+            precision=version.summary.get("precision", "fp32"),
             provenance={"uploaded": True},
         )
         Model.objects.filter(pk=model.pk).update(version_count=number)
@@ -127,9 +152,18 @@ def _add_version(
     return version, True
 
 
+def _plain_name(filename: str) -> str:
+    """The last part of what the client calls the file, for people to recognize; nothing is stored under it."""
+    last = Path(filename.replace("\\", "/")).name
+    return "".join(character for character in last if character.isprintable())[:255]
+
+
 def _next_number(model: Model) -> int:
-    """Locks the model row, so that numbers are given one at a time."""
-    return Model.objects.select_for_update().get(pk=model.pk).version_count + 1
+    """Locks the model row, so that numbers are given one at a time. Raises NotFound if it was deleted."""
+    locked = Model.objects.select_for_update().filter(pk=model.pk).first()
+    if locked is None:
+        raise NotFound("not_found", f"“{model.name}” was deleted in the meantime.", "Register it again.")
+    return locked.version_count + 1
 
 
 def add_variant(
@@ -153,7 +187,7 @@ def add_variant(
         version_id=parent.version_id,
         number=last[0] + 1,
         parent=parent,
-        artifact=_artifact(blob),
+        artifact=artifacts.row_of(blob),
         technique=technique,
         precision=precision,
         signature=parent.signature,
@@ -180,6 +214,8 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
         raise Conflict(
             "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
         )
+    if variant.artifact.state == Artifact.State.DAMAGED:
+        raise artifacts.damaged(variant)
     with transaction.atomic():
         before = Alias.objects.select_for_update().filter(model=model, name=name).first()
         alias, _ = Alias.objects.update_or_create(
@@ -206,7 +242,8 @@ def delete_version(actor: Actor, version: Version) -> None:
         Version.objects.select_for_update().get(pk=version.pk)
         _refuse_if_used(version.variants.all(), what=str(version))
         _audit(actor, "deleted", version)
-        _remove(version)
+        with _protected(what=str(version)):
+            _remove(version)
 
 
 def delete_model(actor: Actor, model: Model) -> None:
@@ -216,13 +253,28 @@ def delete_model(actor: Actor, model: Model) -> None:
         Model.objects.select_for_update().get(pk=model.pk)
         _refuse_if_used(Variant.objects.filter(version__model=model), what=model.name)
         _audit(actor, "deleted", model)
-        for version in model.versions.all():
-            _remove(version)
-        model.delete()
+        with _protected(what=model.name):
+            for version in model.versions.all():
+                _remove(version)
+            model.delete()
+
+
+@contextmanager
+def _protected(*, what: str) -> Iterator[None]:
+    """Somebody began to use it between the question and the deletion: the database has the last word."""
+    try:
+        yield
+    except (ProtectedError, IntegrityError) as error:
+        raise Conflict(
+            "in_use", f"{what} is in use and cannot be deleted.", "Reload to see by whom."
+        ) from error
 
 
 def _refuse_if_used(variants: Iterable[Variant], *, what: str) -> None:
-    users = usage.of(variants)
+    _refuse(usage.of(variants), what=what)
+
+
+def _refuse(users: list[str], *, what: str) -> None:
     if users:
         raise Conflict(
             "in_use",
@@ -239,24 +291,33 @@ def _remove(version: Version) -> None:
 
 
 def add_dataset(
-    actor: Actor, model: Model, *, name: str, role: str, version: Version, chunks: Iterable[bytes]
+    actor: Actor,
+    model: Model,
+    *,
+    name: str,
+    role: str,
+    version: Version,
+    chunks: Iterable[bytes],
+    expected_sha256: str | None = None,
+    expected_bytes: int | None = None,
 ) -> Dataset:
     """An npz that fits the version's signature. Raises as `upload_version` does, and Conflict for a taken name."""
     actor.require(Role.ENGINEER)
     check_name(name, what="data set")
-    blob = storage.put(chunks, limit_bytes=settings.ENVIRONMENT.max_upload_bytes)
-    try:
-        found = intake.inspect_dataset(storage.path(blob.sha256), signature=version.signature)
-    except SlipwayError:
-        _forget(blob)
-        raise
+    if Dataset.objects.filter(model=model, name=name).exists():
+        raise _dataset_taken(name)
+    with artifacts.receiving(
+        chunks, expected_sha256=expected_sha256, expected_bytes=expected_bytes
+    ) as received:
+        found = intake.inspect_dataset(received.path, signature=version.signature)
+        blob = received.keep()
     try:
         with transaction.atomic():
             dataset = Dataset.objects.create(
                 model=model,
                 name=name,
                 role=role,
-                artifact=_artifact(blob),
+                artifact=artifacts.row_of(blob),
                 items=found.items,
                 has_labels=found.has_labels,
                 summary=found.summary,
@@ -264,51 +325,32 @@ def add_dataset(
             )
             _audit(actor, "added data set to", model, details={"dataset": name, "items": found.items})
     except IntegrityError as error:
-        raise Conflict(
-            "dataset_exists", f"The model already has a data set “{name}”.", "Choose another name."
-        ) from error
+        raise _dataset_taken(name) from error
     return dataset
 
 
+def _dataset_taken(name: str) -> Conflict:
+    return Conflict(
+        "dataset_exists",
+        f"The model already has a data set “{name}”.",
+        "Choose another name.",
+        fields={"name": ["This name is taken in the model."]},
+    )
+
+
 def delete_dataset(actor: Actor, dataset: Dataset) -> None:
-    """Jobs that used it keep their reports, which quote its digest."""
+    """Jobs that used it keep their reports. Raises Conflict while a job still needs it: measured without it,
+    that job would say something else than what was asked."""
     actor.require(Role.ENGINEER)
     with transaction.atomic():
+        Dataset.objects.select_for_update().get(pk=dataset.pk)
+        _refuse(usage.of_dataset(dataset), what=f"The data set “{dataset.name}”")
         _audit(actor, "removed data set of", dataset.model, details={"dataset": dataset.name})
         dataset.delete()
 
 
 def quarantine(version: Version, *, reason: str) -> None:
     Version.objects.filter(pk=version.pk).update(quarantined_reason=reason[:200])
-
-
-def mark_damaged(*, sha256: str) -> None:
-    """Bytes that no longer have their digest are never used again; see `Artifact.State`."""
-    Artifact.objects.filter(sha256=sha256).update(state=Artifact.State.DAMAGED)
-
-
-def _artifact(blob: storage.Blob) -> Artifact:
-    """The row of these bytes. New bytes under a damaged digest mend it."""
-    artifact, _ = Artifact.objects.update_or_create(
-        sha256=blob.sha256, defaults={"size_bytes": blob.size_bytes, "state": Artifact.State.PRESENT}
-    )
-    return artifact
-
-
-def _forget(blob: storage.Blob) -> None:
-    """Drops bytes that nothing refers to."""
-    if not Artifact.objects.filter(sha256=blob.sha256).exists():
-        storage.delete(blob.sha256)
-
-
-def collect_garbage(*, older_than_s: float = GARBAGE_AFTER_S) -> int:
-    """Removes artifacts that no row uses, and objects and temporary files without a row. Returns how many rows."""
-    unused = Artifact.objects.filter(versions=None, variants=None, datasets=None)
-    with transaction.atomic():
-        rows = list(unused.select_for_update(of=("self",), skip_locked=True).values_list("pk", flat=True))
-        removed, _ = Artifact.objects.filter(pk__in=rows).delete()
-    storage.sweep(keep=set(Artifact.objects.values_list("sha256", flat=True)), older_than_s=older_than_s)
-    return removed
 
 
 def _audit(

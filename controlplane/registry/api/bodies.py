@@ -19,8 +19,8 @@ class RawBody(BaseParser):
 
     media_type = "application/octet-stream"
 
-    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> None:
-        return None
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> dict[str, Any]:
+        return {}
 
 
 def raw_chunks(request: HttpRequest) -> Iterator[bytes]:
@@ -50,7 +50,7 @@ def declared_sha256(request: HttpRequest) -> str | None:
     return text
 
 
-def form_file(data: Any) -> UploadedFile:
+def form_file(data: Any) -> UploadedFile[Any]:
     """The form's `file`. Raises InvalidInput when there is none."""
     found = data.get("file")
     if not isinstance(found, UploadedFile):

@@ -12,12 +12,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.access import actor_of
-from controlplane.core import storage
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import InvalidInput, TooLarge
-from controlplane.registry import selectors, services
+from controlplane.registry import artifacts, selectors, services
 from controlplane.registry.api import bodies, documents, inputs
 from controlplane.registry.models import Dataset
+from controlplane.registry.models import Model as ModelRow
+from controlplane.registry.models import Version as VersionRow
 
 ANY = OpenApiTypes.OBJECT
 PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
@@ -166,11 +167,11 @@ class VariantReport(APIView):
 class VariantContent(APIView):
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, name: str, number: int, variant: int) -> FileResponse:
-        """The artifact's bytes."""
+        """The artifact's bytes, hashed before the first one is sent."""
         row = selectors.variant(actor_of(request), name, number, variant)
         filename = f"{name}-v{number}-{row.number}.{row.format}"
         return FileResponse(
-            storage.open(row.artifact.sha256),
+            artifacts.intact(row).open("rb"),
             as_attachment=True,
             filename=filename,
             content_type="application/octet-stream",
@@ -216,6 +217,16 @@ class Datasets(APIView):
         return page_response(selectors.datasets(actor, name), request, documents.dataset)
 
 
+def _fitting_version(request: Request, model: ModelRow) -> VersionRow:
+    """Whose signature the data set must fit: that of `?version=`, else the latest."""
+    actor, text = actor_of(request), request.GET.get("version")
+    if text is None:
+        return selectors.latest_version(actor, model)
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise InvalidInput("invalid_version", "“version” is not a version's number.", "Use a whole number.")
+    return selectors.version(actor, model.name, int(text))
+
+
 class DatasetItem(APIView):
     parser_classes = [bodies.RawBody]
 
@@ -236,6 +247,8 @@ class DatasetItem(APIView):
         actor = actor_of(request)
         model = selectors.model(actor, name)
         request.data  # noqa: B018
+        size_bytes = bodies.declared_bytes(request._request)
+        _refuse_declared_too_large(size_bytes)
         role = request.GET.get("role", Dataset.Role.EVALUATION)
         if role not in Dataset.Role.values:
             raise InvalidInput(
@@ -246,8 +259,10 @@ class DatasetItem(APIView):
             model,
             name=dataset,
             role=role,
-            version=selectors.latest_version(actor, model),
+            version=_fitting_version(request, model),
             chunks=bodies.raw_chunks(request._request),
+            expected_sha256=bodies.declared_sha256(request._request),
+            expected_bytes=size_bytes,
         )
         return Response(documents.dataset(row), status=201)
 
