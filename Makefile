@@ -52,7 +52,7 @@ lint: ## check style, format and the layers
 
 types: ## check the types
 	$(call bootstrap,dev)
-	$(PYTHON) -m mypy .
+	$(PYTHON) -m mypy controlplane optimizer deployments install
 
 # `local` and the images follow the pins of `dev`, so that one environment serves both.
 lock: ## resolve the locks anew (UPGRADE=--upgrade takes newer versions)

@@ -35,11 +35,11 @@ django.setup()
 
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.db import DatabaseError, DataError, close_old_connections, connection
+from django.db import DatabaseError, DataError, close_old_connections
 from django.http import HttpRequest, parse_cookie
 
 from controlplane.accounts.access import actor_of
-from controlplane.core.bus import TICKS
+from controlplane.core.bus import TICKS, conninfo
 from controlplane.core.errors import SlipwayError
 
 log = structlog.get_logger(__name__)
@@ -140,7 +140,7 @@ class Hub:
         """Runs until cancelled; after a lost connection every page is told to ask again."""
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(_dsn(), autocommit=True) as heard:
+                async with await psycopg.AsyncConnection.connect(conninfo(), autocommit=True) as heard:
                     await heard.execute(f"LISTEN {TICKS}")
                     self.resync_all()
                     async for notification in heard.notifies():
@@ -151,14 +151,6 @@ class Hub:
 
 
 hub = Hub()
-
-
-def _dsn() -> str:
-    parameters = connection.get_connection_params()
-    names = ("dbname", "user", "password", "host", "port")
-    return psycopg.conninfo.make_conninfo(
-        **{name: parameters[name] for name in names if parameters.get(name)}
-    )
 
 
 @sync_to_async

@@ -8,6 +8,7 @@ Refused: Redis publish/subscribe, which would make every request depend on the b
 import json
 
 from django.db import connection
+from psycopg.conninfo import make_conninfo
 
 TICKS = "slipway_ticks"
 OUTBOX = "slipway_outbox"
@@ -24,3 +25,10 @@ def wake_dispatcher() -> None:
     """Lets the dispatcher publish rows that became due in this transaction without waiting for its poll."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, '')", [OUTBOX])
+
+
+def conninfo() -> str:
+    """How to connect a listener: a connection of its own to the same database, outside Django's."""
+    parameters = connection.get_connection_params()
+    names = ("dbname", "user", "password", "host", "port")
+    return make_conninfo(**{name: parameters[name] for name in names if parameters.get(name)})

@@ -1,6 +1,7 @@
 """The process that owns time: it publishes due rows, takes back what silent workers hold, and cleans up.
 
-Each app lists its duties in its `dispatch` module; the command puts them together. A duty runs in its own thread, woken by its notification or its
+Each app lists its duties in its `dispatch` module; the command puts them together. A duty runs in its own
+thread, woken by its notification or its
 period, under a Postgres advisory lock, so that of two dispatchers one works and the other carries on when it
 dies. A duty that fails says so and runs again; nothing it does may matter when repeated.
 """
@@ -13,7 +14,7 @@ import psycopg
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from controlplane.core.bus import OUTBOX
+from controlplane.core.bus import OUTBOX, conninfo
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,7 @@ class Dispatcher:
             wake.set()
 
     def _listen(self) -> None:
-        with psycopg.connect(**_connection_parameters(), autocommit=True) as listener:
+        with psycopg.connect(conninfo(), autocommit=True) as listener:
             listener.execute(f"LISTEN {OUTBOX}")
             self._wake()
             while not self.stopping.is_set():
@@ -93,12 +94,3 @@ def perform(duty: Duty) -> bool:
         finally:
             cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [f"duty:{duty.name}"])
     return True
-
-
-def _connection_parameters() -> dict[str, object]:
-    parameters = connection.get_connection_params()
-    return {
-        name: parameters[name]
-        for name in ("dbname", "user", "password", "host", "port")
-        if parameters.get(name)
-    }

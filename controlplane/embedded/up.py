@@ -26,7 +26,7 @@ from controlplane.embedded.supervisor import NO_HOOKS, Hooks, Supervisor
 READY_WITHIN_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"
+ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 
 type Table = Callable[[Site], tuple[Process, ...]]
 

@@ -92,7 +92,7 @@ class Demo:
 
     def _best(self) -> dict[str, Any] | None:
         """The variant with the verdict "better" whose measured gain is largest; None if none is."""
-        variants = self.api.get(f"models/{MODEL}/versions/1/variants/")["items"]
+        variants: list[dict[str, Any]] = self.api.get(f"models/{MODEL}/versions/1/variants/")["items"]
         better = [variant for variant in variants if variant["verdict"] == "better"]
         if not better:
             self.say("No variant was shown to be better, so the original stays.")
