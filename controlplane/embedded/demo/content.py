@@ -61,9 +61,8 @@ class Demo:
         if not self._has(f"models/{MODEL}/datasets/{DATASET}/"):
             inputs, labels = labelled(roots_at_hand(self.project))
             archive = io.BytesIO()
-            np.savez_compressed(
-                archive, **{version["signature"]["inputs"][0]["name"]: inputs, "labels": labels}
-            )
+            arrays: dict[str, Any] = {version["signature"]["inputs"][0]["name"]: inputs, "labels": labels}
+            np.savez_compressed(archive, allow_pickle=False, **arrays)
             self.api.upload(f"models/{MODEL}/datasets/{DATASET}/?role=evaluation", archive.getvalue())
             self.say(
                 f"Made an evaluation set of {len(labels)} files of this machine, labelled by their suffix."
