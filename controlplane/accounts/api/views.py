@@ -1,0 +1,129 @@
+"""The REST API of accounts. Each view parses, asks through the actor's team, calls one verb, answers."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.accounts import selectors, services
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.accounts.api import documents, inputs
+from controlplane.accounts.models import ApiToken, Role
+from controlplane.core.api import page_response, parse
+from controlplane.core.pagination import MAX_LIMIT
+
+ANY = OpenApiTypes.OBJECT
+FILTERS = [OpenApiParameter(name, str) for name in ("person", "object_type", "text")]
+PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
+SECRET = {"Cache-Control": "no-store"}
+
+
+class Me(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request) -> Response:
+        """Who this request acts as, in which team, and what it may do."""
+        actor = actor_of(request)
+        return Response(documents.me(actor, _teams(actor, request)))
+
+
+def _teams(actor: Actor, request: Request) -> list[Any]:
+    """A token knows its own team only."""
+    assert actor.user is not None
+    rows = selectors.memberships(actor.user)
+    return list(rows.filter(team=actor.team) if isinstance(request.auth, ApiToken) else rows)
+
+
+def _short_list(rows: QuerySet[Any, Any], document: Any) -> Response:
+    """A list that people keep short by hand: one page, capped."""
+    return Response({"items": [document(row) for row in rows[:MAX_LIMIT]], "next": None})
+
+
+class Tokens(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request) -> Response:
+        """Your tokens of the team; an admin sees everybody's. Newest first."""
+        return _short_list(selectors.tokens(actor_of(request)), documents.token)
+
+    @extend_schema(request=inputs.NewToken, responses={201: ANY})
+    def post(self, request: Request) -> Response:
+        """Create a token. The answer is the only place that shows its text."""
+        wanted = parse(inputs.NewToken, request)
+        row, text = services.create_token(
+            actor_of(request),
+            name=wanted["name"],
+            role=Role(wanted["role"]),
+            expires_in_days=wanted["expires_in_days"],
+        )
+        document = documents.token(row)
+        return Response(
+            document | {"token": text}, status=201, headers=SECRET | {"Location": document["url"]}
+        )
+
+
+class Token(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, token_key: str) -> Response:
+        return Response(documents.token(selectors.token(actor_of(request), token_key)))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, token_key: str) -> Response:
+        """Revoke a token, at once."""
+        actor = actor_of(request)
+        services.revoke_token(actor, selectors.token(actor, token_key))
+        return Response(status=204)
+
+
+class Members(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request) -> Response:
+        """The members of the team, by name."""
+        return _short_list(selectors.members(actor_of(request)), documents.member)
+
+    @extend_schema(request=inputs.NewMember, responses={201: ANY})
+    def post(self, request: Request) -> Response:
+        """Add a person. For one who is new to Slipway the answer has the password; it is shown nowhere else."""
+        wanted = parse(inputs.NewMember, request)
+        row, password = services.add_member(
+            actor_of(request), username=wanted["username"], role=Role(wanted["role"])
+        )
+        document = documents.member(row)
+        return Response(
+            document | {"password": password or None},
+            status=201,
+            headers=SECRET | {"Location": document["url"]},
+        )
+
+
+class Member(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, username: str) -> Response:
+        return Response(documents.member(selectors.member(actor_of(request), username)))
+
+    @extend_schema(request=inputs.MemberRole, responses=ANY)
+    def patch(self, request: Request, username: str) -> Response:
+        """Change a member's role; never one's own."""
+        actor = actor_of(request)
+        wanted = parse(inputs.MemberRole, request)
+        row = selectors.member(actor, username)
+        return Response(documents.member(services.change_role(actor, row, role=Role(wanted["role"]))))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, username: str) -> Response:
+        """Remove a member, and the member's tokens of this team."""
+        actor = actor_of(request)
+        services.remove_member(actor, selectors.member(actor, username))
+        return Response(status=204)
+
+
+class Activity(APIView):
+    @extend_schema(parameters=[*PAGING, *FILTERS], responses=ANY)
+    def get(self, request: Request) -> Response:
+        """What happened in the team, newest first."""
+        wanted = selectors.ActivityFilter(
+            **{name: request.GET.get(name, "") for name in ("person", "object_type", "text")}
+        )
+        return page_response(selectors.activity(actor_of(request), wanted), request, documents.event)
