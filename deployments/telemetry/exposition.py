@@ -18,6 +18,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from sys import intern
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -197,7 +198,9 @@ class PageReader:
         """The series that `head` spells in full and without anything odd; remembered. None when it is odd."""
         series = self._known.get(head)
         if series is None and (found := _USUAL.fullmatch(head)):
-            series = self._known[head] = Series(head, found[1], dict(_LABELS.findall(found[2] or "")))
+            # Thousands of replicas print the same names, labels and boundaries: one string each for all of them.
+            labels = {intern(name): intern(value) for name, value in _LABELS.findall(found[2] or "")}
+            series = self._known[head] = Series(head, intern(found[1]), labels)
         return series
 
     def _wants(self, series: Series) -> bool:

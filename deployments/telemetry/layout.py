@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from sys import intern
 from typing import Self
 
 import numpy as np
@@ -175,7 +176,7 @@ def _role(series: Series, metrics: MetricsMap) -> _Role | None:
 
 
 def _latency_role(series: Series, source: Source) -> _Role | None:
-    key = repr(sorted((name, value) for name, value in series.labels.items() if name != "le"))
+    key = intern(repr(sorted((name, value) for name, value in series.labels.items() if name != "le")))
     if series.name == f"{source.name}_sum":
         return _Role(part=_Part.SUM, scale=source.scale, key=key)
     boundary = _boundary(series.labels.get("le", ""))
