@@ -38,11 +38,11 @@ test: ## run the tests
 
 bench: ## run the benchmarks, short form
 	$(call bootstrap,dev)
-	@exec $(PYTHON) manage.py bench $(if $(ONLY),--only $(ONLY))
+	@exec $(PYTHON) -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 bench-full: ## run the benchmarks with the long soaks
 	$(call bootstrap,dev)
-	@exec $(PYTHON) manage.py bench --full $(if $(ONLY),--only $(ONLY))
+	@exec $(PYTHON) -m tests.benchmarks --full $(if $(ONLY),--only $(ONLY))
 
 lint: ## check style, format and the layers
 	$(call bootstrap,dev)

@@ -7,11 +7,11 @@ them once and the workers inherit the addresses; each worker has a database of i
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 _HOME = "SLIPWAY_TEST_HOME"
+_running = ExitStack()
 
 
 def _start_servers() -> None:
@@ -22,8 +22,8 @@ def _start_servers() -> None:
     vendor = Path(__file__).resolve().parents[1] / ".slipway" / "vendor"
     if vendor.is_dir():
         (home / "home" / "vendor").symlink_to(vendor)
-    servers = start_servers(home / "servers")
-    started = servers.__enter__()
+    _running.callback(shutil.rmtree, home, ignore_errors=True)
+    started = _running.enter_context(start_servers(home / "servers", durable=False))
     os.environ |= {
         _HOME: str(home),
         "SLIPWAY_HOME": str(home / "home"),
@@ -31,15 +31,16 @@ def _start_servers() -> None:
         "REDIS_URL": started.redis_url,
         "SLIPWAY_SECRET_KEY": "for-tests-only-" + "x" * 50,
     }
-    pytest._slipway_servers = servers  # type: ignore[attr-defined]
+
+
+def stop() -> None:
+    """Stops what this process started; nothing in a process that inherited the servers."""
+    _running.close()
 
 
 if _HOME not in os.environ:
     _start_servers()
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    servers = getattr(pytest, "_slipway_servers", None)
-    if servers is not None:
-        servers.__exit__(None, None, None)
-        shutil.rmtree(os.environ[_HOME], ignore_errors=True)
+def pytest_unconfigure() -> None:
+    stop()

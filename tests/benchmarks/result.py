@@ -1,0 +1,65 @@
+"""What a benchmark gives: rows of BENCHMARKS.md's file format, ratios first, judged against their targets."""
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+VOID_ABOVE = 1.25
+"""A run says nothing if its own floor moved more than this from its first to its last round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measure. `ratio` is value to baseline; `met` is None where there is no target or the run is void."""
+
+    id: str
+    name: str
+    metric: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    ratio: float | None = None
+    target: str = ""
+    met: bool | None = None
+    n: int = 0
+    spread: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"machine": machine()}
+
+    def line(self) -> str:
+        """For the terminal: the ratio first."""
+        ratio = f"{self.ratio:.2f}x" if self.ratio is not None else "-"
+        verdict = {True: "met", False: "NOT MET", None: ""}[self.met]
+        spread = f" [{self.spread[0]:.3g}, {self.spread[1]:.3g}]" if self.spread else ""
+        baseline = f" (baseline {self.baseline:.3g})" if self.baseline is not None else ""
+        return (
+            f"{self.id:4} {self.name:18} {ratio:>8}  {self.metric}: {self.value:.3g} {self.unit}"
+            f"{spread}{baseline}  n={self.n}  target {self.target or '-'}  {verdict}"
+        )
+
+
+def machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def moved(floor: Sequence[float]) -> bool:
+    """Whether the floor moved too much from its first to its last round for the run to count."""
+    first, last = floor[0], floor[-1]
+    return max(first, last) > VOID_ABOVE * min(first, last)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile of measured values."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
