@@ -1,0 +1,81 @@
+"""A revision as people compare it: the document whose field-level diff the plan page, the API and a compared
+pair of revisions show.
+
+What a target needs and nobody decides (generation, key, drain time, paths) is left out; what was decided is
+under the name it was decided by. Refused: diffing the target's wish, where each revision is a list entry of its
+own and every field of it reads as removed and added.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deployments.domain.hpa import HpaSpec
+from deployments.domain.spec import RevisionSpec
+
+_EVERY = {"Percent": " %", "Pods": " replicas"}
+
+
+def document(
+    spec: RevisionSpec,
+    *,
+    variant: str,
+    artifact_sha256: str,
+    signature: Mapping[str, Any],
+    revision: int | None = None,
+    replicas: int | None = None,
+) -> dict[str, Any]:
+    """The readable fields. `revision` and `replicas` are left out where two specs are compared as such."""
+    found: dict[str, Any] = {
+        "variant": variant,
+        "artifact": artifact_sha256[:12],
+        "signature": signature_words(signature),
+        "stack": spec.stack,
+        "threads": spec.threads,
+        "batching": spec.batching.to_json(),
+        "autoscaling": _autoscaling(spec.hpa()),
+        "rollout": spec.rollout.to_json(),
+    }
+    if spec.memory_bytes is not None:
+        found["memory_bytes"] = spec.memory_bytes
+    if spec.environment:
+        found["environment"] = dict(spec.environment)
+    if revision is not None:
+        found["revision"] = revision
+    if replicas is not None:
+        found["replicas"] = replicas
+    return found
+
+
+def signature_words(signature: Mapping[str, Any]) -> str:
+    """`x FP32 [batch, 4] → y FP32 [batch, 3]`."""
+    return " → ".join(
+        ", ".join(
+            f"{one['name']} {one['dtype']} [{', '.join(str(size) for size in one['shape'])}]" for one in side
+        )
+        for side in (signature["inputs"], signature["outputs"])
+    )
+
+
+def _autoscaling(hpa: HpaSpec) -> dict[str, Any]:
+    found: dict[str, Any] = {"min_replicas": hpa.min_replicas, "max_replicas": hpa.max_replicas}
+    for metric in hpa.metrics:
+        per = "per replica" if metric.target_type == "AverageValue" else "in total"
+        found[f"{metric.name}_target"] = f"{metric.target.words()} {per}"
+    behavior = hpa.to_json().get("behavior")
+    if behavior:
+        found["scale_up"] = _rules(behavior["scaleUp"])
+        found["scale_down"] = _rules(behavior["scaleDown"])
+    return found
+
+
+def _rules(rules: Mapping[str, Any]) -> str:
+    if rules.get("selectPolicy") == "Disabled":
+        return "never"
+    policies = [
+        f"{policy['value']}{_EVERY[policy['type']]} per {policy['periodSeconds']} s"
+        for policy in rules["policies"]
+    ]
+    window = rules.get("stabilizationWindowSeconds")
+    after = f", after {window} s" if window else ""
+    chosen = " or ".join(policies) if rules.get("selectPolicy") != "Min" else " and ".join(policies)
+    return f"at most {chosen}{after}"
