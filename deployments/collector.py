@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
-from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, transaction
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from controlplane.core import bus
-from controlplane.core.errors import Unavailable
+from controlplane.core.errors import SlipwayError, Unavailable
 from deployments import stacks, targets
 from deployments.autoscaling.local import Autoscaler
+from deployments.domain.hpa import InvalidHpa
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Deployment, Revision
 from deployments.reconciler import record_observation
@@ -164,10 +165,22 @@ class Collector:
             row = one.deployment
             if one.governing is None or row.removing or row.autoscaling_paused or one.seen is None:
                 continue
-            self._autoscaler.sync(row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s)
+            try:
+                self._autoscaler.sync(
+                    row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
+                )
+            except (IntegrityError, SlipwayError, InvalidHpa) as error:
+                # One that was removed meanwhile, or cannot be read, must not stop the others.
+                log.warning("no_decision", deployment=row.key, cause=str(error).splitlines()[0])
 
     def _write(self, windows: list[Window], watched: Iterable[Watched]) -> None:
         living = [one.deployment for one in watched]
+        try:
+            self._write_of(windows, living)
+        except IntegrityError:  # a deployment went between the look and the commit; the others stay
+            self._write_of(windows, living)
+
+    def _write_of(self, windows: list[Window], living: list[Deployment]) -> None:
         with transaction.atomic():
             existing = Deployment.objects.filter(pk__in=[row.pk for row in living]).values_list(
                 "pk", flat=True

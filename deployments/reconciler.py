@@ -21,7 +21,7 @@ from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
 from deployments.domain.workload import DesiredDeployment, TargetStatus
 from deployments.models import Deployment, Revision, Rollout
-from deployments.selectors import active_rollout, failing_replicas
+from deployments.selectors import ACTIVE_STATES, active_rollout, failing_replicas
 from deployments.targets.port import StaleGeneration, Target, Unreachable
 
 log = structlog.get_logger(__name__)
@@ -101,9 +101,16 @@ def record_observation(deployment: Deployment, seen: TargetStatus | None) -> Non
         Deployment.objects.filter(pk=deployment.pk).update(
             observed=document, observed_at=Now(), unreachable_since=None
         )
+        if deployment.unreachable_since is not None:
+            _forgive(deployment)
         if changed or deployment.unreachable_since is not None:
             transitions.announce(deployment)
     deployment.observed = document
+
+
+def _forgive(deployment: Deployment) -> None:
+    """While the target was away nothing could progress: the deadline counts from now."""
+    deployment.rollouts.filter(state__in=ACTIVE_STATES).update(progressed_at=Now())
 
 
 def _unreachable(deployment: Deployment, cause: str) -> None:
@@ -147,10 +154,10 @@ def _counts(target: Target, deployment: Deployment, seen: TargetStatus | None) -
 
 
 def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: TargetStatus | None) -> float:
-    if rollout.state == RolloutState.PENDING:
-        transitions.move_rollout(
-            rollout, to=RolloutState.RUNNING, message=f"Rolling out revision {rollout.to_revision.number}."
-        )
+    if rollout.state == RolloutState.PENDING and not transitions.move_rollout(
+        rollout, to=RolloutState.RUNNING, message=f"Rolling out revision {rollout.to_revision.number}."
+    ):
+        return SOON_S
     if rollout.state == RolloutState.PAUSED:
         return RESYNC_S
     back = rollout.state == RolloutState.ROLLING_BACK
@@ -181,8 +188,9 @@ def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back:
         else f"Revision {goal.number} serves all traffic."
     )
     with transaction.atomic():
+        if not transitions.move_rollout(rollout, to=state, message=message):
+            return SOON_S  # it was turned round meanwhile: the other revision is still the goal
         Deployment.objects.filter(pk=deployment.pk).update(live_revision=goal, hpa_state={})
-        transitions.move_rollout(rollout, to=state, message=message)
     return RESYNC_S
 
 
@@ -234,7 +242,8 @@ def _remove(deployment: Deployment, target: Target, seen: TargetStatus | None) -
     target.delete(deployment.key)
     if seen is not None and seen.replicas:
         return SOON_S
-    transitions.announce(deployment)
-    Deployment.objects.filter(pk=deployment.pk).update(live_revision=None)
-    deployment.delete()
+    with transaction.atomic():
+        transitions.announce(deployment)
+        Deployment.objects.filter(pk=deployment.pk).update(live_revision=None)
+        deployment.delete()
     return RESYNC_S

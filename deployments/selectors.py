@@ -1,26 +1,70 @@
 """Queries about deployments, each deciding once what it fetches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isnan
 from typing import Any
 
-from django.db.models import Prefetch, QuerySet
+from django.db import models
+from django.db.models import DateTimeField, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Greatest
 
 from controlplane.accounts.access import Actor
-from deployments.domain.rollouts import ACTIVE, Health, health
+from deployments.domain.rollouts import ACTIVE, Health, RolloutState, health
 from deployments.domain.workload import ReplicaState, TargetStatus
-from deployments.models import Deployment, Revision, Rollout
+from deployments.models import Decision, Deployment, Load, Revision, Rollout, Target
+from deployments.telemetry import store
+from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, Window
+from deployments.telemetry.sketch import quantile_rows
 
 ACTIVE_STATES = [str(state) for state in ACTIVE]
+FRESH_S = 45
+"""A figure of the list older than this is not shown as the present one."""
 
 
 def deployments(actor: Actor) -> QuerySet[Deployment]:
-    """A team's deployments with what a row needs: target, live revision and variant, active rollout."""
+    """A team's deployments with what a row needs: target, live revision and variant, active rollout, and when
+    it last changed."""
+    latest = Rollout.objects.filter(deployment=OuterRef("pk")).order_by("-pk")
     active = Rollout.objects.filter(state__in=ACTIVE_STATES).select_related("to_revision", "created_by")
     return (
         Deployment.objects.in_team(actor.team)
         .select_related("team", "target", "live_revision__variant__version__model")
         .prefetch_related(Prefetch("rollouts", queryset=active, to_attr="active_rollouts"))
+        .annotate(
+            last_rollout_state=Subquery(latest.values("state")[:1]),
+            changed_at=Greatest(
+                "created_at",
+                Coalesce(
+                    Subquery(latest.values("finished_at")[:1]), Subquery(latest.values("created_at")[:1])
+                ),
+                output_field=DateTimeField(),
+            ),
+        )
     )
+
+
+def targets(actor: Actor) -> QuerySet[Target]:
+    return Target.objects.in_team(actor.team)
+
+
+def search(rows: QuerySet[Deployment], *, text: str = "", state: str = "") -> QuerySet[Deployment]:
+    """Literal match of the name or the live model's name; and the healths that a row can be asked for in SQL."""
+    if text:
+        rows = rows.filter(name__icontains=text) | rows.filter(
+            live_revision__variant__version__model__name__icontains=text
+        )
+    match state:
+        case "live":
+            rows = rows.filter(live_revision__isnull=False, removing=False)
+        case "progressing":
+            rows = rows.filter(rollouts__state__in=ACTIVE_STATES).distinct()
+        case "unreachable":
+            rows = rows.filter(unreachable_since__isnull=False)
+        case "never_live":
+            rows = rows.filter(live_revision=None)
+    return rows
 
 
 def revisions(deployment: Deployment) -> QuerySet[Revision]:
@@ -51,9 +95,82 @@ def health_of(deployment: Deployment) -> Health:
         reachable=deployment.unreachable_since is None,
         has_revision=deployment.live_revision_id is not None,
         rollout_active=active_rollout(deployment) is not None,
+        last_failed=_last_failed(deployment),
         wanted=deployment.replicas if deployment.live_revision_id else 0,
         ready=seen.ready() if seen else 0,
     )
+
+
+def _last_failed(deployment: Deployment) -> bool:
+    """Only asked for where nothing is live."""
+    if deployment.live_revision_id is not None:
+        return False
+    if hasattr(deployment, "last_rollout_state"):
+        return bool(deployment.last_rollout_state == RolloutState.FAILED)
+    return deployment.rollouts.values_list("state", flat=True).first() == RolloutState.FAILED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What a row shows: series of the last five minutes with gaps as None, and the present value of each."""
+
+    p99_ms: Sequence[float | None]
+    requests_per_s: Sequence[float | None]
+    queue_depth: Sequence[float | None]
+    replicas: Sequence[float | None]
+    latest_p99_ms: float | None
+    latest_requests_per_s: float | None
+    latest_queue_depth: float | None
+
+
+def overview_figures(rows: Sequence[Deployment], *, points: int = 30) -> dict[int, Figures]:
+    """By deployment id. One query, whatever the number of rows."""
+    found = store.latest([row.pk for row in rows], points=points)
+    now = datetime.now(UTC).timestamp()
+    return {row.pk: _figures(found.get(row.pk, []), now=now, points=points) for row in rows}
+
+
+def _figures(windows: Sequence[Window], *, now: float, points: int) -> Figures:
+    step = DEPLOYMENT_LEVELS[0].resolution_s
+    end = int(max((window.key.ts for window in windows), default=now)) // step * step
+    by_ts = {window.key.ts: window for window in windows}
+    row = [by_ts.get(end - step * back) for back in reversed(range(points))]
+    p99 = _p99_ms(row)
+    rates = [one.throughput if one else None for one in row]
+    queue = [one.queue_depth_mean if one else None for one in row]
+    fresh = now - (end + step) <= FRESH_S
+    return Figures(
+        p99_ms=p99,
+        requests_per_s=rates,
+        queue_depth=queue,
+        replicas=[one.replicas_ready if one else None for one in row],
+        latest_p99_ms=p99[-1] if fresh else None,
+        latest_requests_per_s=rates[-1] if fresh else None,
+        latest_queue_depth=queue[-1] if fresh else None,
+    )
+
+
+def _p99_ms(row: Sequence[Window | None]) -> list[float | None]:
+    places = [place for place, window in enumerate(row) if window and window.latency]
+    found: list[float | None] = [None] * len(row)
+    blobs = (window.latency for window in row if window and window.latency)
+    for place, seconds in zip(places, quantile_rows(blobs, [0.99])[:, 0], strict=True):
+        found[place] = None if isnan(seconds) else float(seconds) * 1000
+    return found
+
+
+def latest_decision(deployment: Deployment) -> Decision | None:
+    return deployment.decisions.first()
+
+
+def decisions(deployment: Deployment, *, changes_only: bool = False) -> QuerySet[Decision]:
+    """Newest first; with `changes_only` those that moved the size."""
+    rows = deployment.decisions.all()
+    return rows.exclude(desired_replicas=models.F("current_replicas")) if changes_only else rows
+
+
+def load_of(deployment: Deployment) -> Load | None:
+    return Load.objects.filter(deployment=deployment).select_related("started_by").first()
 
 
 def failing_replicas(seen: TargetStatus) -> list[Mapping[str, Any]]:

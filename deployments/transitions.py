@@ -28,7 +28,7 @@ def move_rollout(
         changes["evidence"] = dict(evidence)
     if to in FINAL:
         changes["finished_at"] = Now()
-    if to == RolloutState.ROLLING_BACK:
+    if to in {RolloutState.RUNNING, RolloutState.ROLLING_BACK}:
         changes["progressed_at"] = Now()
     with transaction.atomic():
         moved = transitions.move(
@@ -41,6 +41,7 @@ def move_rollout(
         )
         if moved:
             rollout.state = to
+            rollout.message = message
     return moved
 
 

@@ -52,13 +52,23 @@ class Health(StrEnum):
 
 
 def health(
-    *, removing: bool, reachable: bool, has_revision: bool, rollout_active: bool, wanted: int, ready: int
+    *,
+    removing: bool,
+    reachable: bool,
+    has_revision: bool,
+    rollout_active: bool,
+    last_failed: bool,
+    wanted: int,
+    ready: int,
 ) -> Health:
-    """What a person should read at a glance. The order of the questions is the order of what matters."""
+    """What a person should read at a glance. The order of the questions is the order of what matters.
+
+    `last_failed`: the latest rollout failed. It tells "never served" from "nothing was tried yet".
+    """
     if removing:
         return Health.REMOVING
     if not has_revision and not rollout_active:
-        return Health.FAILED if wanted else Health.PENDING
+        return Health.FAILED if last_failed else Health.PENDING
     if not reachable:
         return Health.UNREACHABLE
     if rollout_active:
