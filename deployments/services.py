@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -25,11 +26,12 @@ from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, cou
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import MAX_REPLICAS, Batching, DesiredDeployment, Workload
-from deployments.models import Deployment, Revision, Rollout, Target
+from deployments.models import Deployment, Load, Revision, Rollout, Target
 from deployments.selectors import active_rollout
 
 DEFAULT_MAX_REPLICAS = 4
-THIS_MACHINE = "this-machine"
+MAX_LOAD_PER_S = 200.0
+MAX_LOAD_S = 1800
 THIS_MACHINE = "this-machine"
 
 
@@ -52,11 +54,6 @@ class Preview:
     @property
     def counts(self) -> Counts:
         return counts(self.diff)
-
-
-def ensure_targets(team: Team) -> None:
-    """Every team can use this machine, from its first look at its targets on. One query where it is so."""
-    Target.objects.get_or_create(team=team, name=THIS_MACHINE, defaults={"kind": "local"})
 
 
 def this_machine(team: Team) -> Target:
@@ -92,6 +89,15 @@ def create_deployment(
     return deployment, key
 
 
+def create_with_revision(
+    actor: Actor, *, name: str, target: Target, protected: bool, variant: Variant, spec: RevisionSpec
+) -> tuple[Deployment, Revision, str]:
+    """The deployment and its revision 1, both or neither; and the endpoint's key as `create_deployment`."""
+    with transaction.atomic():
+        deployment, key = create_deployment(actor, name=name, target=target, protected=protected)
+        return deployment, add_revision(actor, deployment, variant=variant, spec=spec), key
+
+
 def read_spec(document: object) -> RevisionSpec:
     """The spec that a person or a program wrote; what it leaves out gets its default.
 
@@ -113,7 +119,9 @@ def _of_spec(error: InvalidInput) -> InvalidInput:
     """The same refusal with the fields as the writer of the spec names them."""
     fields = {_field_of_spec(name): messages for name, messages in error.fields.items()}
     named = "; ".join(f"{name} {', '.join(messages)}" for name, messages in fields.items())
-    return InvalidInput("invalid_spec", "The spec cannot be used.", f"{named or error.detail}.", fields=fields)
+    return InvalidInput(
+        "invalid_spec", "The spec cannot be used.", f"{named or error.detail}.", fields=fields
+    )
 
 
 def _field_of_spec(path: str) -> str:
@@ -194,7 +202,9 @@ def _refuse_autoscaling(spec: RevisionSpec) -> None:
         raise Unprocessable("invalid_autoscaling", title, str(error), fields=fields) from error
     if hpa.max_replicas > MAX_REPLICAS:
         detail = f"maxReplicas is {hpa.max_replicas:,}; a target runs at most {MAX_REPLICAS} replicas."
-        raise Unprocessable("invalid_autoscaling", title, detail, fields={"spec.autoscaling.maxReplicas": [detail]})
+        raise Unprocessable(
+            "invalid_autoscaling", title, detail, fields={"spec.autoscaling.maxReplicas": [detail]}
+        )
 
 
 def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
@@ -269,7 +279,9 @@ def _changes(
     number = serving.number if serving and serving.number in running else max(running, default=None)
     before = None
     if number is not None:
-        row = deployment.revisions.select_related("variant__artifact", "variant__version__model").get(number=number)
+        row = deployment.revisions.select_related("variant__artifact", "variant__version__model").get(
+            number=number
+        )
         before = read_revision(row, replicas=sum(running.values()))
     return diff(before, read_revision(revision, replicas=replicas))
 
@@ -466,6 +478,53 @@ def set_replicas(deployment: Deployment, *, replicas: int) -> bool:
             transitions.request_reconcile(deployment.pk)
             transitions.announce(deployment)
     return bool(moved)
+
+
+def start_load(actor: Actor, deployment: Deployment, *, rate_per_s: float, duration_s: int) -> Load:
+    """Asks for bounded traffic on the endpoint, or changes what is being sent. `manage.py load` sends it."""
+    actor.require(Role.ENGINEER)
+    _refuse_load(deployment, rate_per_s=rate_per_s, duration_s=duration_s)
+    fields = {
+        "rate_per_s": rate_per_s,
+        "until": Now() + timedelta(seconds=duration_s),
+        "started_by": actor.user,
+    }
+    with transaction.atomic():
+        goes_on = Load.objects.filter(deployment=deployment, until__gt=Now()).update(**fields)
+        if not goes_on:
+            Load.objects.update_or_create(deployment=deployment, defaults=fields | {"sent": 0, "failed": 0})
+        verb = "changed the load on" if goes_on else "started a load on"
+        _audit(actor, verb, deployment, details={"rate_per_s": rate_per_s, "duration_s": duration_s})
+        transitions.announce(deployment)
+    return Load.objects.get(deployment=deployment)
+
+
+def _refuse_load(deployment: Deployment, *, rate_per_s: float, duration_s: int) -> None:
+    fields = {}
+    if not 0 < rate_per_s <= MAX_LOAD_PER_S:
+        fields["rate_per_s"] = [f"Use more than 0 and at most {MAX_LOAD_PER_S:g} requests per second."]
+    if not 1 <= duration_s <= MAX_LOAD_S:
+        fields["duration_s"] = [f"Use 1 to {MAX_LOAD_S:,} seconds."]
+    if fields:
+        told = " ".join(message for messages in fields.values() for message in messages)
+        raise Unprocessable("load_out_of_bounds", "This load is outside its bounds.", told, fields=fields)
+    if deployment.live_revision_id is None:
+        raise Conflict("nothing_live", f"“{deployment.name}” has no live revision.", "Roll one out first.")
+    if deployment.api_key_sha256:
+        raise Conflict(
+            "load_needs_key",
+            f"“{deployment.name}” answers only with its API key, and Slipway keeps none.",
+            "Send the load yourself with the key, or use a deployment without one.",
+        )
+
+
+def stop_load(actor: Actor, deployment: Deployment) -> None:
+    """Ends it now; what was sent stays to be read. Stopping twice is the same."""
+    actor.require(Role.ENGINEER)
+    with transaction.atomic():
+        if Load.objects.filter(deployment=deployment, until__gt=Now()).update(until=Now()):
+            _audit(actor, "stopped the load on", deployment)
+            transitions.announce(deployment)
 
 
 def remove_deployment(actor: Actor, deployment: Deployment) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deployments.models import Decision, Deployment, Revision, Rollout, RolloutEvent, Target
+from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
 from deployments.selectors import active_rollout, health_of, status
 from deployments.services import Preview
 
@@ -48,8 +48,8 @@ def preview(shown: Preview) -> dict[str, Any]:
     return {
         "etag": shown.etag,
         "blocked": shown.blocked,
-        "counts": shown.plan.counts.to_json(),
-        "diff": [change.to_json() for change in shown.plan.diff],
+        "counts": shown.counts.to_json(),
+        "diff": [change.to_json() for change in shown.diff],
         "findings": [finding.to_json() for finding in shown.findings],
     }
 
@@ -71,6 +71,17 @@ def rollout(row: Rollout) -> dict[str, Any]:
 
 def rollout_event(row: RolloutEvent) -> dict[str, Any]:
     return {"id": row.pk, "at": row.at, "kind": row.kind, "message": row.message, "data": row.data}
+
+
+def load(row: Load) -> dict[str, Any]:
+    """`failed` counts answers of 400 and above and requests without an answer; it is part of `sent`."""
+    return {
+        "rate_per_s": row.rate_per_s,
+        "until": row.until,
+        "sent": row.sent,
+        "failed": row.failed,
+        "started_by": str(row.started_by) if row.started_by else None,
+    }
 
 
 def decision(row: Decision) -> dict[str, Any]:

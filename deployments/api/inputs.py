@@ -1,6 +1,6 @@
 """What the deployments API takes. A revision's spec is checked by the values it becomes, not a second time here."""
 
-from rest_framework.serializers import JSONField
+from rest_framework.serializers import FloatField, JSONField
 
 from controlplane.core.fields import Flag, StrictSerializer, Text, Whole
 
@@ -30,3 +30,10 @@ class Replicas(StrictSerializer):
 
 class Paused(StrictSerializer):
     paused = Flag()
+
+
+class NewLoad(StrictSerializer):
+    """The bounds are the service's; these only keep out what is no number."""
+
+    rate_per_s = FloatField(min_value=0, max_value=1e6)
+    duration_s = Whole(min_value=1, max_value=2**31 - 1)

@@ -16,6 +16,7 @@ from controlplane.registry import selectors as registry
 from deployments import selectors, services
 from deployments.api import documents, inputs
 from deployments.models import Deployment as DeploymentRow
+from deployments.models import Load as LoadRow
 from deployments.models import Revision as RevisionRow
 from deployments.models import Rollout as RolloutRow
 from deployments.models import Target
@@ -207,6 +208,27 @@ class Decisions(APIView):
     def get(self, request: Request, name: str) -> Response:
         """What the autoscaler decided, newest first, each with its signals and its sentence."""
         return page_response(_deployment(request, name)[1].decisions.all(), request, documents.decision)
+
+
+class Load(APIView):
+    @extend_schema(responses=ANY)
+    def get(self, request: Request, name: str) -> Response:
+        """The bounded traffic that was last asked for, and how much of it was sent."""
+        return Response(documents.load(get_object_or_404(LoadRow, deployment=_deployment(request, name)[1])))
+
+    @extend_schema(request=inputs.NewLoad, responses=ANY)
+    def put(self, request: Request, name: str) -> Response:
+        """Send bounded traffic to the endpoint, or change its rate: at most 200 requests/s for 30 minutes."""
+        actor, row = _deployment(request, name)
+        wanted = parse(inputs.NewLoad, request)
+        return Response(documents.load(services.start_load(actor, row, **wanted)))
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, name: str) -> Response:
+        """Stop it. Stopping twice is the same."""
+        actor, row = _deployment(request, name)
+        services.stop_load(actor, row)
+        return Response(status=204)
 
 
 class Series(APIView):
