@@ -50,7 +50,7 @@ def declared_sha256(request: HttpRequest) -> str | None:
     return text
 
 
-def form_file(data: Any) -> UploadedFile[Any]:
+def form_file(data: Any) -> "UploadedFile[Any]":
     """The form's `file`. Raises InvalidInput when there is none."""
     found = data.get("file")
     if not isinstance(found, UploadedFile):
