@@ -4,6 +4,7 @@ Printing happens in a thread with a bounded queue. A terminal that is paused, or
 costs lines on the terminal and never a restart.
 """
 
+import contextlib
 import queue
 import sys
 import threading
@@ -74,6 +75,11 @@ class Journal:
 
     def say(self, text: str) -> None:
         self.line(OWN_NAME, text.encode())
+
+    def show(self, text: str) -> None:
+        """For the terminal alone: what may be read there but not kept in a file."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(text)
 
     def _shape(self, name: str, text: str) -> str:
         prefix = f"{name:<{self._width}} |"

@@ -181,9 +181,11 @@ class Run:
             await self._finish_with(self.afterwards)
 
     def _tell_login(self) -> None:
-        """To the terminal and not to the journal, which is kept in files."""
+        """To the terminal and not to the files, and never in the way of the supervision."""
         password = self.plan.secrets.admin_password
-        print(f"\n    {self.plan.up.url}\n    user      {ADMIN}\n    password  {password}\n", flush=True)
+        self.supervisor.journal.show(
+            f"\n    {self.plan.up.url}\n    user      {ADMIN}\n    password  {password}\n\n"
+        )
 
     async def _finish_with(self, row: Process) -> None:
         code, last = await self.supervisor.run_once(row)

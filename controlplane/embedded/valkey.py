@@ -7,6 +7,8 @@ Refused: the wheel's launcher, whose death leaves the server running.
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from controlplane.embedded.home import Home, write_private
 from controlplane.embedded.wheels import wheel_folder
@@ -45,9 +47,10 @@ def prepare(home: Home, *, port: int, password: str, durable: bool = True) -> No
 
 
 def answers(address: str) -> bool:
-    """Whether the server lets us in and has read its data."""
+    """Whether the server lets us in and has read its data, now: the client's own retries would sleep."""
+    once = Retry(NoBackoff(), retries=0)
     try:
-        with redis.Redis.from_url(address, socket_timeout=2, socket_connect_timeout=2) as client:
+        with redis.Redis.from_url(address, socket_timeout=2, socket_connect_timeout=2, retry=once) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from controlplane.embedded import postgres, procfs
 from controlplane.embedded.errors import SetupError
@@ -18,6 +20,7 @@ from controlplane.embedded.runtime import start_servers
 from tests.controlplane.embedded.conftest import until
 
 pytestmark = pytest.mark.processes
+ONCE = Retry(NoBackoff(), retries=0)
 
 
 def test_both_answer_and_stop_with_the_block(home: Path) -> None:
@@ -50,7 +53,7 @@ def test_postgres_listens_on_a_private_socket_and_wants_its_password(home: Path)
 def test_valkey_wants_its_password_and_evicts_nothing(home: Path) -> None:
     with start_servers(home) as servers:
         port = urlsplit(servers.redis_url).port
-        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        with redis.Redis(port=port, retry=ONCE) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
         with redis.Redis.from_url(servers.redis_url) as client:
             asked = client.config_get("maxmemory-policy", "appendonly", "appendfsync")

@@ -85,6 +85,13 @@ def test_no_process_list_shows_a_secret(shared: Program) -> None:
     assert [secret for secret in secrets if secret in shown] == []
 
 
+def test_the_login_is_told_on_the_terminal_and_kept_in_no_log(shared: Program) -> None:
+    password = json.loads((shared.home / "secrets.json").read_text())["admin_password"]
+    assert f"    password  {password}" in shared.lines
+    logs = list((shared.home / "log").iterdir())
+    assert [log.name for log in logs if password in log.read_text()] == []
+
+
 @pytest.mark.parametrize("name", ["web", "live", "worker", "edge"])
 def test_a_killed_process_is_started_again(shared: Program, name: str) -> None:
     before = shared.state()
