@@ -7,7 +7,7 @@ from controlplane.ui import errors
 urlpatterns = [
     path("", include("controlplane.ui.urls")),
     path("models/", include("controlplane.registry.urls")),
-    path("jobs/", include("optimizer.urls")),
+    path("", include("optimizer.urls")),
     path("deployments/", include("deployments.urls")),
     path("", include("controlplane.accounts.urls")),
     path("account/", include("allauth.urls")),

@@ -82,6 +82,10 @@ class Job(models.Model):
     def get_absolute_url(self) -> str:
         return f"/jobs/{self.pk}/"
 
+    @property
+    def reason_in_words(self) -> str:
+        return self.reason.replace("_", " ")
+
 
 class JobEvent(models.Model):
     """One row per edge, step, progress mark and log line, in order of `id`: the job's page is made from it."""

@@ -35,6 +35,23 @@ def events_after(job: Job, *, after: int = 0, limit: int = 500) -> list[JobEvent
     return list(JobEvent.objects.filter(job=job, pk__gt=after).order_by("id")[:limit])
 
 
+def last_events(job: Job, *, limit: int) -> list[JobEvent]:
+    """The newest `limit` events, in order."""
+    return list(reversed(JobEvent.objects.filter(job=job).order_by("-id")[:limit]))
+
+
+def marks(job: Job) -> list[JobEvent]:
+    """Steps and changes of state, in order: few, however long the log is."""
+    kinds = [JobEvent.Kind.STEP, JobEvent.Kind.STATE]
+    return list(JobEvent.objects.filter(job=job, kind__in=kinds).order_by("id"))
+
+
+def results(jobs: Iterable[Job]) -> dict[int, Variant]:
+    """What each of these jobs made, by job. One query."""
+    made = Variant.objects.filter(job_id__in=[job.pk for job in jobs]).select_related("version__model")
+    return {row.job_id: row for row in made if row.job_id is not None}
+
+
 def result(job: Job) -> Variant | None:
     """The variant that the job made."""
     return Variant.objects.filter(job_id=job.pk).select_related("version__model").first()

@@ -1,11 +1,13 @@
 """Queries about the registry, each deciding once what it fetches. All start from the actor's team."""
 
-from django.db.models import OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models import Case, Count, Exists, OuterRef, Prefetch, Q, QuerySet, Subquery, Value, When
+from django.db.models.functions import Coalesce
 from django.shortcuts import get_object_or_404
 
 from controlplane.accounts.access import Actor
+from controlplane.accounts.models import AuditEvent
 from controlplane.core.errors import Conflict
-from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
+from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Verdict, Version
 
 
 def models(actor: Actor) -> QuerySet[Model]:
@@ -25,6 +27,31 @@ def models(actor: Actor) -> QuerySet[Model]:
 def search_models(rows: QuerySet[Model], text: str) -> QuerySet[Model]:
     """Literal match in name or description, whatever the characters mean to SQL."""
     return rows.filter(Q(name__icontains=text) | Q(description__icontains=text)) if text else rows
+
+
+BEST_FIRST = tuple(Verdict)
+"""A verdict's place says how good it is; see `Verdict`."""
+
+
+def with_findings(rows: QuerySet[Model]) -> QuerySet[Model]:
+    """For the list: the best verdict of any variant ("" without one) and the number of versions."""
+    ranked = Case(*(When(verdict=word, then=rank) for rank, word in enumerate(BEST_FIRST)))
+    judged = Variant.objects.filter(version__model=OuterRef("pk")).exclude(verdict="").order_by(ranked)
+    kept = Version.objects.filter(model=OuterRef("pk")).order_by().values("model").annotate(kept=Count("pk"))
+    return rows.annotate(
+        best_verdict=Coalesce(Subquery(judged.values("verdict")[:1]), Value("")),
+        versions_kept=Coalesce(Subquery(kept.values("kept")), 0),
+    )
+
+
+def filtered_models(
+    rows: QuerySet[Model], *, text: str = "", verdict: str = "", alias: str = ""
+) -> QuerySet[Model]:
+    """What the list's address asks for. `verdict`: some variant has it; `alias`: the model has one of that name."""
+    rows = search_models(rows, text)
+    if verdict:
+        rows = rows.filter(Exists(Variant.objects.filter(version__model=OuterRef("pk"), verdict=verdict)))
+    return rows.filter(Exists(Alias.objects.filter(model=OuterRef("pk"), name=alias))) if alias else rows
 
 
 def model(actor: Actor, name: str) -> Model:
@@ -47,6 +74,31 @@ def variant(actor: Actor, name: str, number: int, variant_number: int) -> Varian
     return get_object_or_404(
         variants(actor), version__model__name=name, version__number=number, number=variant_number
     )
+
+
+def variants_with_reports(version: Version) -> list[Variant]:
+    """The version's variants, its own bytes first; each with `latest`, its newest report or None. Two queries."""
+    rows = list(version.variants.select_related("version__model", "parent", "artifact").order_by("number"))
+    newest: dict[int, Report] = {}
+    for found in Report.objects.filter(variant__in=rows).order_by("pk"):
+        newest[found.variant_id] = found
+    for row in rows:
+        row.latest = newest.get(row.pk)  # type: ignore[attr-defined]
+    return rows
+
+
+def servable(model: Model) -> QuerySet[Variant]:
+    """What an alias of the model may point to: newest version first, its own bytes before what was made of them."""
+    rows = Variant.objects.filter(version__model=model, version__quarantined_reason="")
+    return rows.select_related("version__model").order_by("-version__number", "number")
+
+
+def activity(actor: Actor, model: Model, *, limit: int = 20) -> list[AuditEvent]:
+    """What happened to the model and its versions, newest first. Index scan on the team's events."""
+    about = Q(object_type="model", object_id=model.pk) | Q(
+        object_type="version", object_id__in=Version.objects.filter(model=model).values("pk")
+    )
+    return list(AuditEvent.objects.in_team(actor.team).filter(about).select_related("user")[:limit])
 
 
 def latest_report(variant: Variant) -> Report | None:

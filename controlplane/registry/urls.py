@@ -1,6 +1,27 @@
-"""Page addresses."""
+"""Page addresses of models, below /models/. `new` cannot be a name; see `core.names`."""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from controlplane.registry import views
 
 app_name = "registry"
-urlpatterns: list[URLPattern] = []
+
+MODEL = "<name:name>/"
+VERSION = MODEL + "versions/<id:number>/"
+VARIANT = VERSION + "variants/<int:variant>/"
+
+urlpatterns = [
+    path("", views.models, name="models"),
+    path("new/", views.new_model, name="new-model"),
+    path(MODEL, views.model, name="model"),
+    path(MODEL + "edit/", views.describe, name="describe"),
+    path(MODEL + "delete/", views.delete_model, name="delete-model"),
+    path(MODEL + "versions/new/", views.new_version, name="new-version"),
+    path(MODEL + "aliases/new/", views.move_alias, name="move-alias"),
+    path(MODEL + "aliases/<name:alias>/remove/", views.remove_alias, name="remove-alias"),
+    path(MODEL + "datasets/new/", views.new_dataset, name="new-dataset"),
+    path(MODEL + "datasets/<name:dataset>/delete/", views.delete_dataset, name="delete-dataset"),
+    path(VERSION, views.version, name="version"),
+    path(VERSION + "delete/", views.delete_version, name="delete-version"),
+    path(VARIANT, views.variant, name="variant"),
+]

@@ -1,0 +1,200 @@
+"""The registry's forms. They check shape only; what is allowed is the verb's to say."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+
+from controlplane.accounts.access import Actor
+from controlplane.core import formats
+from controlplane.core.errors import SlipwayError
+from controlplane.core.forms import VerbForm
+from controlplane.registry import selectors, services
+from controlplane.registry.models import Alias, Dataset, Model, Variant, Verdict, Version
+from controlplane.registry.services import MAX_DESCRIPTION
+
+CHUNK_BYTES = 1024**2
+NAME_HELP = "Lower-case letters, digits and inner dashes, such as “fraud-scorer”."
+
+
+def _limit() -> str:
+    return f"Up to {formats.size(settings.ENVIRONMENT.max_upload_bytes)}."
+
+
+def _name_field(label: str = "Name", **more: Any) -> forms.CharField:
+    attributes = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+    return forms.CharField(
+        label=label, max_length=200, strip=False, widget=forms.TextInput(attrs=attributes), **more
+    )
+
+
+class FileForm(VerbForm):
+    """A form with a file: what is refused about the bytes stands beside the file."""
+
+    file = forms.FileField(label="Model file", allow_empty_file=True)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        widget = self.fields["file"].widget
+        widget.attrs["data-limit"] = str(settings.ENVIRONMENT.max_upload_bytes)
+        self.fields["file"].help_text = f"{self.kind} {_limit()}"
+
+    kind = "An ONNX file, or a zip archive with its external data."
+
+    def refuse(self, error: SlipwayError) -> None:
+        """Without a field of its own, and about content or size, it is about the file."""
+        if not error.fields and error.status in {400, 409, 413, 422, 507}:
+            self.status = error.status
+            self.add_error("file", f"{error.title} {error.detail}".strip())
+            return
+        super().refuse(error)
+
+    def chunks(self) -> Any:
+        file: UploadedFile[Any] = self.cleaned_data["file"]
+        return file.chunks(CHUNK_BYTES)
+
+    @property
+    def filename(self) -> str:
+        return str(self.cleaned_data["file"].name or "")
+
+
+class NewModelForm(FileForm):
+    name = _name_field(help_text=f"{NAME_HELP} It becomes part of addresses and cannot be changed.")
+    description = forms.CharField(
+        required=False,
+        max_length=MAX_DESCRIPTION,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="What it decides, on which inputs, and who to ask.",
+    )
+    file = forms.FileField(label="First version", allow_empty_file=True)
+    field_order = ("name", "description", "file")
+
+    def create(self, actor: Actor) -> Version | None:
+        return self.attempt(
+            lambda: services.register_with_version(
+                actor,
+                name=self.cleaned_data["name"],
+                description=self.cleaned_data["description"],
+                chunks=self.chunks(),
+                filename=self.filename,
+            )
+        )
+
+
+class UploadForm(FileForm):
+    def upload(self, actor: Actor, model: Model) -> tuple[Version, bool] | None:
+        return self.attempt(
+            lambda: services.upload_version(actor, model, chunks=self.chunks(), filename=self.filename)
+        )
+
+
+class DatasetForm(FileForm):
+    kind = "An npz archive: one array per input, named as in the signature, and optional “labels”."
+    name = _name_field(help_text=NAME_HELP)
+    role = forms.ChoiceField(
+        choices=Dataset.Role.choices,
+        widget=forms.RadioSelect,
+        initial=Dataset.Role.EVALUATION,
+        label="Use it as",
+        help_text="Evaluation sets measure what a variant costs in answers; static INT8 learns its ranges "
+        "from calibration sets.",
+    )
+    file = forms.FileField(label="Data file", allow_empty_file=True)
+    field_order = ("name", "role", "file")
+
+    def add(self, actor: Actor, model: Model) -> Dataset | None:
+        return self.attempt(
+            lambda: services.add_dataset(
+                actor,
+                model,
+                name=self.cleaned_data["name"],
+                role=self.cleaned_data["role"],
+                version=selectors.latest_version(actor, model),
+                chunks=self.chunks(),
+            )
+        )
+
+
+class DescriptionForm(VerbForm):
+    description = forms.CharField(
+        required=False, max_length=MAX_DESCRIPTION, widget=forms.Textarea(attrs={"rows": 5})
+    )
+
+    def save(self, actor: Actor, model: Model) -> Model | None:
+        return self.attempt(
+            lambda: services.describe_model(actor, model, description=self.cleaned_data["description"])
+        )
+
+
+def variant_label(row: Variant) -> str:
+    """Such as `version 3, original` or `version 3, int8-static (better)`."""
+    verdict = f" ({row.get_verdict_display().lower()})" if row.verdict else ""
+    return f"version {row.version.number}, {row.label}{verdict}"
+
+
+class AliasForm(VerbForm):
+    name = _name_field("Alias", help_text="Such as “champion”. An alias of this name is moved.")
+    variant = forms.ModelChoiceField(
+        queryset=Variant.objects.none(), label="Points to", empty_label=None, required=True
+    )
+
+    def __init__(self, model: Model, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model = model
+        field = self.fields["variant"]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = selectors.servable(model)
+        field.label_from_instance = variant_label  # type: ignore[method-assign, assignment]
+
+    def move(self, actor: Actor) -> Alias | None:
+        return self.attempt(
+            lambda: services.move_alias(
+                actor, self.model, name=self.cleaned_data["name"], variant=self.cleaned_data["variant"]
+            )
+        )
+
+
+class DeleteForm(VerbForm):
+    """For what cannot be undone: the name has to be typed. The page's script only unlocks the button."""
+
+    confirm = forms.CharField(label="Name", max_length=200)
+
+    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.name = name
+
+    def clean_confirm(self) -> str:
+        typed: str = self.cleaned_data["confirm"]
+        if typed != self.name:
+            raise forms.ValidationError(f"Type “{self.name}” to confirm; nothing was deleted.")
+        return typed
+
+
+class ModelFilterForm(forms.Form):
+    """A filter that makes no sense filters nothing out: an address that is shared must always open."""
+
+    search = forms.CharField(
+        label="Name or description",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Name or description"}),
+    )
+    verdict = forms.ChoiceField(
+        label="Verdict of a variant", required=False, choices=[("", "Any verdict"), *Verdict.choices]
+    )
+    alias = forms.CharField(
+        label="Alias",
+        required=False,
+        max_length=63,
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Alias"}),
+    )
+
+    def wanted(self) -> dict[str, str]:
+        self.is_valid()
+        given = self.cleaned_data
+        return {
+            "text": given.get("search", "").strip(),
+            "verdict": given.get("verdict", ""),
+            "alias": given.get("alias", "").strip(),
+        }

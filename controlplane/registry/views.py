@@ -1,0 +1,294 @@
+"""The pages of models, versions and variants. Each view parses, asks through the actor's team, calls one verb, renders.
+
+A form stands on a page of its own, so that it works without a script; with one, simple forms open as dialogs of
+the page they belong to, from the same template.
+"""
+
+from collections import Counter
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
+
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.accounts.models import Role
+from controlplane.core.pagination import capped_count, paginate
+from controlplane.registry import examples, reports, selectors, services, usage
+from controlplane.registry.forms import (
+    AliasForm,
+    DatasetForm,
+    DeleteForm,
+    DescriptionForm,
+    ModelFilterForm,
+    NewModelForm,
+    UploadForm,
+    variant_label,
+)
+from controlplane.registry.models import Dataset, Model, Verdict
+
+DEPLOY = "/deployments/new/"
+"""A page of an app above this one."""
+
+read_and_post = require_http_methods(["GET", "HEAD", "POST"])
+
+
+def _went_well(request: HttpRequest, url: str, message: str) -> HttpResponse:
+    """Redirect after POST. A form sent by script (for its progress) is told where to go instead."""
+    messages.success(request, message)
+    if request.headers.get("X-Upload"):
+        return HttpResponse(status=204, headers={"X-Location": url})
+    return redirect(url)
+
+
+def _rights(actor: Actor) -> dict[str, Any]:
+    return {"actor": actor, "may_change": actor.may(Role.ENGINEER), "may_delete": actor.may(Role.ADMIN)}
+
+
+@require_safe
+def models(request: HttpRequest) -> HttpResponse:
+    actor = actor_of(request)
+    form = ModelFilterForm(request.GET)
+    wanted = form.wanted()
+    rows = selectors.filtered_models(selectors.models(actor), **wanted)
+    if request.GET.get("part") == "total":
+        return HttpResponse(f"of {capped_count(rows)}")
+    page = paginate(selectors.with_findings(rows), request.GET.dict())
+    filters = request.GET.copy()
+    later = bool(filters.pop("cursor", None))
+    context = _rights(actor) | {
+        "form": form,
+        "models": page.rows,
+        "shown": f"{len(page.rows)} model{'' if len(page.rows) == 1 else 's'}",
+        "later": later,
+        "previous_url": f"?{filters.urlencode()}" if later else "",
+        "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
+        "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
+        "filtered": any(wanted.values()),
+    }
+    context |= {
+        "first_curl": examples.first_model(request.build_absolute_uri("/")),
+        "example": examples.NEW_MODEL,
+    }
+    return render(request, "registry/models.html", context)
+
+
+@read_and_post
+def new_model(request: HttpRequest) -> HttpResponse:
+    actor = actor_of(request)
+    actor.require(Role.ENGINEER)
+    form = NewModelForm(*_posted(request))
+    made = form.create(actor) if request.method == "POST" else None
+    if made is not None:
+        url = made.get_absolute_url()
+        return _went_well(request, url, f"“{made.model.name}” is registered, with version 1.")
+    context = {"form": form, "example": examples.NEW_MODEL}
+    return render(request, "registry/new_model.html", context, status=form.status)
+
+
+def _posted(request: HttpRequest) -> tuple[Any, Any]:
+    return (request.POST, request.FILES) if request.method == "POST" else (None, None)
+
+
+@require_safe
+def model(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    page = paginate(
+        selectors.versions(actor).filter(model=row).prefetch_related("variants"), request.GET.dict()
+    )
+    aliases = list(selectors.aliases(actor, name))
+    pointed: dict[int, list[str]] = {}
+    for alias in aliases:
+        pointed.setdefault(alias.variant.version_id, []).append(alias.name)
+    for version in page.rows:
+        version.pointed = pointed.get(version.pk, [])  # type: ignore[attr-defined]
+        verdicts = Counter(variant.verdict for variant in version.variants.all() if variant.verdict)
+        version.verdicts = [(word, verdicts[word]) for word in Verdict.values if verdicts[word]]  # type: ignore[attr-defined]
+    context = _rights(actor) | {
+        "model": row,
+        "topic": str(row.pk),
+        "upload_curl": examples.upload(request.build_absolute_uri("/"), row.name),
+        "versions": page.rows,
+        "previous_url": request.path if "cursor" in request.GET else "",
+        "next_url": f"?cursor={page.next_cursor}" if page.next_cursor else "",
+        "shown": f"{len(page.rows)} versions",
+        "aliases": aliases,
+        "datasets": list(selectors.datasets(actor, name)[:100]),
+        "activity": selectors.activity(actor, row),
+    }
+    return render(request, "registry/model.html", context)
+
+
+def _form_page(
+    request: HttpRequest, template: str, row: Model, context: dict[str, Any], *, status: int
+) -> HttpResponse:
+    return render(request, f"registry/{template}.html", {"model": row, **context}, status=status)
+
+
+@read_and_post
+def describe(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ENGINEER)
+    form = DescriptionForm(request.POST or None, initial={"description": row.description})
+    if request.method == "POST" and form.save(actor, row):
+        return _went_well(request, row.get_absolute_url(), "The description is saved.")
+    context = {"form": form, "described": {"description": row.description}}
+    return _form_page(request, "describe", row, context, status=form.status)
+
+
+@read_and_post
+def new_version(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ENGINEER)
+    form = UploadForm(*_posted(request))
+    made = form.upload(actor, row) if request.method == "POST" else None
+    if made is not None:
+        version, created = made
+        said = "is registered" if created else "has these bytes already; nothing new was made"
+        return _went_well(request, version.get_absolute_url(), f"Version {version.number} {said}.")
+    return _form_page(request, "new_version", row, {"form": form}, status=form.status)
+
+
+@read_and_post
+def move_alias(request: HttpRequest, name: str) -> HttpResponse:
+    """GET also takes `alias` and `variant` (its id) to begin with."""
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ENGINEER)
+    chosen = {"name": request.GET.get("alias", ""), "variant": request.GET.get("variant", "")}
+    form = AliasForm(row, request.POST if request.method == "POST" else None, initial=chosen)
+    moved = form.move(actor) if request.method == "POST" else None
+    if moved is not None:
+        return _went_well(request, row.get_absolute_url(), f"“{moved.name}” points to {moved.variant}.")
+    now = next((alias for alias in selectors.aliases(actor, name) if alias.name == chosen["name"]), None)
+    context = {
+        "form": form,
+        "now": now,
+        "now_label": variant_label(now.variant) if now else "",
+        "alias_name": chosen["name"] or "champion",
+        "alias_body": {"version": row.latest_number or 1, "variant": 0},  # type: ignore[attr-defined]
+    }
+    return _form_page(request, "move_alias", row, context, status=form.status)
+
+
+@read_and_post
+def remove_alias(request: HttpRequest, name: str, alias: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    found = selectors.alias(actor, name, alias)
+    actor.require(Role.ENGINEER)
+    if request.method != "POST":
+        return _form_page(request, "remove_alias", row, {"alias": found}, status=200)
+    services.remove_alias(actor, found)
+    return _went_well(request, row.get_absolute_url(), f"The alias “{alias}” is removed.")
+
+
+@read_and_post
+def new_dataset(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ENGINEER)
+    form = DatasetForm(*_posted(request))
+    made = form.add(actor, row) if request.method == "POST" else None
+    if made is not None:
+        return _went_well(
+            request,
+            f"{row.get_absolute_url()}#datasets",
+            f"The data set “{made.name}” is kept: {made.items:,} items.",
+        )
+    latest = selectors.versions(actor).filter(model=row).first()
+    context = {"form": form, "latest": latest, "recipe": examples.npz(latest.signature) if latest else ""}
+    return _form_page(request, "new_dataset", row, context, status=form.status)
+
+
+@read_and_post
+def delete_dataset(request: HttpRequest, name: str, dataset: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    found: Dataset = selectors.dataset(actor, name, dataset)
+    actor.require(Role.ENGINEER)
+    if request.method != "POST":
+        context = {"dataset": found, "users": usage.of_dataset(found)}
+        return _form_page(request, "delete_dataset", row, context, status=200)
+    services.delete_dataset(actor, found)
+    return _went_well(request, f"{row.get_absolute_url()}#datasets", f"The data set “{dataset}” is deleted.")
+
+
+@read_and_post
+def delete_model(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ADMIN)
+    form = DeleteForm(row.name, request.POST if request.method == "POST" else None)
+    if request.method == "POST":
+        form.attempt(lambda: services.delete_model(actor, row))
+        if not form.errors:
+            return _went_well(request, reverse("registry:models"), f"“{name}” is deleted.")
+    users = usage.of(v for version in row.versions.all() for v in version.variants.all())
+    return _form_page(request, "delete_model", row, {"form": form, "users": users}, status=form.status)
+
+
+@require_safe
+def version(request: HttpRequest, name: str, number: int) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.version(actor, name, number)
+    variants = selectors.variants_with_reports(row)
+    for each in variants:
+        data = each.latest.data if each.latest else {}  # type: ignore[attr-defined]
+        each.shown = {"speedups": reports.speedups(data), "loss": reports.loss(data)}  # type: ignore[attr-defined]
+    aliases: dict[int, list[str]] = {}
+    for alias in selectors.aliases(actor, name).filter(variant__version=row):
+        aliases.setdefault(alias.variant_id, []).append(alias.name)
+    for each in variants:
+        each.names = aliases.get(each.pk, [])  # type: ignore[attr-defined]
+    context = _rights(actor) | {
+        "model": row.model,
+        "version": row,
+        "topic": str(row.model_id),
+        "variants": variants,
+        "digest": f"sha256:{row.source_sha256}",
+        "version_label": f"Version {number}",
+        "deploy_url": DEPLOY,
+        "optimize_url": f"{reverse('optimizer:new-job')}?model={name}&version={number}",
+    }
+    return render(request, "registry/version.html", context)
+
+
+@read_and_post
+def delete_version(request: HttpRequest, name: str, number: int) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.version(actor, name, number)
+    actor.require(Role.ENGINEER)
+    form = DeleteForm(f"{name}/{number}", request.POST if request.method == "POST" else None)
+    if request.method == "POST":
+        form.attempt(lambda: services.delete_version(actor, row))
+        if not form.errors:
+            return _went_well(request, row.model.get_absolute_url(), f"Version {number} is deleted.")
+    context = {"version": row, "form": form, "users": usage.of(row.variants.all())}
+    return _form_page(request, "delete_version", row.model, context, status=form.status)
+
+
+@require_safe
+def variant(request: HttpRequest, name: str, number: int, variant: int) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.variant(actor, name, number, variant)
+    report = selectors.latest_report(row)
+    context = _rights(actor) | {
+        "model": row.version.model,
+        "version": row.version,
+        "variant": row,
+        "report": report,
+        "shown": reports.presented(report.data) if report else None,
+        "digest": f"sha256:{row.artifact.sha256}",
+        "deploy_url": DEPLOY,
+        "variant_path": reverse("api:variant", args=[name, number, variant]),
+        "report_path": reverse("api:variant-report", args=[name, number, variant]),
+        "content_path": reverse("api:variant-content", args=[name, number, variant]),
+        "aliases": list(selectors.aliases(actor, name).filter(variant=row)),
+    }
+    return render(request, "registry/variant.html", context)

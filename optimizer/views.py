@@ -1,0 +1,226 @@
+"""The pages of jobs and workers. Each view parses, asks through the actor's team, calls one verb, renders."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.accounts.models import Role
+from controlplane.core import formats
+from controlplane.core.clock import database_now
+from controlplane.core.csv_export import csv_response
+from controlplane.core.errors import NotFound
+from controlplane.core.pagination import capped_count, paginate
+from controlplane.registry import reports
+from controlplane.registry import selectors as registry
+from controlplane.registry.models import Variant
+from optimizer import fleet, selectors, services, timeline
+from optimizer.domain.jobs import TERMINAL
+from optimizer.forms import JobFilterForm, OptimizeForm
+from optimizer.models import Job, JobEvent
+
+LOG_LINES = 500
+EXPORT_CHUNK = 500
+CSV_COLUMNS = (
+    *("job", "state", "reason", "model", "version", "parent", "recipe", "verdict", "queue", "attempt"),
+    *("created_by", "created_at", "started_at", "finished_at", "message"),
+)
+
+
+@require_safe
+def jobs(request: HttpRequest) -> HttpResponse:
+    actor = actor_of(request)
+    form = JobFilterForm(request.GET)
+    wanted = form.wanted()
+    rows = selectors.filtered(selectors.jobs(actor), wanted)
+    if request.GET.get("part") == "total":
+        return HttpResponse(f"of {capped_count(rows)}")
+    page = paginate(rows, request.GET.dict())
+    now = database_now()
+    results = selectors.results(page.rows)
+    for row in page.rows:
+        row.elapsed_s = timeline.elapsed_s(row, now=now)  # type: ignore[attr-defined]
+        row.result = results.get(row.pk)  # type: ignore[attr-defined]
+    filters = request.GET.copy()
+    later = bool(filters.pop("cursor", None))
+    context = {
+        "form": form,
+        "jobs": page.rows,
+        "shown": f"{len(page.rows)} job{'' if len(page.rows) == 1 else 's'}",
+        "later": later,
+        "previous_url": f"?{filters.urlencode()}" if later else "",
+        "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
+        "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
+        "filtered": any(wanted.values()),
+        "csv_url": f"{reverse('optimizer:jobs-csv')}?{filters.urlencode()}",
+        "example": _example("file-types", 1, 0),
+    }
+    return render(request, "optimizer/jobs.html", context)
+
+
+def _example(model: str, version: int, variant: int) -> dict[str, Any]:
+    return {"model": model, "version": version, "variant": variant, "recipe": [{"technique": "int8-dynamic"}]}
+
+
+@require_safe
+def jobs_csv(request: HttpRequest) -> StreamingHttpResponse:
+    """The whole list with the page's filters."""
+    actor = actor_of(request)
+    rows = selectors.filtered(selectors.jobs(actor), JobFilterForm(request.GET).wanted())
+    return csv_response(f"jobs-{actor.team.name}.csv", CSV_COLUMNS, _csv_rows(rows.iterator(EXPORT_CHUNK)))
+
+
+def _csv_rows(rows: Iterable[Job]) -> Iterator[tuple[object, ...]]:
+    chunk: list[Job] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == EXPORT_CHUNK:
+            yield from _csv_chunk(chunk)
+            chunk = []
+    yield from _csv_chunk(chunk)
+
+
+def _csv_chunk(chunk: list[Job]) -> Iterator[tuple[object, ...]]:
+    results = selectors.results(chunk)
+    for row in chunk:
+        made = results.get(row.pk)
+        yield (
+            *(row.pk, row.state, row.reason, row.version.model.name, row.version.number, row.parent.number),
+            *("+".join(step["technique"] for step in row.recipe), made.verdict if made else "", row.queue),
+            *(row.attempt, str(row.created_by or "")),
+            *(_utc(moment) for moment in (row.created_at, row.started_at, row.finished_at)),
+            row.message,
+        )
+
+
+def _utc(moment: datetime | None) -> str:
+    return formats.machine(moment) if moment else ""
+
+
+def _parent(request: HttpRequest, actor: Actor) -> Variant:
+    """The variant that `?model=&version=&variant=` names. Raises NotFound."""
+    given = request.GET
+    numbers = [given.get("version", ""), given.get("variant", "0")]
+    if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in numbers):
+        raise NotFound("not_found", "There is nothing here.", "The address names no version of a model.")
+    return registry.variant(actor, given.get("model", ""), int(numbers[0]), int(numbers[1]))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def new_job(request: HttpRequest) -> HttpResponse:
+    actor = actor_of(request)
+    parent = _parent(request, actor)
+    actor.require(Role.ENGINEER)
+    model = parent.version.model
+    chosen = {"technique": request.GET.get("technique", "")}
+    datasets = registry.datasets(actor, model.name)[:100]
+    form = OptimizeForm(parent, datasets, request.POST if request.method == "POST" else None, initial=chosen)
+    made = form.start(actor) if request.method == "POST" else None
+    if made is not None:
+        return redirect(made)
+    context = {
+        "form": form,
+        "cards": form.cards(),
+        "parent": parent,
+        "version": parent.version,
+        "model": model,
+        "action": request.get_full_path(),
+        "variants": list(parent.version.variants.order_by("number")),
+        "example": _example(model.name, parent.version.number, parent.number),
+    }
+    return render(request, "optimizer/new_job.html", context, status=form.status)
+
+
+def _job(request: HttpRequest, job: int) -> tuple[Actor, Job]:
+    actor = actor_of(request)
+    rows = selectors.jobs(actor).select_related("retry_of", "evaluation_set", "calibration_set")
+    return actor, get_object_or_404(rows, pk=job)
+
+
+def _attempt(request: HttpRequest, job: Job) -> int:
+    """Which attempt's steps are shown: that of `?attempt=` if there was one, else the last."""
+    text = request.GET.get("attempt", "")
+    wanted = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else job.attempt
+    return wanted if 1 <= wanted <= job.attempt else job.attempt
+
+
+@require_safe
+def job(request: HttpRequest, job: int) -> HttpResponse:
+    actor, row = _job(request, job)
+    now, attempt = database_now(), _attempt(request, row)
+    made = selectors.result(row)
+    report = registry.latest_report(made) if made else None
+    elapsed, estimate = (
+        timeline.elapsed_s(row, now=now),
+        timeline.estimate(row, Job.objects.in_team(actor.team)),
+    )
+    left = estimate.left(elapsed) if estimate and elapsed is not None and row.state == "running" else None
+    context = {
+        "job": row,
+        "topic": str(row.pk),
+        "over": row.state in TERMINAL,
+        "may_change": actor.may(Role.ENGINEER),
+        "recipe": " + ".join(step["technique"] for step in row.recipe),
+        "attempt": attempt,
+        "attempts": range(1, row.attempt + 1),
+        "steps": timeline.steps(row, attempt=attempt, events=selectors.marks(row), now=now),
+        "steps_done": max(0, row.step_index - 1),
+        "elapsed_s": elapsed,
+        "estimate": estimate,
+        "left": left,
+        "waiting": fleet.waiting(row, now=now),
+        "retries": list(row.retries.order_by("pk")),
+        "events": selectors.last_events(row, limit=LOG_LINES),
+        "variant": made,
+        "report": report,
+        "shown": reports.presented(report.data) if report else None,
+    }
+    return render(request, "optimizer/job.html", context)
+
+
+@require_safe
+def job_log(request: HttpRequest, job: int) -> StreamingHttpResponse:
+    """Every line, whatever the page still shows."""
+    _, row = _job(request, job)
+    events = JobEvent.objects.filter(job=row).order_by("pk").iterator(EXPORT_CHUNK)
+    lines = (
+        f"{formats.machine(event.at)} {event.attempt} {event.level.upper():7} {event.message}\n"
+        for event in events
+    )
+    return StreamingHttpResponse(
+        lines,
+        content_type="text/plain; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="job-{row.pk}.log"'},
+    )
+
+
+@require_POST
+def cancel(request: HttpRequest, job: int) -> HttpResponse:
+    actor, row = _job(request, job)
+    reached = services.cancel_job(actor, row)
+    said = "is cancelled" if reached == "cancelled" else "is being cancelled; its worker stops within seconds"
+    messages.success(request, f"Job {row.pk} {said}.")
+    return redirect(row)
+
+
+@require_POST
+def retry(request: HttpRequest, job: int) -> HttpResponse:
+    actor, row = _job(request, job)
+    again, created = services.retry_job(actor, row)
+    messages.success(
+        request, f"Queued as job {again.pk}." if created else f"It is queued already: job {again.pk}."
+    )
+    return redirect(again)
+
+
+@require_safe
+def workers(request: HttpRequest) -> HttpResponse:
+    actor = actor_of(request)
+    rows = fleet.worker_rows(actor, now=database_now())
+    return render(request, "optimizer/workers.html", {"workers": rows, "queues": fleet.queue_rows(rows)})
