@@ -6,7 +6,7 @@ trusting `# TYPE` lines alone, since servers announce families that never get a 
 
 from collections.abc import Mapping
 
-from deployments.stacks.port import Word
+from deployments.domain.vocabulary import Word
 
 
 def spoken(page: str, metrics: Mapping[Word, str]) -> frozenset[Word]:

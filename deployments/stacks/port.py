@@ -11,22 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from deployments.domain.vocabulary import Word
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-
-class Word(StrEnum):
-    """The metric vocabulary. A stack maps the words it speaks to its own Prometheus names."""
-
-    REQUESTS = "requests"
-    ERRORS = "errors"
-    LATENCY = "latency"
-    QUEUE_DEPTH = "queue_depth"
-    IN_FLIGHT = "in_flight"
-    QUEUE_SECONDS_TOTAL = "queue_seconds_total"
-    IN_FLIGHT_SECONDS_TOTAL = "in_flight_seconds_total"
-    BATCH_SIZE = "batch_size"
-    GPU_UTILIZATION = "gpu_utilization"
 
 
 class Support(StrEnum):

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from deployments.domain.sketch import is_coarse, quantile_rows
 from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Level, Window, coarsen
-from deployments.telemetry.sketch import is_coarse, quantile_rows
 
 MAX_POINTS: Final = 720
 _QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}

@@ -12,7 +12,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from deployments.telemetry.sketch import EMPTY, SLOTS, Sketch, slot_of_boundary
+from deployments.domain.sketch import EMPTY, SLOTS, Sketch, slot_of_boundary
 
 type Floats = npt.NDArray[np.float64]
 

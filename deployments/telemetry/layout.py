@@ -14,9 +14,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from deployments.domain.vocabulary import COUNTERS, GAUGES, PROCESS_START, MetricsMap, Source, Word
 from deployments.telemetry.exposition import Page, Series
 from deployments.telemetry.histogram import Buckets, Histogram
-from deployments.telemetry.vocabulary import COUNTERS, GAUGES, PROCESS_START, MetricsMap, Source, Word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

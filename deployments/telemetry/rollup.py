@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from deployments.domain.sketch import Sketch, merge, merge_bytes
 from deployments.telemetry.series import Interval, Reading
 from deployments.telemetry.signals import DeploymentSignals, SignalName
-from deployments.telemetry.sketch import Sketch, merge, merge_bytes
 
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S

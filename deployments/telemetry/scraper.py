@@ -21,8 +21,8 @@ from typing import Final
 
 import aiohttp
 
+from deployments.domain.vocabulary import MetricsMap
 from deployments.telemetry.exposition import NO_PAGE, BadPage, BadPageReason, Page, PageLimits, PageReader
-from deployments.telemetry.vocabulary import MetricsMap
 
 logger = logging.getLogger(__name__)
 

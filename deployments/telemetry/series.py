@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from deployments.domain.sketch import Sketch, merge
+from deployments.domain.vocabulary import MetricsMap, Word
 from deployments.telemetry.exposition import BadPageReason, Page
 from deployments.telemetry.histogram import NO_HISTOGRAM, Histogram, HistogramReset
 from deployments.telemetry.layout import Count, Layout, Seen
 from deployments.telemetry.scraper import Failure, Scrape, Target
-from deployments.telemetry.sketch import Sketch, merge
-from deployments.telemetry.vocabulary import MetricsMap, Word
 
 # No replica serves ten million requests a second, and none holds ten million at once: such a step is a broken
 # counter, not load.

@@ -18,9 +18,9 @@ from typing import Any, Final, Self
 
 import orjson
 
+from deployments.domain.sketch import merge
 from deployments.telemetry.scraper import Target
 from deployments.telemetry.series import Interval, Reading
-from deployments.telemetry.sketch import merge
 
 STALE_PERIODS: Final = 3
 HOLD_S: Final = 60.0

@@ -1,4 +1,5 @@
-"""Windows in Postgres: written as they close, made longer, read for a chart, forgotten when their time is over.
+"""Windows in Postgres: written as they close, made longer, read for a chart, forgotten when their time is
+over.
 
 A window that is already there is kept, so writing or lengthening the same history twice changes nothing.
 """
@@ -73,7 +74,8 @@ def write(windows: Iterable[Window], *, living: Iterable[int]) -> None:
 def read(
     deployment_id: int, grid: Grid, *, revision: int | None = None, replica: str | None = None
 ) -> list[Window]:
-    """The windows of the grid for one deployment, one revision of it, or one replica. One index range scan."""
+    """The windows of the grid for one deployment, one revision of it, or one replica. One index range
+    scan."""
     rows = Rollup.objects.filter(
         deployment_id=deployment_id,
         resolution_s=grid.level.resolution_s,

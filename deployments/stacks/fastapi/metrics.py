@@ -11,9 +11,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from deployments.domain.sketch import GAMMA, bucket_of
 from deployments.stacks.fastapi.errors import Reason
 from deployments.stacks.fastapi.load import Load
-from deployments.telemetry.sketch import GAMMA, bucket_of
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SHORTEST_S = 1e-6

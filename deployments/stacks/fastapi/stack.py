@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
+from deployments.domain.vocabulary import Word
 from deployments.stacks.conformance import spoken
 from deployments.stacks.fastapi.parameters import Batching, Parameters
-from deployments.stacks.port import Container, Probe, Support, SupportStatus, Word
+from deployments.stacks.port import Container, Probe, Support, SupportStatus
 
 ENTRY = ("-m", "deployments.stacks.fastapi.replica")
 _NEEDED = ("fastapi", "httptools", "onnxruntime", "uvicorn", "uvloop")
@@ -43,8 +44,8 @@ class FastApiStack:
             Word.LATENCY: "slipway_latency_seconds",
             Word.QUEUE_DEPTH: "slipway_queue_depth",
             Word.IN_FLIGHT: "slipway_in_flight",
-            Word.QUEUE_SECONDS_TOTAL: "slipway_queue_seconds_total",
-            Word.IN_FLIGHT_SECONDS_TOTAL: "slipway_in_flight_seconds_total",
+            Word.QUEUE_SECONDS: "slipway_queue_seconds_total",
+            Word.IN_FLIGHT_SECONDS: "slipway_in_flight_seconds_total",
             Word.BATCH_SIZE: "slipway_batch_size",
         }
     )

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from deployments import stacks
-from deployments.stacks.port import Stack, Support, Word
+from deployments.domain.vocabulary import Word
+from deployments.stacks.port import Stack, Support
 
 from . import models
 from .conftest import Start

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from deployments.domain.sketch import GAMMA
 from deployments.stacks.fastapi.errors import Reason
 from deployments.stacks.fastapi.load import Load
 from deployments.stacks.fastapi.metrics import Metrics
-from deployments.telemetry.sketch import GAMMA
 
 LABELS = {"deployment": 'a"b\\c\nd', "revision": "3", "replica": "r"}
 IDLE = Load(waiting=0, in_flight=0, waiting_seconds=0.0, in_flight_seconds=0.0)

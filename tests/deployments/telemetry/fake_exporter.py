@@ -15,8 +15,8 @@ from typing import Self
 
 import numpy as np
 
-from deployments.telemetry.sketch import GAMMA, bucket_of
-from deployments.telemetry.vocabulary import MetricsMap
+from deployments.domain.sketch import GAMMA, bucket_of
+from deployments.domain.vocabulary import MetricsMap
 
 PAGE_LINES = 218
 HUGE_BYTES = 200_000_000

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.domain.sketch import Sketch
 from deployments.telemetry.chart import MAX_POINTS, Grid, chart, grid
 from deployments.telemetry.rollup import DAY_S, DEPLOYMENT_LEVELS, HOUR_S, REPLICA_LEVEL, Window, WindowKey
-from deployments.telemetry.sketch import Sketch
 
 NOW = 1_800_000_000.0
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from deployments.domain.sketch import Sketch, merge
 from deployments.telemetry.rollup import Accumulator
 from deployments.telemetry.scraper import Scrape, Scraper
 from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.signals import SignalBook, SignalError, SignalName
-from deployments.telemetry.sketch import Sketch, merge
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
 from tests.deployments.telemetry.scraping import Taken, running, target
 

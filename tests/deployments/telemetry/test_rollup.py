@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.domain.sketch import EMPTY, Sketch, merge
 from deployments.telemetry.rollup import Accumulator, Window, WindowKey, coarsen
 from deployments.telemetry.scraper import Target, Unanswered
 from deployments.telemetry.series import Interval, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalError, SignalName
-from deployments.telemetry.sketch import EMPTY, Sketch, merge
 from tests.deployments.telemetry.fake_exporter import METRICS
 
 T0 = 1_800_000_000

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.domain.vocabulary import MetricsMap, Source, Word
 from deployments.telemetry.exposition import BadPageReason, PageReader
 from deployments.telemetry.scraper import Scrape, Target, Unanswered
 from deployments.telemetry.series import NoInterval, Reading, ReplicaSeries, SeriesBook
-from deployments.telemetry.vocabulary import MetricsMap, Source, Word
 from tests.deployments.telemetry.fake_exporter import METRICS, FakeReplica, Mode
 
 TARGET = Target(deployment="d1", revision=1, replica="ranker-0", url="http://127.0.0.1:1/", metrics=METRICS)

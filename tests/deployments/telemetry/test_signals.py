@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.domain.sketch import Sketch
 from deployments.telemetry.scraper import Target, Unanswered
 from deployments.telemetry.series import Interval, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalBook, SignalError, SignalName
-from deployments.telemetry.sketch import Sketch
 from tests.deployments.telemetry.fake_exporter import METRICS
 
 DEPTH, IN_FLIGHT = SignalName.QUEUE_DEPTH, SignalName.IN_FLIGHT

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.telemetry.sketch import (
+from deployments.domain.sketch import (
     EMPTY,
     GAMMA,
     K_MAX,
@@ -180,6 +180,6 @@ def test_coarse_buckets_never_gain_or_lose_a_count(boundaries: list[float], data
 
 
 def test_the_rule_can_be_imported_without_django() -> None:
-    code = "import json, sys, deployments.telemetry.sketch; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, deployments.domain.sketch; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert not {"django", "aiohttp", "redis"} & set(json.loads(done.stdout))
