@@ -60,7 +60,7 @@ lock: ## resolve the locks anew (UPGRADE=--upgrade takes newer versions)
 	$(COMPILE) $(UPGRADE) $(LOCAL_EXTRAS) --group dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) $(LOCAL_EXTRAS) -c requirements/dev.lock pyproject.toml -o requirements/local.lock
 	$(COMPILE) --extra intake -c requirements/dev.lock pyproject.toml -o requirements/web.lock
-	$(COMPILE) --extra intake --extra worker --extra serve -c requirements/dev.lock pyproject.toml -o requirements/worker.lock
+	$(COMPILE) --extra intake --extra worker --extra serve --extra node -c requirements/dev.lock pyproject.toml -o requirements/worker.lock
 	$(PYTHON) install/extra.py serve | $(COMPILE) -c requirements/dev.lock - -o requirements/serve.lock
 
 clean: ## remove what was set up and all data of this folder
