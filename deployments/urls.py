@@ -1,6 +1,29 @@
-"""Page addresses."""
+"""Page addresses, below /deployments/."""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from deployments.views import lists, logs, overview, revisions, rollouts, scaling, settings
 
 app_name = "deployments"
-urlpatterns: list[URLPattern] = []
+ONE = "<name:name>/"
+
+urlpatterns = [
+    path("", lists.deployments, name="deployments"),
+    path("new/", lists.new, name="new"),
+    path(ONE, overview.overview, name="deployment"),
+    path(ONE + "series.csv", overview.series_csv, name="series-csv"),
+    path(ONE + "load/", overview.start_load, name="load"),
+    path(ONE + "load/raise/", overview.raise_load, name="load-raise"),
+    path(ONE + "load/stop/", overview.stop_load, name="load-stop"),
+    path(ONE + "rollouts/", rollouts.rollouts, name="rollouts"),
+    path(ONE + "rollouts/<id:rollout>/", rollouts.rollout, name="rollout"),
+    path(ONE + "rollouts/<id:rollout>/cancel/", rollouts.cancel, name="rollout-cancel"),
+    path(ONE + "revisions/", revisions.revisions, name="revisions"),
+    path(ONE + "revisions/<id:number>/plan/", revisions.plan, name="plan"),
+    path(ONE + "scaling/", scaling.scaling, name="scaling"),
+    path(ONE + "scaling/scale/", scaling.scale, name="scale"),
+    path(ONE + "scaling/pause/", scaling.pause, name="pause"),
+    path(ONE + "logs/", logs.logs, name="logs"),
+    path(ONE + "settings/", settings.settings, name="settings"),
+    path(ONE + "settings/remove/", settings.remove, name="remove"),
+]

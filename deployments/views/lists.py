@@ -1,0 +1,131 @@
+"""The team's deployments, and the form that makes one."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
+
+from controlplane.accounts.access import Actor, actor_of
+from controlplane.accounts.models import Role
+from controlplane.core.errors import SlipwayError
+from controlplane.core.pagination import capped_count, paginate
+from controlplane.registry import selectors as registry
+from controlplane.registry.models import Variant
+from deployments import selectors, services
+from deployments.domain.workload import TargetStatus
+from deployments.forms import DeploymentForm, FilterForm, defaults, take_refusal
+from deployments.models import Deployment, Target
+from deployments.views import frame, tables
+
+MOST_VARIANTS = 200
+
+
+@require_safe
+def deployments(request: HttpRequest) -> HttpResponse:
+    """One row per deployment; filters and page in the address."""
+    actor = actor_of(request)
+    filters = FilterForm(request.GET)
+    wanted = filters.cleaned_data if filters.is_valid() else {}
+    rows = selectors.search(
+        selectors.deployments(actor), text=wanted.get("q", ""), state=wanted.get("state", "")
+    )
+    match request.GET.get("part"):
+        case "total":
+            return HttpResponse(f"of {capped_count(rows)}")
+        case "csv":
+            return tables.deployments_csv(rows)
+    page = paginate(rows, request.GET.dict())
+    query = request.GET.copy()
+    query.pop("cursor", None)
+    return render(
+        request,
+        "deployments/deployments.html",
+        {
+            "rows": _rows(page.rows),
+            "filters": filters,
+            "filtered": any(wanted.values()),
+            "later": "cursor" in request.GET,
+            "shown": f"{len(page.rows)} shown",
+            "next_url": f"?{query.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
+            "may_change": actor.may(Role.ENGINEER),
+            "csv": f"?{query.urlencode()}&part=csv",
+            "example": {"name": "fraud-detector"},
+        },
+    )
+
+
+def _rows(found: list[Deployment]) -> list[dict[str, Any]]:
+    figures = selectors.overview_figures(found)
+    return [_row(row, selectors.status(row)) | {"figures": figures[row.pk]} for row in found]
+
+
+def _row(row: Deployment, seen: TargetStatus | None) -> dict[str, Any]:
+    health = selectors.health_of(row)
+    return {
+        "deployment": row,
+        "health": health,
+        "detail": frame.detail(row, health, None) if health == "unreachable" else "",
+        "ready": seen.ready() if seen else 0,
+        "wanted": row.replicas if row.live_revision_id else 0,
+        "revision": row.live_revision,
+    }
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest) -> HttpResponse:
+    """One form: deployment and revision 1. Nothing runs before its plan was seen."""
+    actor = actor_of(request)
+    actor.require(Role.ENGINEER)
+    services.this_machine(actor.team)
+    choices = servable(actor)
+    form = DeploymentForm(
+        request.POST or None, initial=_initial(request), variants=choices, targets=list(_targets(actor))
+    )
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                return _create(request, actor, form)
+            except SlipwayError as error:
+                take_refusal(form, error)
+                status = error.status
+    return render(request, "deployments/new.html", {"form": form, "variants": choices}, status=status)
+
+
+def _create(request: HttpRequest, actor: Actor, form: DeploymentForm) -> HttpResponse:
+    row, revision, key = services.create_with_revision(
+        actor,
+        name=form.cleaned_data["name"],
+        target=form.chosen_target(),
+        protected=form.cleaned_data["protected"],
+        variant=form.chosen_variant(),
+        spec=form.spec(),
+    )
+    plan = reverse("deployments:plan", args=[row.name, revision.number])
+    if not key:
+        return redirect(plan)
+    shown = render(request, "deployments/key.html", {"deployment": row, "key": key, "plan": plan}, status=201)
+    shown["Cache-Control"] = "no-store"
+    return shown
+
+
+def _targets(actor: Actor) -> list[Target]:
+    return list(selectors.targets(actor))
+
+
+def servable(actor: Actor) -> list[Variant]:
+    """What can be served, newest first: intact, not in quarantine."""
+    rows = registry.variants(actor).filter(version__quarantined_reason="", artifact__state="present")
+    return list(rows[:MOST_VARIANTS])
+
+
+def _initial(request: HttpRequest) -> dict[str, Any]:
+    """`?model=&version=&variant=` choose what is served, and the model's name is a first guess of the name."""
+    model, version = request.GET.get("model", ""), request.GET.get("version", "")
+    chosen = (
+        {"variant": f"{model}/{version}/{request.GET.get('variant', '0')}", "name": model} if model else {}
+    )
+    return dict(defaults()) | chosen

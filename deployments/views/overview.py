@@ -1,0 +1,116 @@
+"""A deployment at a glance: four numbers, charts on one axis, why this many replicas, replicas, and how to ask it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from controlplane.core.errors import SlipwayError
+from deployments import selectors, services
+from deployments.domain import words
+from deployments.domain.snippets import snippets
+from deployments.domain.spec import RevisionSpec
+from deployments.forms import LoadForm, take_refusal
+from deployments.models import Deployment, Load
+from deployments.telemetry.figures import figure
+from deployments.views import frame, tables
+
+PARTS = ("now", "load")
+"""What ticks refresh: partials of the page, so that two seconds of life do not cost a whole page."""
+
+
+@require_safe
+def overview(request: HttpRequest, name: str) -> HttpResponse:
+    _, row = frame.find(request, name)
+    return _page(request, row, LoadForm())
+
+
+def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int = 200) -> HttpResponse:
+    actor = frame.actor_of(request)
+    seen = selectors.status(row)
+    now = datetime.now(UTC)
+    part = request.GET.get("part")
+    hpa = RevisionSpec.from_json(row.live_revision.spec).hpa() if row.live_revision else None
+    return frame.page(
+        request,
+        actor,
+        row,
+        tab="overview",
+        template=f"deployments/overview.html#{part}" if part in PARTS else "",
+        status=status,
+        replica_unit=f"of {row.replicas} ready" if hpa else "ready",
+        bounds_note=f"{hpa.min_replicas} to {hpa.max_replicas} allowed" if hpa else "",
+        load_body={"rate_per_s": 20, "duration_s": 600},
+        figures=selectors.overview_figures([row])[row.pk],
+        why=words.why(
+            selectors.latest_decision(row), paused=row.autoscaling_paused, replicas=row.replicas, now=now
+        ),
+        replicas=[words.replica(one, now=now) for one in seen.replicas] if seen else [],
+        snippets=_snippets(row, frame.endpoint(row, seen)),
+        series_url=f"/api/v1/deployments/{row.name}/series/",
+        csv_url=reverse("deployments:series-csv", args=[row.name]),
+        load=_load(selectors.load_of(row), now=now),
+        load_form=form,
+        bounds=(services.MAX_LOAD_PER_S, services.MAX_LOAD_S // 60),
+    )
+
+
+def _snippets(row: Deployment, endpoint: str) -> dict[str, str]:
+    if not endpoint or row.live_revision is None:
+        return {}
+    return snippets(endpoint, row.live_revision.variant.signature, protected=bool(row.api_key_sha256))
+
+
+def _load(load: Load | None, *, now: datetime) -> dict[str, Any] | None:
+    if load is None:
+        return None
+    double = min(load.rate_per_s * 2, services.MAX_LOAD_PER_S)
+    left_s = (load.until - now).total_seconds()
+    return {"row": load, "running": left_s > 0, "double": double if double > load.rate_per_s else None}
+
+
+@require_safe
+def series_csv(request: HttpRequest, name: str) -> HttpResponseBase:
+    _, row = frame.find(request, name)
+    return tables.series_csv(row.name, figure(row, request.GET))
+
+
+@require_POST
+def start_load(request: HttpRequest, name: str) -> HttpResponse:
+    """Starts it, or changes the rate of the one that runs."""
+    actor, row = frame.find(request, name)
+    form = LoadForm(request.POST)
+    if not form.is_valid():
+        return _page(request, row, form, status=422)
+    rate, minutes = form.cleaned_data["rate_per_s"], form.cleaned_data["minutes"]
+    try:
+        services.start_load(actor, row, rate_per_s=rate, duration_s=60 * minutes)
+    except SlipwayError as error:
+        take_refusal(form, error)
+        return _page(request, row, form, status=error.status)
+    return frame.done(request, row, "deployment", f"Sending {rate:g} requests/s for {minutes} min.")
+
+
+@require_POST
+def raise_load(request: HttpRequest, name: str) -> HttpResponse:
+    """Doubles the rate up to the cap; it ends when it would have ended."""
+    actor, row = frame.find(request, name)
+
+    def work() -> None:
+        load = selectors.load_of(row)
+        left_s = (load.until - datetime.now(UTC)).total_seconds() if load else 0
+        if load is not None and left_s > 1:
+            rate = min(load.rate_per_s * 2, services.MAX_LOAD_PER_S)
+            services.start_load(actor, row, rate_per_s=rate, duration_s=int(left_s))
+
+    return frame.attempt(request, row, work, to="deployment", said="The rate was doubled.")
+
+
+@require_POST
+def stop_load(request: HttpRequest, name: str) -> HttpResponse:
+    actor, row = frame.find(request, name)
+    return frame.attempt(
+        request, row, lambda: services.stop_load(actor, row), to="deployment", said="The load was stopped."
+    )

@@ -1,0 +1,138 @@
+"""What could be rolled out: the revisions, two of them compared, and the plan of one against what runs now."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
+
+from controlplane.core.errors import SlipwayError
+from controlplane.core.pagination import paginate
+from deployments import selectors, services
+from deployments.domain.plan import Finding, Severity, counts
+from deployments.models import Deployment, Revision
+from deployments.views import frame
+
+_SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
+_WORST_FIRST = list(_SEVERITY)
+
+
+def find_revision(row: Deployment, number: int) -> Revision:
+    rows = selectors.revisions(row).select_related("variant__artifact")
+    return get_object_or_404(rows, number=number)
+
+
+@require_safe
+def revisions(request: HttpRequest, name: str) -> HttpResponse:
+    """With `?from=5&to=7` also what differs between the two."""
+    actor, row = frame.find(request, name)
+    page = paginate(selectors.revisions(row), request.GET.dict())
+    return frame.page(
+        request,
+        actor,
+        row,
+        tab="revisions",
+        revisions=page.rows,
+        next_url=page.next_query() or "",
+        shown=f"{len(page.rows)} shown",
+        later="cursor" in request.GET,
+        revision_body=example_revision(row),
+        live_number=row.live_revision.number if row.live_revision else 0,
+        comparison=_comparison(row, request.GET.get("from", ""), request.GET.get("to", "")),
+    )
+
+
+def _comparison(row: Deployment, before: str, after: str) -> dict[str, Any] | None:
+    if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in (before, after)):
+        return None
+    old, new = find_revision(row, int(before)), find_revision(row, int(after))
+    changes = services.compare(old, new)
+    return {"before": old, "after": new, "changes": changes, "counts": counts(changes)}
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def plan(request: HttpRequest, name: str, number: int) -> HttpResponse:
+    """What rolling out would change and what stands in its way. POST brings the etag of what was seen.
+
+    Refused because something moved: the sentence, and below it the plan against what runs now.
+    """
+    actor, row = frame.find(request, name)
+    revision = find_revision(row, number)
+    refusal = None
+    kind = "rollback" if row.live_revision and number < row.live_revision.number else "update"
+    if request.method == "POST":
+        try:
+            etag = request.POST.get("etag", "")
+            rollout = services.roll_out(actor, row, revision, etag=etag, kind=kind)
+            return redirect(reverse("deployments:rollout", args=[row.name, rollout.pk]))
+        except SlipwayError as error:
+            refusal = error
+            _, row = frame.find(request, name)
+    shown, unreachable = _preview(row, revision)
+    status = refusal.status if refusal else unreachable.status if unreachable else 200
+    return frame.page(
+        request,
+        actor,
+        row,
+        tab="revisions",
+        template="deployments/plan.html",
+        status=status,
+        revision=revision,
+        kind=kind,
+        is_live=bool(row.live_revision and row.live_revision.number == number),
+        preview=shown,
+        findings=_findings(shown.findings) if shown else [],
+        after_label=f"Revision {number}",
+        plan_path=f"/api/v1/deployments/{row.name}/revisions/{number}/plan/",
+        rollout_curl=_rollout_curl(request, row, number, kind=kind, etag=shown.etag if shown else ""),
+        refusal=refusal,
+        unreachable=unreachable,
+    )
+
+
+def _preview(row: Deployment, revision: Revision) -> tuple[services.Preview | None, SlipwayError | None]:
+    try:
+        return services.preview(row, revision), None
+    except SlipwayError as error:
+        return None, error
+
+
+def _findings(found: tuple[Finding, ...]) -> list[dict[str, str]]:
+    return [
+        {
+            "severity": _SEVERITY[one.severity],
+            "title": one.title,
+            "evidence": one.evidence,
+            "todo": one.action,
+        }
+        for one in sorted(found, key=lambda one: _WORST_FIRST.index(one.severity))
+    ]
+
+
+def example_revision(row: Deployment) -> dict[str, Any]:
+    """The body of an API call that adds a revision like the newest one."""
+    newest = row.revisions.select_related("variant__version__model").first()
+    if newest is None:
+        return {"model": "fraud-detector", "version": 1, "variant": 0, "spec": {}}
+    version = newest.variant.version
+    return {
+        "model": version.model.name,
+        "version": version.number,
+        "variant": newest.variant.number,
+        "spec": {"batching": newest.spec["batching"]},
+    }
+
+
+def _rollout_curl(request: HttpRequest, row: Deployment, number: int, *, kind: str, etag: str) -> str:
+    verb = "rollback" if kind == "rollback" else "rollouts"
+    url = request.build_absolute_uri(f"/api/v1/deployments/{row.name}/{verb}/")
+    return " \\\n  ".join(
+        [
+            f"curl -X POST {url}",
+            '-H "Authorization: Bearer $SLIPWAY_TOKEN"',
+            "-H 'Content-Type: application/json'",
+            f"-H 'If-Match: \"{etag}\"'",
+            f"-d '{{\"revision\": {number}}}'",
+        ]
+    )

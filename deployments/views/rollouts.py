@@ -1,0 +1,67 @@
+"""The moves between revisions: a list, one page each with its timeline and evidence, and cancelling."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from controlplane.core.errors import SlipwayError
+from controlplane.core.pagination import paginate
+from deployments import selectors, services
+from deployments.domain.plan import Change, counts
+from deployments.domain.rollouts import RolloutState
+from deployments.views import frame
+
+CANCELLABLE = (RolloutState.PENDING, RolloutState.RUNNING, RolloutState.PAUSED)
+
+
+@require_safe
+def rollouts(request: HttpRequest, name: str) -> HttpResponse:
+    actor, row = frame.find(request, name)
+    page = paginate(selectors.rollouts(row), request.GET.dict())
+    return frame.page(
+        request,
+        actor,
+        row,
+        tab="rollouts",
+        rollouts=page.rows,
+        next_url=page.next_query() or "",
+        shown=f"{len(page.rows)} shown",
+        later="cursor" in request.GET,
+    )
+
+
+@require_safe
+def rollout(request: HttpRequest, name: str, rollout: int) -> HttpResponse:
+    actor, row = frame.find(request, name)
+    found = get_object_or_404(selectors.rollouts(row), pk=rollout)
+    events = list(found.events.all())
+    return frame.page(
+        request,
+        actor,
+        row,
+        tab="rollouts",
+        template="deployments/rollout.html",
+        rollout=found,
+        events=events,
+        took_s=(found.finished_at - found.created_at).total_seconds() if found.finished_at else None,
+        failing=found.evidence.get("replicas", []),
+        plan=found.plan,
+        plan_counts=counts([Change.from_json(change) for change in found.plan]),
+        after_label=f"Revision {found.to_revision.number}",
+        cancel_path=f"/api/v1/deployments/{row.name}/rollouts/{found.pk}/cancel/",
+        may_cancel=found.state in CANCELLABLE,
+    )
+
+
+@require_POST
+def cancel(request: HttpRequest, name: str, rollout: int) -> HttpResponse:
+    actor, row = frame.find(request, name)
+    found = get_object_or_404(selectors.rollouts(row), pk=rollout)
+    try:
+        services.cancel_rollout(actor, found)
+    except SlipwayError as error:
+        messages.error(request, f"{error.title} {error.detail}".strip())
+        return redirect(reverse("deployments:rollout", args=[row.name, rollout]))
+    return frame.done(request, row, "rollout", found.message, rollout)

@@ -1,0 +1,92 @@
+"""The spec that serves, a new revision begun from it, and taking the deployment away."""
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST
+
+from controlplane.accounts.models import Role
+from controlplane.core.errors import SlipwayError
+from deployments import services
+from deployments.domain.spec import RevisionSpec
+from deployments.forms import SpecForm, defaults, initial_of, take_refusal, variant_key
+from deployments.models import Deployment, Revision
+from deployments.views import frame
+from deployments.views.lists import servable
+from deployments.views.revisions import example_revision
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def settings(request: HttpRequest, name: str) -> HttpResponse:
+    """POST adds a revision; its plan comes next."""
+    actor, row = frame.find(request, name)
+    base = _base(row)
+    form = SpecForm(request.POST or None, initial=_initial(base), variants=servable(actor))
+    status = 200
+    if request.method == "POST":
+        actor.require(Role.ENGINEER)
+        status = 422
+        if form.is_valid():
+            try:
+                made = services.add_revision(actor, row, variant=form.chosen_variant(), spec=form.spec())
+                return redirect(reverse("deployments:plan", args=[row.name, made.number]))
+            except SlipwayError as error:
+                take_refusal(form, error)
+                status = error.status
+    return frame.page(
+        request,
+        actor,
+        row,
+        tab="settings",
+        status=status,
+        form=form,
+        revision_body=example_revision(row),
+        base=base,
+        facts=_facts(base) if base else [],
+    )
+
+
+def _base(row: Deployment) -> Revision | None:
+    """The live revision, or the newest one while nothing is live."""
+    rows = row.revisions.select_related("variant__artifact", "variant__version__model")
+    return rows.filter(pk=row.live_revision_id).first() or rows.first()
+
+
+def _initial(base: Revision | None) -> dict[str, object]:
+    if base is None:
+        return dict(defaults())
+    return initial_of(RevisionSpec.from_json(base.spec)) | {"variant": variant_key(base.variant)}
+
+
+def _facts(base: Revision) -> list[tuple[str, object]]:
+    """The readable spec, one level deep, in the words of the diff."""
+    found: list[tuple[str, object]] = []
+    for name, value in services.read_revision(base).items():
+        if isinstance(value, dict):
+            found += [(f"{name}.{inner}", shown) for inner, shown in value.items()]
+        else:
+            found.append((name, value))
+    return found
+
+
+class RemoveForm(forms.Form):
+    confirm = forms.CharField(max_length=63)
+
+
+@require_POST
+def remove(request: HttpRequest, name: str) -> HttpResponse:
+    """Destructive: the name has to be typed."""
+    actor, row = frame.find(request, name)
+    form = RemoveForm(request.POST)
+    if not form.is_valid() or form.cleaned_data["confirm"] != row.name:
+        messages.error(request, f"Nothing was removed: type “{row.name}” to confirm.")
+        return redirect(reverse("deployments:settings", args=[row.name]))
+    try:
+        services.remove_deployment(actor, row)
+    except SlipwayError as error:
+        messages.error(request, f"{error.title} {error.detail}".strip())
+        return redirect(reverse("deployments:settings", args=[row.name]))
+    messages.success(request, f"“{row.name}” drains and is removed.")
+    return redirect(reverse("deployments:deployments"))
