@@ -55,11 +55,11 @@ def _series(start: float, end: float) -> dict[str, Any]:
     p50 = _wave(count, base=6.2, swing=0.9, seed=1)
     bump = [18 * math.exp(-(((index - 118) / 7) ** 2)) for index in range(count)]
     series: dict[str, Any] = {
-        "p50": [value + 0.2 * extra for value, extra in zip(p50, bump, strict=True)],
-        "p95": [value * 1.9 + 0.8 * extra for value, extra in zip(p50, bump, strict=True)],
-        "p99": [value * 2.6 + 1.6 * extra for value, extra in zip(p50, bump, strict=True)],
+        "p50_ms": [value + 0.2 * extra for value, extra in zip(p50, bump, strict=True)],
+        "p95_ms": [value * 1.9 + 0.8 * extra for value, extra in zip(p50, bump, strict=True)],
+        "p99_ms": [value * 2.6 + 1.6 * extra for value, extra in zip(p50, bump, strict=True)],
         "throughput": _wave(count, base=240, swing=60, seed=4),
-        "errors": [0.02 if 116 < index < 124 else 0.0 for index in range(count)],
+        "error_rate": [0.02 if 116 < index < 124 else 0.0 for index in range(count)],
         "queue_depth": [value + extra for value, extra in zip(_wave(count, base=2, swing=2, seed=2), bump, strict=True)],
         "in_flight": [value + 1.4 * extra for value, extra in zip(_wave(count, base=6, swing=2, seed=3), bump, strict=True)],
         "replicas": [4 if 122 < index < 160 else 2 for index in range(count)],
@@ -71,7 +71,7 @@ def _series(start: float, end: float) -> dict[str, Any]:
         {"t": times[122], "kind": "scaling", "text": "2 to 4 replicas: queue depth 19 over 2 × 8"},
         {"t": times[160], "kind": "scaling", "text": "4 to 2 replicas"},
     ]
-    return {"t": times, **series, "marks": marks, "unit": "ms"}
+    return {"t": times, **series, "marks": marks}
 
 
 @login_not_required

@@ -12,7 +12,8 @@ const SERIES = {
 };
 const DEFAULT_RANGE = "15m";
 const SECONDS = { "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
-const TIME_UNITS = { s: 1, ms: 1e-3, us: 1e-6, "µs": 1e-6 };
+/* The API's arrays say their unit in their name; a line here is named for what it shows. */
+const ARRAYS = { p50: "p50_ms", p95: "p95_ms", p99: "p99_ms", errors: "error_rate" };
 const pad = (number) => String(number).padStart(2, "0");
 
 /* Plotly knows no zones: it is given the reader's wall clock as text and gives it back. */
@@ -161,6 +162,7 @@ class Charts {
       const answer = await fetch(this.address(this.root.dataset.seriesUrl), { headers: { Accept: "application/json" }, signal: abort.signal });
       if (!answer.ok) throw new Error(answer.status === 503 ? "The numbers cannot be read right now." : `The numbers cannot be read (${answer.status}).`);
       this.data = await answer.json();
+      for (const [line, array] of Object.entries(ARRAYS)) this.data[line] ??= this.data[array];
       this.error = "";
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -209,7 +211,6 @@ class Charts {
   value(key, name, value) {
     if (value === null || value === undefined) return null;
     if (key === "errors") return value * 100;
-    if (key === "latency") return value * (TIME_UNITS[this.data.unit] ?? 1e-3) * 1e3;
     return value;
   }
 
@@ -231,7 +232,7 @@ class Charts {
       hoverlabel: { bgcolor: theme.label, bordercolor: theme.line, font: { family: theme.font, color: theme.text, size: 12 } },
       xaxis: { ...axis, type: "date", range, showgrid: false, ticks: "outside", ticklen: 4, tickcolor: theme.grid, nticks: Math.max(3, Math.floor(chart.plot.clientWidth / 110)), tickformatstops: [
         { dtickrange: [null, 60_000], value: "%H:%M:%S" }, { dtickrange: [60_000, 86_400_000], value: "%H:%M" }, { dtickrange: [86_400_000, null], value: "%-d %b" }] },
-      yaxis: { ...axis, range: [0, top], fixedrange: true, nticks: 5, tickformat: "~s", dtick: chart.key === "replicas" ? Math.max(1, Math.ceil(top / 4)) : undefined },
+      yaxis: { ...axis, range: [0, top], fixedrange: true, nticks: 5, tickformat: top < 1000 ? "~g" : "~s", dtick: chart.key === "replicas" ? Math.max(1, Math.ceil(top / 4)) : undefined },
       shapes: [...marks.map((mark) => this.line(mark, theme)), ...(target ? this.target(target, top, theme) : [])],
       annotations: [...marks.map((mark) => this.flag(mark, theme)), ...(target ? [{ xref: "paper", x: 1, xanchor: "right", y: target, yanchor: "bottom", showarrow: false, text: `target ${significant(target)} ms`, font: { size: 11, color: theme.axis } }] : [])],
     }];
