@@ -1,0 +1,24 @@
+"""`manage.py load`: see `deployments.load`."""
+
+import asyncio
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from deployments.load import Loads
+
+
+async def send() -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await Loads().run(stopping)
+
+
+class Command(BaseCommand):
+    help = "Sends the bounded demo load that people asked for on their deployments."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        asyncio.run(send())
