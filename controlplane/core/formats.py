@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 NOTHING = "–"
+SMALLEST = 0.001
 _MULTIPLES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -28,13 +29,15 @@ class Quantity:
 def significant(value: float, *, digits: int = 3) -> str:
     """`value` with that many significant digits: 0.00123, 1.50, 12.3, 1,230. Whole numbers below 1,000 stay whole.
 
-    What is not finite is NOTHING. From a million on the multiple is named: 1.23M.
+    What is not finite is NOTHING. From a million on the multiple is named: 1.23M; below a thousandth is `<0.001`.
     """
     if not math.isfinite(value):
         return NOTHING
     for size, suffix in _MULTIPLES:
         if abs(value) >= size:
             return significant(value / size, digits=digits) + suffix
+    if 0 < abs(value) < SMALLEST:
+        return f"<{SMALLEST}" if value > 0 else f">−{SMALLEST}"
     if isinstance(value, int) and abs(value) < 10**digits:
         text = f"{value:d}"
     elif value == 0:
@@ -43,7 +46,7 @@ def significant(value: float, *, digits: int = 3) -> str:
         # Rounded twice: 999.6 gets a fourth digit in the first round and must not keep a decimal.
         rounded = _round(value, digits)
         places = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-        text = f"{rounded:,.{places}f}" if places <= 9 else f"{rounded:.{digits - 1}e}"
+        text = f"{rounded:,.{places}f}"
         if abs(rounded) >= _MULTIPLES[-1][0]:
             return significant(rounded, digits=digits)
     return text.replace("-", "−", 1) if value < 0 else text
@@ -70,11 +73,16 @@ def size(size_bytes: float | None) -> Quantity:
     return Quantity(text=significant(value), unit=_BINARY[step])
 
 
-def duration(duration_s: float | None) -> Quantity:
-    """12.3 µs, 4.56 ms, 7.89 s; from a minute on in two steps: `3 min 5 s`, `2 h 4 min`, `3 d 4 h`."""
+def duration(duration_s: float | None, *, whole: bool = False) -> Quantity:
+    """12.3 µs, 4.56 ms, 7.89 s; from a minute on in two steps: `3 min 5 s`, `2 h 4 min`, `3 d 4 h`.
+
+    `whole` is for what is still counting or only estimated: no more than whole seconds.
+    """
     if duration_s is None or not math.isfinite(duration_s):
         return Quantity(text=NOTHING)
-    length = abs(duration_s)
+    length = abs(round(duration_s) if whole else duration_s)
+    if whole and length < 60:
+        return Quantity(text=str(round(duration_s)).replace("-", "−"), unit="s")
     if length == 0:
         return Quantity(text="0", unit="s")
     for limit, factor, unit in ((0.9995e-3, 1e6, "µs"), (0.9995, 1e3, "ms"), (59.95, 1.0, "s")):

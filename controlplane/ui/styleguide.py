@@ -17,7 +17,7 @@ from django.urls import URLPattern, path
 
 from controlplane.core.vocabulary import WORDS, Tone
 
-SECONDS = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "all": 604_800}
+SECONDS = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000, "all": 604_800}
 
 
 class SampleForm(forms.Form):

@@ -6,7 +6,7 @@
     {% time job.created_at %}                 relative, absolute on hover; {% time t "absolute" %}, {% time t "both" %}
     {% bytes artifact.size_bytes %}           1.23 MiB
     {% number 12.345 "ms" %}                  12.3 ms, the unit muted; None is a dash
-    {% duration elapsed_s %}                  3 min 5 s
+    {% duration elapsed_s %}                  3 min 5 s; whole=True for what still counts
     {% count 12345 %}                         12,345, exact
     {% delta ratio low high better="lower" %} −49 % (−52 to −45 %), coloured only where the interval excludes 1
     {% sparkline values label="p99" unit="ms" target=50 %}
@@ -53,7 +53,8 @@ def badge(state: Any, detail: str = "") -> SafeString:
     word = word_of(state)
     more = format_html(' <span class="badge-detail">{}</span>', detail) if detail else ""
     return format_html(
-        '<span class="badge" data-tone="{}">{}<span>{}</span>{}</span>', word.tone, icon(word.icon), word.label, more
+        '<span class="badge" data-tone="{}" data-icon="{}">{}<span>{}</span>{}</span>',
+        *(word.tone, word.icon, icon(word.icon), word.label, more),
     )
 
 
@@ -86,8 +87,8 @@ def size(size_bytes: float | None) -> SafeString:
 
 
 @register.simple_tag
-def duration(duration_s: float | None) -> SafeString:
-    return _quantity(formats.duration(duration_s))
+def duration(duration_s: float | None, whole: bool = False) -> SafeString:
+    return _quantity(formats.duration(duration_s, whole=whole))
 
 
 @register.simple_tag

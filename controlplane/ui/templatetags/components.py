@@ -120,10 +120,10 @@ def disclosure(content: str, summary: str, open: bool = False, id: str = "") -> 
 
 
 @register.simple_tag
-def field(bound: BoundField, unit: str = "", code: bool = False) -> SafeString:
+def field(bound: BoundField, unit: str = "", code: bool = False, optional: bool = True) -> SafeString:
     """Help and errors are tied to the control by Django's aria-describedby and aria-invalid."""
     return mark_safe(  # noqa: S308 - rendered by a template that escapes
-        render_to_string("components/field.html", {"field": bound, "unit": unit, "code": code})
+        render_to_string("components/field.html", {"field": bound, "unit": unit, "code": code, "optional": optional})
     )
 
 
@@ -135,10 +135,10 @@ def fields(form: BaseForm) -> SafeString:
 
 
 @register.inclusion_tag("components/error_summary.html")
-def error_summary(form: BaseForm) -> dict[str, Any]:
+def error_summary(form: BaseForm, focus: bool = True) -> dict[str, Any]:
     """Every error with a link to its field, above the form. Nothing where there is none."""
     wrong = [form[name] for name in form.errors if name in form.fields]
-    return {"form": form, "wrong": wrong, "general": form.non_field_errors()}
+    return {"form": form, "wrong": wrong, "general": form.non_field_errors(), "focus": focus}
 
 
 @register.inclusion_tag("components/snippet.html")
@@ -225,7 +225,7 @@ def live(topics: str, url: str = "", select: str = "") -> SafeString:
     )
 
 
-CHART_RANGES = ("5m", "15m", "1h", "6h", "24h", "7d", "all")
+CHART_RANGES = ("5m", "15m", "1h", "6h", "24h", "7d", "30d", "all")
 CHART_PANELS = (
     ("latency", "Latency", "ms", True, (("p50", "p50"), ("p95", "p95"), ("p99", "p99"))),
     ("throughput", "Throughput", "requests/s", False, (("throughput", "requests"),)),

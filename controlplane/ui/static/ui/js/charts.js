@@ -11,7 +11,7 @@ const SERIES = {
   queue: ["queue_depth", "in_flight"], replicas: ["replicas"],
 };
 const DEFAULT_RANGE = "15m";
-const SECONDS = { "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
+const SECONDS = { "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000 };
 /* The API's arrays say their unit in their name; a line here is named for what it shows. */
 const ARRAYS = { p50: "p50_ms", p95: "p95_ms", p99: "p99_ms", errors: "error_rate" };
 const pad = (number) => String(number).padStart(2, "0");
@@ -183,7 +183,9 @@ class Charts {
     const words = this.root.querySelector("[data-charts-state]");
     if (!words) return;
     const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    words.textContent = this.error || `${this.paused ? "Paused · " : this.between() ? "Fixed time · " : ""}${zone}`;
+    const step = this.data?.step_s;
+    const point = step ? `a point is ${step < 60 ? `${step} s` : `${Math.round(step / 60)} min`}` : "";
+    words.textContent = this.error || [this.paused ? "paused" : this.between() ? "fixed time" : "", point, zone].filter(Boolean).join(" · ");
   }
 
   /* drawing */
@@ -198,13 +200,13 @@ class Charts {
       const note = chart.figure.querySelector("[data-chart-note]");
       note.textContent = this.error && !this.data ? this.error : "Nothing was measured in this time.";
       note.hidden = !empty;
+      this.values(chart);
       if (this.root.hasAttribute("data-table")) { if (this.data) fillTable(chart, names, this.data, wall, (name, value) => this.value(chart.key, name, value)); continue; }
       const [figure, layout] = this.layout(chart, names, x, range, theme, empty);
       const first = !chart.drawn;
       chart.drawn = true;
       this.plotly.react(chart.plot, figure, layout, { displayModeBar: false, doubleClick: false, showTips: false });
       if (first) this.listen(chart);
-      this.values(chart);
     }
   }
 

@@ -1,17 +1,22 @@
 /* Plain forms: the pressed button is busy until the answer comes and cannot be pressed twice; after a refused
  * post the focus goes to the summary of errors. */
+const busy = new Set();
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (event.defaultPrevented || form.method === "dialog" || form.target) return;
   if (form.dataset.sent !== undefined) { event.preventDefault(); return; }
   if (form.method === "post") form.dataset.sent = "";
-  event.submitter?.setAttribute("aria-busy", "true");
+  if (!event.submitter) return;
+  event.submitter.setAttribute("aria-busy", "true");
+  busy.add(event.submitter);
 });
 
 /* Back from the cache of the browser: the form is new again. */
 addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
-  for (const button of document.querySelectorAll("button[aria-busy]")) button.removeAttribute("aria-busy");
+  for (const button of busy) button.removeAttribute("aria-busy");
+  busy.clear();
 });
 
 const summary = document.querySelector("[data-error-summary]");

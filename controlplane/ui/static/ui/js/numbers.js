@@ -2,6 +2,7 @@
 export function significant(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
+  if (Math.abs(value) < 0.001) return value < 0 ? ">−0.001" : "<0.001";
   for (const [size, suffix] of [[1e12, "T"], [1e9, "G"], [1e6, "M"]]) {
     if (Math.abs(value) >= size) return significant(value / size) + suffix;
   }
