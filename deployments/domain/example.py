@@ -4,6 +4,7 @@ Values are safe rather than realistic: small non-negative integers fit class ids
 Refused: sending zeros only; a model may take a short cut on them and the charts would flatter it.
 """
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -95,12 +96,16 @@ def python_body(signature: Mapping[str, Any]) -> str:
     tensors = []
     for one in signature["inputs"]:
         shape = shape_of(one)
-        value, size = constant(one["dtype"]), prod(shape)
-        data = repr([value] * size) if size <= SHOWN_ELEMENTS else f"[{value!r}] * {size}"
-        tensors.append(
-            f'{{"name": {one["name"]!r}, "datatype": "{one["dtype"]}", "shape": {shape}, "data": {data}}}'
-        )
+        value, size = _literal(constant(one["dtype"])), prod(shape)
+        data = f"[{', '.join([value] * size)}]" if size <= SHOWN_ELEMENTS else f"[{value}] * {size}"
+        name, dtype = json.dumps(one["name"]), one["dtype"]
+        tensors.append(f'{{"name": {name}, "datatype": "{dtype}", "shape": {shape}, "data": {data}}}')
     return '{"inputs": [' + ", ".join(tensors) + "]}"
+
+
+def _literal(value: Any) -> str:
+    """Double quotes, because the expression may stand between single ones in a shell."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def is_short(signature: Mapping[str, Any]) -> bool:

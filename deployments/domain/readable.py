@@ -31,7 +31,8 @@ def document(
         "signature": signature_words(signature),
         "stack": spec.stack,
         "threads": spec.threads,
-        "batching": spec.batching.to_json(),
+        "batching": spec.batching.to_json()
+        | {"preferred_batch_size": ", ".join(map(str, spec.batching.preferred_batch_size)) or "none"},
         "autoscaling": _autoscaling(spec.hpa()),
         "rollout": spec.rollout.to_json(),
     }

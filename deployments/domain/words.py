@@ -85,7 +85,10 @@ def why(decision: DecisionLike | None, *, paused: bool, replicas: int, now: date
 
 
 def signals(document: Mapping[str, Any]) -> tuple[SignalWords, ...]:
-    return tuple(_signal(name, one) for name, one in document.items())
+    """In the order of `SIGNAL_NAMES`, whatever the order in which they were stored."""
+    order = list(SIGNAL_NAMES)
+    names = sorted(document, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return tuple(_signal(name, document[name]) for name in names)
 
 
 def _signal(name: str, one: Mapping[str, Any]) -> SignalWords:
