@@ -58,7 +58,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
         "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
         "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
         "filtered": any(wanted.values()),
-        "csv_url": f"{reverse('optimizer:jobs-csv')}?{filters.urlencode()}",
+        "export_url": f"{reverse('optimizer:jobs-csv')}?{filters.urlencode()}",
         "example": _example("file-types", 1, 0),
     }
     return render(request, "optimizer/jobs.html", context)
@@ -134,7 +134,8 @@ def new_job(request: HttpRequest) -> HttpResponse:
         "variants": list(parent.version.variants.order_by("number")),
         "example": _example(model.name, parent.version.number, parent.number),
     }
-    return render(request, "optimizer/new_job.html", context, status=form.status)
+    part = "#form" if request.headers.get("HX-Request") else ""
+    return render(request, f"optimizer/new_job.html{part}", context, status=form.status)
 
 
 def _job(request: HttpRequest, job: int) -> tuple[Actor, Job]:
@@ -179,6 +180,7 @@ def job(request: HttpRequest, job: int) -> HttpResponse:
         "events": selectors.last_events(row, limit=LOG_LINES),
         "variant": made,
         "report": report,
+        "said": reports.said(report) if report else "",
         "shown": reports.presented(report.data) if report else None,
     }
     return render(request, "optimizer/job.html", context)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core import formats
+from controlplane.registry.models import Report
 
 BATCHES_SHOWN = (1, 8)
 _BASIS = {
@@ -133,10 +134,8 @@ def promise_in_words(promise: Mapping[str, Any]) -> dict[str, Any]:
     speed, points = promise["speedup"], promise["loss_points"]
     return {
         "label": promise.get("label", promise.get("technique", "")),
-        "speedup": f"{formats.significant(float(speed[0]))} to {formats.significant(float(speed[1]))}×",
-        "loss": "nothing"
-        if not any(points)
-        else f"{formats.significant(float(points[0]))} to {formats.significant(float(points[1]))} points",
+        "speedup": f"{speed[0]:g} to {speed[1]:g}×",
+        "loss": "nothing" if not any(points) else f"{points[0]:g} to {points[1]:g} points",
         "effort": promise["effort"],
     }
 
@@ -256,6 +255,13 @@ def _percent(estimate: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     scaled = {end: None if estimate[end] is None else 100 * estimate[end] for end in ("value", "low", "high")}
     return scaled | {"n": estimate["n"], "confidence_percent": round(100 * estimate["confidence"])}
+
+
+def said(row: Report) -> str:
+    """The sentence without the verdict's word, which the banner says already."""
+    word = f"{row.get_verdict_display()}: "
+    text = row.sentence.removeprefix(word)
+    return text[:1].upper() + text[1:]
 
 
 def presented(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -283,6 +283,7 @@ def variant(request: HttpRequest, name: str, number: int, variant: int) -> HttpR
         "version": row.version,
         "variant": row,
         "report": report,
+        "said": reports.said(report) if report else "",
         "shown": reports.presented(report.data) if report else None,
         "digest": f"sha256:{row.artifact.sha256}",
         "deploy_url": DEPLOY,
