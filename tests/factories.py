@@ -1,8 +1,12 @@
 """Rows that tests begin with, made through the product's own verbs where one exists."""
 
+import functools
 import itertools
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
+
+from django.contrib.auth.hashers import make_password
 
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
@@ -21,8 +25,17 @@ def team(name: str = "") -> Team:
     return Team.objects.create(name=name or f"team-{next(_numbers)}")
 
 
+PASSWORD = "a long pass phrase"  # of every user made here
+
+
+@functools.cache
+def _password_hash() -> str:
+    """Once per run: a good hash takes longer than most tests."""
+    return make_password(PASSWORD)
+
+
 def user(name: str = "") -> User:
-    return User.objects.create_user(username=name or f"user-{next(_numbers)}", password="a long pass phrase")
+    return User.objects.create(username=name or f"user-{next(_numbers)}", password=_password_hash())
 
 
 def member(of: Team, *, role: Role = Role.ENGINEER) -> Actor:
@@ -35,8 +48,10 @@ def member(of: Team, *, role: Role = Role.ENGINEER) -> Actor:
 def token(actor: Actor) -> str:
     """A Bearer token of the actor's user in the actor's team."""
     assert actor.user is not None
-    _, text = ApiToken.objects.create(user=actor.user, team=actor.team, role=actor.role, name="test")
-    return str(text)
+    _, text = ApiToken.objects.issue(
+        user=actor.user, team=actor.team, role=actor.role, name="test", expiry=timedelta(days=1)
+    )
+    return text
 
 
 def artifact(size_bytes: int = 1_000) -> Artifact:

@@ -1,0 +1,105 @@
+"""Logging in, and what ends a session."""
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+from django.urls import reverse
+
+from controlplane.accounts.access import Actor
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+PASSWORD = "a long pass phrase"
+LOGIN = "/account/login/"
+
+
+@pytest.fixture(autouse=True)
+def _no_attempts_yet() -> None:
+    cache.clear()
+
+
+@pytest.fixture
+def actor() -> Actor:
+    return factories.member(factories.team())
+
+
+def log_in(username: str, password: str = PASSWORD, client: Client | None = None) -> int:
+    answer = (client or Client()).post(LOGIN, {"login": username, "password": password})
+    return answer.status_code
+
+
+def test_the_right_password_opens_the_product(actor: Actor) -> None:
+    client = Client()
+    assert log_in(str(actor.user), client=client) == 302
+    assert client.get("/api/v1/me/").status_code == 200
+
+
+@pytest.mark.parametrize("username", ["known", "nobody-of-that-name"])
+def test_guessing_is_refused_with_429_whether_or_not_the_person_exists(username: str) -> None:
+    factories.user("known")
+    statuses = [log_in(username, "wrong") for _ in range(12)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 429
+    answer = Client().post(LOGIN, {"login": username, "password": "wrong"})
+    assert int(answer["Retry-After"]) > 0
+    assert "Too many failed attempts" in answer.content.decode()
+
+
+def test_a_locked_name_stays_locked_for_the_right_password_too(actor: Actor) -> None:
+    for _ in range(6):
+        log_in(str(actor.user), "wrong")
+    assert log_in(str(actor.user)) == 429
+
+
+def test_an_unknown_person_gets_the_same_answer_as_a_wrong_password(actor: Actor) -> None:
+    def said(username: str) -> str:
+        page = Client().post(LOGIN, {"login": username, "password": "wrong"}).content.decode()
+        return page[page.index('role="alert"') :].partition("</form>")[0].replace(username, "NAME")
+
+    assert "not correct" in said(str(actor.user))
+    assert said(str(actor.user)).partition("csrf")[0] == said("nobody").partition("csrf")[0]
+
+
+def test_nobody_signs_up_by_themselves() -> None:
+    page = Client().post("/account/signup/", {"username": "mallory", "password1": "pass phrase 123"})
+    assert page.status_code in {200, 403, 404}
+    assert log_in("mallory", "pass phrase 123") == 200
+
+
+def test_a_disabled_person_cannot_log_in_and_a_session_of_theirs_ends(actor: Actor) -> None:
+    client = Client()
+    log_in(str(actor.user), client=client)
+    assert actor.user is not None
+    actor.user.is_active = False
+    actor.user.save()
+    assert client.get("/api/v1/me/").status_code == 401
+    assert client.get(reverse("accounts:settings")).status_code == 302
+
+
+def test_a_new_password_ends_every_other_session(actor: Actor) -> None:
+    here, elsewhere = Client(), Client()
+    for client in (here, elsewhere):
+        log_in(str(actor.user), client=client)
+    answer = here.post(
+        "/account/password/change/",
+        {"oldpassword": PASSWORD, "password1": "another pass phrase", "password2": "another pass phrase"},
+    )
+    assert answer.status_code == 302
+    assert elsewhere.get("/api/v1/me/").status_code == 401
+
+
+def test_logging_out_ends_the_session_on_the_server(actor: Actor) -> None:
+    client, copy = Client(), Client()
+    log_in(str(actor.user), client=client)
+    copy.cookies.update(client.cookies)
+    assert copy.get("/api/v1/me/").status_code == 200
+    client.post("/account/logout/")
+    assert copy.get("/api/v1/me/").status_code == 401
+
+
+@pytest.mark.parametrize("value", ["x", "x" * 5000, '"aaaaaaaaaaaa\\000"', "é" * 20, "' OR 1=1--"])
+def test_a_forged_session_cookie_is_nobody(value: str) -> None:
+    client = Client(raise_request_exception=False)
+    answer = client.get("/api/v1/me/", headers={"Cookie": f"sessionid={value}"})
+    assert answer.status_code in {400, 401}
