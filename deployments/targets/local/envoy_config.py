@@ -7,6 +7,7 @@ Decisions, each for a failure that was seen:
 - `reset` is retried: inference changes nothing, so a request that a dying replica had taken is asked again.
 - The panic threshold is 1 %: with every health check failing (an overloaded machine) requests still go to the
   replicas that the node believes in, instead of being refused altogether.
+- Health changes are not merged: by default a new replica waits up to a second for its first request.
 - Circuit breakers are out of the way (the default of 3 concurrent retries alone would lose requests).
 - Idle connections to replicas close before Uvicorn's 5 s do, so no request meets a closing connection.
 """
@@ -171,7 +172,7 @@ def _cluster(key: str, endpoints_path: Path) -> Json:
         "eds_cluster_config": {"eds_config": _watched(endpoints_path)},
         "connect_timeout": "1s",
         "ignore_health_on_host_removal": True,
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "load_balancing_policy": {
             "policies": [
                 {

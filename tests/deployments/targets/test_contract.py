@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any, Protocol
 
 import pytest
@@ -16,11 +17,14 @@ from deployments.targets.memory import MemoryTarget
 from deployments.targets.port import StaleGeneration, StaleLive, Target, Unreachable
 from tests.deployments.targets.conftest import ARTIFACT, Node, make_home
 
-KEY = "d1"
+_keys = count(1)
 
 
 class Stage(Protocol):
-    """A target and the hands that a test needs around it."""
+    """A target and the hands that a test needs around it. `key` is a deployment that no other test has."""
+
+    @property
+    def key(self) -> str: ...
 
     @property
     def target(self) -> Target: ...
@@ -40,7 +44,8 @@ class Stage(Protocol):
 
 
 class MemoryStage:
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
         self.target = MemoryTarget()
         self.last_words = "the model cannot be loaded"
 
@@ -58,7 +63,7 @@ class MemoryStage:
 
     def failing(self, revision: int) -> Workload:
         log = (*(f"line {number} before the end" for number in range(60)), self.last_words)
-        self.target.fail(KEY, revision=revision, reason="exited with code 1", log=log)
+        self.target.fail(self.key, revision=revision, reason="exited with code 1", log=log)
         return self.workload(revision, 1)
 
     def until(self, key: str, holds: Callable[[TargetStatus], bool]) -> TargetStatus:
@@ -76,7 +81,8 @@ class MemoryStage:
 class LocalStage:
     """The node and Envoy, with the stand-in or with the real replica behind them."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, key: str) -> None:
+        self.key = key
         self.node = node
         self.target: Target = node.target
         self.workload = node.workload if node.stand_in else node.model_workload
@@ -94,6 +100,22 @@ class LocalStage:
         return LocalTarget(NodeClient(f"unix:{self.node.home}/nobody.sock"))
 
 
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Callable[[bool], Node]]:
+    """One node with the stand-in and one with the real replica for the whole suite."""
+    started: dict[bool, Node] = {}
+
+    def get(stand_in: bool) -> Node:
+        if stand_in not in started:
+            started[stand_in] = Node(home=make_home(), stand_in=stand_in)
+            started[stand_in].start()
+        return started[stand_in]
+
+    yield get
+    for node in started.values():
+        node.clean_up()
+
+
 @pytest.fixture(
     params=[
         "memory",
@@ -101,19 +123,20 @@ class LocalStage:
         pytest.param("local-fastapi", marks=pytest.mark.processes),
     ]
 )
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, nodes: Callable[[bool], Node]) -> Iterator[Stage]:
+    key = f"d{next(_keys)}"
     if request.param == "memory":
-        yield MemoryStage()
+        yield MemoryStage(key)
         return
-    node = Node(home=make_home(), stand_in=request.param == "local")
-    try:
-        node.start()
-        yield LocalStage(node)
-    finally:
-        node.clean_up()
+    stage = LocalStage(nodes(request.param == "local"), key)
+    yield stage
+    for status in stage.target.observe_all():
+        stage.target.delete(status.key)
+        with pytest.raises(NotFound):
+            stage.until(status.key, lambda status: False)
 
 
-def wish(*workloads: Workload, generation: int, key: str = KEY, **fields: Any) -> DesiredDeployment:
+def wish(key: str, *workloads: Workload, generation: int, **fields: Any) -> DesiredDeployment:
     return DesiredDeployment(
         key=key, generation=generation, workloads=workloads, **({"path": f"/team/{key}"} | fields)
     )
@@ -128,11 +151,11 @@ def exactly(number: int) -> Callable[[TargetStatus], bool]:
 
 
 def test_an_applied_wish_becomes_ready_replicas_behind_one_address(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 2), generation=1))
-    status = stage.until(KEY, ready(2))
+    stage.target.apply(wish(stage.key, stage.workload(1, 2), generation=1))
+    status = stage.until(stage.key, ready(2))
     assert status.generation == 1
     assert status.address is not None
-    assert status.address.endswith("/team/d1")
+    assert status.address.endswith(f"/team/{stage.key}")
     assert {one.revision for one in status.replicas} == {1}
     assert len({one.url for one in status.replicas}) == len({one.pid for one in status.replicas}) == 2
     assert all(one.ready_at is not None and one.ready_at >= one.started_at for one in status.replicas)
@@ -140,40 +163,40 @@ def test_an_applied_wish_becomes_ready_replicas_behind_one_address(stage: Stage)
 
 
 def test_applying_the_same_wish_again_changes_nothing(stage: Stage) -> None:
-    desired = wish(stage.workload(1, 2), generation=1)
+    desired = wish(stage.key, stage.workload(1, 2), generation=1)
     stage.target.apply(desired)
-    before = stage.until(KEY, ready(2))
-    seen = stage.target.events(KEY)
+    before = stage.until(stage.key, ready(2))
+    seen = stage.target.events(stage.key)
     stage.target.apply(desired)
-    assert stage.target.observe(KEY).replicas == before.replicas
-    assert stage.target.events(KEY, after=seen[-1].id) == ()
-    assert stage.target.desired(KEY) == desired
+    assert stage.target.observe(stage.key).replicas == before.replicas
+    assert stage.target.events(stage.key, after=seen[-1].id) == ()
+    assert stage.target.desired(stage.key) == desired
 
 
 def test_an_older_wish_and_another_one_of_the_same_generation_are_refused(stage: Stage) -> None:
-    live = wish(stage.workload(1, 1), generation=5)
+    live = wish(stage.key, stage.workload(1, 1), generation=5)
     stage.target.apply(live)
     for generation in (4, 5):
         with pytest.raises(StaleGeneration) as caught:
-            stage.target.apply(wish(stage.workload(1, 7), generation=generation))
+            stage.target.apply(wish(stage.key, stage.workload(1, 7), generation=generation))
         assert caught.value.extra["live_generation"] == 5
-    assert stage.target.desired(KEY) == live
+    assert stage.target.desired(stage.key) == live
 
 
 def test_a_plan_names_the_fields_and_holds_only_for_what_it_was_made_against(stage: Stage) -> None:
-    first = wish(stage.workload(1, 1), generation=1)
+    first = wish(stage.key, stage.workload(1, 1), generation=1)
     plan = stage.target.plan(first)
     assert plan.live_generation is None
     assert {change.op for change in plan.diff} == {Op.ADD}
     stage.target.apply(first, expected_live_digest=plan.live_digest)
 
-    second = wish(stage.workload(1, 1, threads=2), generation=2)
+    second = wish(stage.key, stage.workload(1, 1, threads=2), generation=2)
     stale = stage.target.plan(second)
     assert [(change.path, change.before, change.after) for change in stale.diff] == [
         ("generation", 1, 2),
         ("workloads.1.threads", 1, 2),
     ]
-    stage.target.scale(KEY, revision=1, replicas=2, generation=3)
+    stage.target.scale(stage.key, revision=1, replicas=2, generation=3)
     third = replace(second, generation=4)
     with pytest.raises(StaleLive):
         stage.target.apply(third, expected_live_digest=stale.live_digest)
@@ -181,7 +204,7 @@ def test_a_plan_names_the_fields_and_holds_only_for_what_it_was_made_against(sta
 
 
 def test_nothing_live_is_a_state_that_can_be_expected_too(stage: Stage) -> None:
-    first = wish(stage.workload(1, 1), generation=1)
+    first = wish(stage.key, stage.workload(1, 1), generation=1)
     plan = stage.target.plan(first)
     stage.target.apply(first)
     with pytest.raises(StaleLive):
@@ -189,91 +212,94 @@ def test_nothing_live_is_a_state_that_can_be_expected_too(stage: Stage) -> None:
 
 
 def test_scaling_adds_replicas_and_takes_the_youngest_away_again(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 1), generation=1))
-    oldest = stage.until(KEY, exactly(1)).replicas[0]
-    stage.target.scale(KEY, revision=1, replicas=3, generation=2)
-    assert oldest in stage.until(KEY, exactly(3)).replicas
-    stage.target.scale(KEY, revision=1, replicas=1, generation=3)
-    assert stage.until(KEY, exactly(1)).replicas == (oldest,)
+    stage.target.apply(wish(stage.key, stage.workload(1, 1), generation=1))
+    oldest = stage.until(stage.key, exactly(1)).replicas[0]
+    stage.target.scale(stage.key, revision=1, replicas=3, generation=2)
+    assert oldest in stage.until(stage.key, exactly(3)).replicas
+    stage.target.scale(stage.key, revision=1, replicas=1, generation=3)
+    assert stage.until(stage.key, exactly(1)).replicas == (oldest,)
 
 
 def test_scaling_is_fenced_and_refuses_what_is_not_there(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 1), generation=4))
+    stage.target.apply(wish(stage.key, stage.workload(1, 1), generation=4))
     with pytest.raises(StaleGeneration):
-        stage.target.scale(KEY, revision=1, replicas=3, generation=4)
+        stage.target.scale(stage.key, revision=1, replicas=3, generation=4)
     with pytest.raises(NotFound):
-        stage.target.scale(KEY, revision=9, replicas=3, generation=5)
+        stage.target.scale(stage.key, revision=9, replicas=3, generation=5)
     with pytest.raises(NotFound):
         stage.target.scale("unknown", revision=1, replicas=3, generation=5)
 
 
 def test_scaling_to_zero_leaves_the_endpoint_and_no_replica(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 2), generation=1))
-    stage.until(KEY, ready(2))
-    stage.target.scale(KEY, revision=1, replicas=0, generation=2)
-    status = stage.until(KEY, exactly(0))
+    stage.target.apply(wish(stage.key, stage.workload(1, 2), generation=1))
+    stage.until(stage.key, ready(2))
+    stage.target.scale(stage.key, revision=1, replicas=0, generation=2)
+    status = stage.until(stage.key, exactly(0))
     assert status.address is not None
-    stage.target.scale(KEY, revision=1, replicas=1, generation=3)
-    stage.until(KEY, exactly(1))
+    stage.target.scale(stage.key, revision=1, replicas=1, generation=3)
+    stage.until(stage.key, exactly(1))
 
 
 def test_a_new_revision_comes_up_beside_the_old_one_and_then_stands_alone(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 2), generation=1))
-    stage.until(KEY, ready(2))
-    stage.target.apply(wish(stage.workload(1, 2), stage.workload(2, 1), generation=2))
-    assert stage.until(KEY, ready(1, revision=2)).ready(1) == 2
-    stage.target.apply(wish(stage.workload(2, 1), generation=3))
-    assert {one.revision for one in stage.until(KEY, exactly(1)).replicas} == {2}
+    stage.target.apply(wish(stage.key, stage.workload(1, 2), generation=1))
+    stage.until(stage.key, ready(2))
+    stage.target.apply(wish(stage.key, stage.workload(1, 2), stage.workload(2, 1), generation=2))
+    assert stage.until(stage.key, ready(1, revision=2)).ready(1) == 2
+    stage.target.apply(wish(stage.key, stage.workload(2, 1), generation=3))
+    assert {one.revision for one in stage.until(stage.key, exactly(1)).replicas} == {2}
 
 
 def test_a_failing_replica_says_why_and_keeps_its_last_lines(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 1), stage.failing(2), generation=1))
+    stage.target.apply(wish(stage.key, stage.workload(1, 1), stage.failing(2), generation=1))
     status = stage.until(
-        KEY, lambda status: any(one.restarts > 1 for one in status.replicas) and status.ready(1) == 1
+        stage.key, lambda status: any(one.restarts > 1 for one in status.replicas) and status.ready(1) == 1
     )
     broken = next(one for one in status.replicas if one.revision == 2)
     assert broken.state in (ReplicaState.FAILED, ReplicaState.STARTING)
     assert broken.reason == "exited with code 1"
     assert len(broken.log_tail) <= 50
     assert stage.last_words in " ".join(broken.log_tail[-2:])
-    assert stage.last_words in " ".join(stage.target.logs(KEY, replica=broken.name))
-    assert "died" in {event.kind for event in stage.target.events(KEY) if event.replica == broken.name}
+    assert stage.last_words in " ".join(stage.target.logs(stage.key, replica=broken.name))
+    assert "died" in {event.kind for event in stage.target.events(stage.key) if event.replica == broken.name}
 
 
 def test_a_deleted_deployment_drains_away_and_its_fence_stays(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 2), generation=3))
-    stage.until(KEY, ready(2))
-    stage.target.delete(KEY)
-    stage.target.delete(KEY)
-    assert stage.target.desired(KEY) is None
+    stage.target.apply(wish(stage.key, stage.workload(1, 2), generation=3))
+    stage.until(stage.key, ready(2))
+    stage.target.delete(stage.key)
+    stage.target.delete(stage.key)
+    assert stage.target.desired(stage.key) is None
     with pytest.raises(NotFound):
-        stage.until(KEY, lambda status: False)
+        stage.until(stage.key, lambda status: False)
     with pytest.raises(StaleGeneration):
-        stage.target.apply(wish(stage.workload(1, 1), generation=3))
+        stage.target.apply(wish(stage.key, stage.workload(1, 1), generation=3))
     assert stage.target.observe_all() == ()
     stage.target.delete("never-there")
 
 
 def test_a_path_belongs_to_one_deployment(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 0), generation=1))
-    with pytest.raises(Conflict, match="/team/d1"):
-        stage.target.apply(wish(stage.workload(1, 0), generation=1, key="d2", path="/team/d1"))
+    stage.target.apply(wish(stage.key, stage.workload(1, 0), generation=1))
+    with pytest.raises(Conflict, match=f"/team/{stage.key}"):
+        stage.target.apply(
+            wish(f"{stage.key}-b", stage.workload(1, 0), generation=1, path=f"/team/{stage.key}")
+        )
 
 
 def test_all_deployments_are_observed_in_order(stage: Stage) -> None:
-    for key in ("d2", "d1"):
-        stage.target.apply(wish(stage.workload(1, 1), generation=1, key=key))
+    first, second = stage.key, f"{stage.key}-b"
+    for key in (second, first):
+        stage.target.apply(wish(key, stage.workload(1, 1), generation=1))
         stage.until(key, ready(1))
-    assert [status.key for status in stage.target.observe_all()] == ["d1", "d2"]
+    assert [status.key for status in stage.target.observe_all()] == [first, second]
 
 
 def test_events_are_numbered_and_read_on_from_the_last(stage: Stage) -> None:
-    stage.target.apply(wish(stage.workload(1, 1), generation=1))
-    stage.until(KEY, ready(1))
-    events = stage.target.events(KEY)
+    stage.target.apply(wish(stage.key, stage.workload(1, 1), generation=1))
+    stage.until(stage.key, ready(1))
+    events = stage.target.events(stage.key)
     assert [event.id for event in events] == sorted({event.id for event in events})
     assert [event.kind for event in events] == ["applied", "started", "ready"]
-    assert stage.target.events(KEY, after=events[0].id) == events[1:]
+    assert stage.target.events(stage.key, after=events[0].id) == events[1:]
     assert stage.target.events("other") == ()
 
 
@@ -286,16 +312,16 @@ def test_what_is_unknown_is_not_found(stage: Stage) -> None:
 
 
 def test_a_target_that_does_not_answer_says_so_everywhere(stage: Stage) -> None:
-    desired = wish(stage.workload(1, 1), generation=1)
+    desired = wish(stage.key, stage.workload(1, 1), generation=1)
     target = stage.make_unreachable()
     calls: list[Callable[[], object]] = [
         lambda: target.apply(desired),
         lambda: target.plan(desired),
-        lambda: target.observe(KEY),
+        lambda: target.observe(stage.key),
         lambda: target.observe_all(),
-        lambda: target.scale(KEY, revision=1, replicas=1, generation=2),
+        lambda: target.scale(stage.key, revision=1, replicas=1, generation=2),
         lambda: target.events(),
-        lambda: target.delete(KEY),
+        lambda: target.delete(stage.key),
     ]
     for call in calls:
         with pytest.raises(Unreachable) as caught:
@@ -306,5 +332,5 @@ def test_a_target_that_does_not_answer_says_so_everywhere(stage: Stage) -> None:
 
 
 def test_a_wish_that_can_come_true_has_no_finding_against_it(stage: Stage) -> None:
-    findings = stage.target.preflight(wish(stage.workload(1, 1), generation=1), live=None)
+    findings = stage.target.preflight(wish(stage.key, stage.workload(1, 1), generation=1), live=None)
     assert [one for one in findings if one.severity is Severity.ERROR] == []

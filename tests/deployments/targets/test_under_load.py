@@ -40,10 +40,12 @@ async def test_scaling_up_and_down_costs_no_request(node: Node) -> None:
         for replicas in (4, 1, 3, 2):
             generation += 1
             node.target.scale(KEY, revision=1, replicas=replicas, generation=generation)
-            await ready(node, replicas)
-            await running.more(60)
+            status = await ready(node, replicas)
+            since = time.monotonic()
+            await running.more(80)
+            # Every replica that is ready takes its share at once.
+            assert running.pids(after=since) >= {one.pid for one in status.replicas}
     assert running.failed == []
-    assert len(running.pids()) >= 4
 
 
 async def test_replacing_a_revision_costs_no_request(node: Node) -> None:
@@ -139,7 +141,7 @@ async def in_flight(node: Node, number: int) -> None:
         raise AssertionError(page) from None
 
 
-@pytest.mark.parametrize("status", [429, 503, 500])
+@pytest.mark.parametrize("status", [429, 503])
 async def test_a_replica_that_answers_errors_is_busy_and_not_ejected(node: Node, status: int) -> None:
     busy = node.workload(2, 1, environment={"STAND_IN_STATUS": str(status)})
     node.target.apply(node.wish(node.workload(1, 1), busy, generation=1))
