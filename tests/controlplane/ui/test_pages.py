@@ -41,13 +41,13 @@ def a_job(team: Team, *, state: str = "queued", **fields: object) -> Job:
     version = factories.version(factories.model(team))
     long_ago = datetime.now(UTC) - timedelta(minutes=5)
     row = {"recipe": {}, "run_after": long_ago, "state": state} | fields
-    return Job.objects.create(team=team, version=version, parent=version.variants.get(), **row)  # type: ignore[misc]
+    return Job.objects.create(team=team, version=version, parent=version.variants.get(), **row)
 
 
 def a_deployment(team: Team, name: str = "fraud-detector", *, ready: int = 0, wanted: int = 2) -> Deployment:
     """One that is live, with `ready` replicas last seen just now."""
     target = Target.objects.create(team=team, name=f"{name}-target", kind="memory")
-    replicas = [
+    replicas: list[dict[str, object]] = [
         {
             "name": f"r{number}",
             "revision": 1,

@@ -1,0 +1,285 @@
+"""Tokens, members and activity over the API: each verb by an admin, a viewer of the team and a stranger."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from controlplane.accounts.access import Actor
+from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """An actor who calls with a token."""
+
+    actor: Actor
+    token: str
+
+    def __call__(self, method: str, path: str, body: Any = None) -> Any:
+        return Client().generic(
+            method,
+            f"/api/v1/{path}",
+            b"" if body is None else json.dumps(body),
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {self.token}"},
+        )
+
+
+def caller(actor: Actor) -> Caller:
+    return Caller(actor=actor, token=factories.token(actor))
+
+
+@pytest.fixture
+def people() -> tuple[Caller, Caller, Caller]:
+    """An admin, a viewer of the same team, and the admin of another."""
+    team = factories.team()
+    return (
+        caller(factories.member(team, role=Role.ADMIN)),
+        caller(factories.member(team, role=Role.VIEWER)),
+        caller(factories.member(factories.team(), role=Role.ADMIN)),
+    )
+
+
+def code(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json().get("code", "")
+
+
+def test_a_created_token_is_shown_once_and_works_at_once(people: Any) -> None:
+    admin, _, _ = people
+    made = admin("POST", "tokens/", {"name": "nightly", "role": "engineer", "expires_in_days": 30})
+    assert made.status_code == 201
+    assert "no-store" in made["Cache-Control"]
+    document = made.json()
+    token = document["token"]
+    again = Caller(actor=admin.actor, token=token)
+    assert again("GET", "me/").json()["role"] == "engineer"
+    listed = admin("GET", "tokens/").content.decode()
+    assert document["token_key"] in listed
+    assert token not in listed
+    assert token not in admin("GET", "activity/").content.decode()
+
+
+def test_a_token_wider_than_its_maker_is_refused(people: Any) -> None:
+    _, viewer, _ = people
+    for role in ("engineer", "admin"):
+        assert code(viewer("POST", "tokens/", {"name": "x", "role": role})) == (403, "role_above_own")
+    assert viewer("POST", "tokens/", {"name": "x", "role": "viewer"}).status_code == 201
+
+
+def test_a_token_makes_no_token_wider_than_itself(people: Any) -> None:
+    admin, _, _ = people
+    narrow = admin("POST", "tokens/", {"name": "narrow", "role": "viewer"}).json()["token"]
+    answer = Caller(actor=admin.actor, token=narrow)("POST", "tokens/", {"name": "x", "role": "admin"})
+    assert code(answer) == (403, "role_above_own")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        "text",
+        None,
+        {"name": "x"},
+        {"name": "", "role": "viewer"},
+        {"name": "  ", "role": "viewer"},
+        {"name": "x" * 101, "role": "viewer"},
+        {"name": "a\u202eb", "role": "viewer"},
+        {"name": "x", "role": "owner"},
+        {"name": "x", "role": ["viewer"]},
+        {"name": "x", "role": {"viewer": 1}},
+        {"name": "x", "role": "viewer", "expires_in_days": 0},
+        {"name": "x", "role": "viewer", "expires_in_days": 366},
+        {"name": "x", "role": "viewer", "expires_in_days": True},
+        {"name": "x", "role": "viewer", "expires_in_days": 1.5},
+        {"name": "x", "role": "viewer", "user": 1},
+        {"name": "x", "role": "viewer", "digest": "0"},
+    ],
+)
+def test_a_token_request_that_makes_no_sense_makes_no_token(people: Any, body: Any) -> None:
+    admin, _, _ = people
+    before = ApiToken.objects.count()
+    assert admin("POST", "tokens/", body).status_code == 400
+    assert ApiToken.objects.count() == before
+
+
+def test_people_see_their_own_tokens_and_an_admin_the_teams(people: Any) -> None:
+    def owners(caller: Caller) -> set[str]:
+        return {row["owner"] for row in caller("GET", "tokens/").json()["items"]}
+
+    admin, viewer, stranger = people
+    names = [str(person.actor.user) for person in people]
+    assert owners(admin) == {names[0], names[1]}
+    assert owners(viewer) == {names[1]}
+    assert owners(stranger) == {names[2]}
+
+
+def test_revoking_is_for_the_owner_and_the_teams_admins(people: Any) -> None:
+    admin, viewer, stranger = people
+    admins, viewers = (ApiToken.objects.get(user=person.actor.user).token_key for person in (admin, viewer))
+    assert code(stranger("DELETE", f"tokens/{viewers}/")) == (404, "not_found")
+    assert code(viewer("DELETE", f"tokens/{admins}/")) == (404, "not_found")
+    assert admin("DELETE", f"tokens/{viewers}/").status_code == 204
+    assert viewer("GET", "me/").status_code == 401
+    assert code(admin("DELETE", f"tokens/{viewers}/")) == (404, "not_found")
+    assert admin("DELETE", f"tokens/{admins}/").status_code == 204
+    assert admin("GET", "me/").status_code == 401
+
+
+def test_a_new_person_gets_a_password_that_is_shown_once(people: Any) -> None:
+    admin, _, _ = people
+    made = admin("POST", "members/", {"username": "ada", "role": "engineer"})
+    assert made.status_code == 201
+    password = made.json()["password"]
+    login = Client().post("/account/login/", {"login": "ada", "password": password})
+    assert login.status_code == 302
+    assert password not in admin("GET", "members/").content.decode()
+    assert password not in admin("GET", "activity/").content.decode()
+
+
+def test_a_person_who_has_an_account_keeps_their_password(people: Any) -> None:
+    admin, _, stranger = people
+    name = str(stranger.actor.user)
+    made = admin("POST", "members/", {"username": name.upper(), "role": "viewer"})
+    assert (made.status_code, made.json()["username"], made.json()["password"]) == (201, name, None)
+    again = admin("POST", "members/", {"username": name, "role": "admin"})
+    assert code(again) == (409, "already_member")
+    assert Membership.objects.get(team=admin.actor.team, user=stranger.actor.user).role == Role.VIEWER
+
+
+@pytest.mark.parametrize(
+    "username", ["", " ", "a b", "a/b", "../x", "a\nb", "админ", "x" * 151, "-a", "a\u200bb", "{{7*7}}"]
+)
+def test_a_name_that_nobody_could_type_is_refused(people: Any, username: str) -> None:
+    admin, _, _ = people
+    assert admin("POST", "members/", {"username": username, "role": "viewer"}).status_code == 400
+
+
+def test_only_admins_manage_members(people: Any) -> None:
+    admin, viewer, stranger = people
+    name = str(admin.actor.user)
+    assert code(viewer("POST", "members/", {"username": "ada", "role": "viewer"})) == (403, "role_too_low")
+    assert code(viewer("PATCH", f"members/{name}/", {"role": "viewer"})) == (403, "role_too_low")
+    assert code(viewer("DELETE", f"members/{name}/")) == (403, "role_too_low")
+    for method, body in (("GET", None), ("PATCH", {"role": "viewer"}), ("DELETE", None)):
+        assert code(stranger(method, f"members/{name}/", body)) == (404, "not_found")
+    assert name not in stranger("GET", "members/").content.decode()
+    assert Membership.objects.get(user=admin.actor.user).role == Role.ADMIN
+
+
+def test_nobody_changes_their_own_role(people: Any) -> None:
+    admin, viewer, _ = people
+    for person, role in ((admin, "viewer"), (admin, "admin"), (viewer, "admin")):
+        answer = person("PATCH", f"members/{person.actor.user}/", {"role": role})
+        assert answer.status_code == 403
+    assert Membership.objects.get(user=viewer.actor.user).role == Role.VIEWER
+
+
+def test_an_engineers_token_of_an_admin_manages_nobody(people: Any) -> None:
+    admin, viewer, _ = people
+    token = admin("POST", "tokens/", {"name": "narrow", "role": "engineer"}).json()["token"]
+    narrow = Caller(actor=admin.actor, token=token)
+    assert code(narrow("PATCH", f"members/{viewer.actor.user}/", {"role": "admin"})) == (403, "role_too_low")
+
+
+def test_a_changed_role_counts_from_the_next_call(people: Any) -> None:
+    admin, viewer, _ = people
+    wider = admin("PATCH", f"members/{viewer.actor.user}/", {"role": "engineer"})
+    assert (wider.status_code, wider.json()["role"]) == (200, "engineer")
+    assert viewer("GET", "me/").json()["role"] == "viewer"  # its token was made for less
+    made = viewer("POST", "tokens/", {"name": "x", "role": "viewer"})
+    assert made.status_code == 201
+
+
+def test_a_team_keeps_an_admin(people: Any) -> None:
+    admin, viewer, _ = people
+    assert code(admin("DELETE", f"members/{admin.actor.user}/")) == (409, "last_admin")
+    admin("PATCH", f"members/{viewer.actor.user}/", {"role": "admin"})
+    assert admin("DELETE", f"members/{admin.actor.user}/").status_code == 204
+    assert admin("GET", "me/").status_code == 401
+
+
+def test_a_disabled_admin_is_no_admin_to_rely_on(people: Any) -> None:
+    admin, viewer, _ = people
+    admin("PATCH", f"members/{viewer.actor.user}/", {"role": "admin"})
+    viewer.actor.user.is_active = False
+    viewer.actor.user.save()
+    assert code(admin("DELETE", f"members/{admin.actor.user}/")) == (409, "last_admin")
+
+
+def test_who_is_removed_loses_the_tokens_of_this_team_only(people: Any) -> None:
+    admin, viewer, stranger = people
+    Membership.objects.create(team=stranger.actor.team, user=viewer.actor.user, role=Role.VIEWER)
+    elsewhere = caller(Actor(team=stranger.actor.team, role=Role.VIEWER, user=viewer.actor.user))
+    assert admin("DELETE", f"members/{viewer.actor.user}/").status_code == 204
+    assert viewer("GET", "me/").status_code == 401
+    assert elsewhere("GET", "me/").status_code == 200
+    admin("POST", "members/", {"username": str(viewer.actor.user), "role": "viewer"})
+    assert viewer("GET", "me/").status_code == 401
+
+
+def test_every_change_stands_in_the_trail_with_who_and_from_where(people: Any) -> None:
+    admin, viewer, _ = people
+    name = str(viewer.actor.user)
+    key = admin("POST", "tokens/", {"name": "nightly", "role": "viewer"}).json()["token_key"]
+    admin("DELETE", f"tokens/{key}/")
+    admin("POST", "members/", {"username": "ada", "role": "viewer"})
+    admin("PATCH", f"members/{name}/", {"role": "engineer"})
+    admin("DELETE", f"members/{name}/")
+    rows = AuditEvent.objects.filter(team=admin.actor.team).order_by("id")
+    assert [row.verb for row in rows] == [
+        "created API token",
+        "revoked API token",
+        "added member",
+        "changed role of",
+        "removed member",
+    ]
+    assert {(row.user, row.via) for row in rows} == {(admin.actor.user, "api")}
+    assert rows[3].details == {"from": "viewer", "to": "engineer"}
+
+
+def test_a_refused_change_leaves_no_trace(people: Any) -> None:
+    admin, viewer, _ = people
+    viewer("POST", "members/", {"username": "ada", "role": "viewer"})
+    admin("DELETE", f"members/{admin.actor.user}/")
+    admin("POST", "members/", {"username": str(viewer.actor.user), "role": "admin"})
+    assert not AuditEvent.objects.exists()
+
+
+def test_activity_is_the_teams_own_and_filters_literally(people: Any) -> None:
+    admin, viewer, stranger = people
+    admin("POST", "tokens/", {"name": "one", "role": "viewer"})
+    viewer("POST", "tokens/", {"name": "two", "role": "viewer"})
+
+    def seen(person: Caller, query: str = "") -> list[str]:
+        return [row["person"] for row in person("GET", f"activity/?{query}").json()["items"]]
+
+    names = [str(person.actor.user) for person in people]
+    assert seen(viewer) == [names[1], names[0]]
+    assert seen(stranger) == []
+    assert seen(viewer, f"person={names[0]}") == [names[0]]
+    assert seen(viewer, "person=slipway") == []
+    assert seen(viewer, "text=API") == [names[1], names[0]]
+    assert seen(viewer, "text=%25") == []
+    assert seen(viewer, "text=_") == []
+    assert seen(viewer, "object_type=model") == []
+    first = viewer("GET", "activity/?limit=1&text=token").json()
+    assert "text=token" in first["next"]
+    second = viewer("GET", first["next"].removeprefix("http://testserver/api/v1/")).json()
+    assert [row["person"] for row in second["items"]] == [names[0]]
+    assert second["next"] is None
+
+
+@pytest.mark.parametrize(
+    "path", ["tokens/٣/", "tokens/../me/", "tokens/%00/", "members/nobody/", "members/%2e%2e/"]
+)
+def test_an_address_of_nothing_is_not_found(people: Any, path: str) -> None:
+    admin, _, _ = people
+    assert admin("GET", path).status_code in {400, 404}
+    assert admin("DELETE", path).status_code in {400, 404}
