@@ -36,6 +36,7 @@ MOST_OPEN = 1000
 """Requests of one endpoint that may wait for an answer at once; the next ones fail here, not there."""
 BODIES = 32
 LATE_S = 1.0
+CLOSE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +60,13 @@ class Sender:
     sent: int = 0
     failed: int = 0
     _open: set[asyncio.Task[None]] = field(default_factory=set)
+    _end: float = 0.0
 
     async def run(self) -> None:
         """Until cancelled, or the row's time is over."""
-        end = time.monotonic() + self.job.left_s
+        self._end = time.monotonic() + self.job.left_s
         due, count = time.monotonic(), 0
-        while (now := time.monotonic()) < end:
+        while (now := time.monotonic()) < self._end:
             if now < due:
                 await asyncio.sleep(due - now)
             due = max(due + 1 / self.job.rate_per_s, now - LATE_S)
@@ -94,17 +96,35 @@ class Sender:
         self.sent = self.failed = 0
         return counted
 
+    def follow(self, job: Job) -> None:
+        """Takes the row's present rate and end; what is on its way is left alone."""
+        self.job = job
+        self._end = time.monotonic() + job.left_s
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
     async def close(self) -> None:
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        """Waits a moment for answers, then gives up on the rest, which count as failed."""
+        if self._open:
+            _, late = await asyncio.wait(self._open, timeout=CLOSE_S)
+            self.failed += len(late)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 @dataclass(kw_only=True)
 class Loads:
-    """All rows. One sender per row; a row whose rate, variant or address moved gets a new one."""
+    """All rows. One sender per row; a row whose variant or address moved gets a new one.
+
+    A sender that ended is kept until its last answer is counted: cutting requests off would show up as errors
+    of an endpoint that did nothing wrong.
+    """
 
     _running: dict[int, tuple[Sender, asyncio.Task[None]]] = field(default_factory=dict)
+    _ending: list[tuple[int, Sender]] = field(default_factory=list)
 
     async def run(self, stopping: asyncio.Event) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -117,7 +137,8 @@ class Loads:
                     await asyncio.wait_for(stopping.wait(), timeout=POLL_S)
                 except TimeoutError:
                     continue
-            await self._settle({})
+            self._settle({})
+            await asyncio.gather(*(sender.close() for _, sender in self._ending))
             await asyncio.to_thread(_count, self._taken())
 
     async def _poll(self, session: aiohttp.ClientSession) -> None:
@@ -127,35 +148,35 @@ class Loads:
             # Without the rows nothing may be sent: they are what bounds it.
             log.warning("database_unavailable", cause=str(error).splitlines()[0])
             jobs = {}
-        await self._settle(jobs)
+        self._settle(jobs)
         for load_id, job in jobs.items():
-            if load_id not in self._running:
-                bodies = await asyncio.to_thread(bodies_for, job.variant_id)
-                sender = Sender(session=session, job=job, bodies=bodies)
-                self._running[load_id] = sender, asyncio.create_task(sender.run())
+            if load_id in self._running:
+                self._running[load_id][0].follow(job)
+                continue
+            bodies = await asyncio.to_thread(bodies_for, job.variant_id)
+            sender = Sender(session=session, job=job, bodies=bodies)
+            self._running[load_id] = sender, asyncio.create_task(sender.run())
 
-    def _taken(self) -> dict[int, tuple[int, int]]:
-        return {load_id: sender.take() for load_id, (sender, _) in self._running.items()}
+    def _taken(self) -> list[tuple[int, int, int]]:
+        """Row, sent, failed since the last call. Senders whose last answer is counted are let go."""
+        senders = [(load_id, sender) for load_id, (sender, _) in self._running.items()] + self._ending
+        self._ending = [(load_id, sender) for load_id, sender in self._ending if not sender.idle]
+        return [(load_id, *sender.take()) for load_id, sender in senders]
 
-    async def _settle(self, jobs: Mapping[int, Job]) -> None:
-        """Ends every sender whose row is over or has changed."""
+    def _settle(self, jobs: Mapping[int, Job]) -> None:
+        """Ends every sender whose row is over or points elsewhere, or whose time was up before."""
         for load_id, (sender, task) in list(self._running.items()):
-            if not _same(jobs.get(load_id), sender.job):
+            if task.done() or not _same(jobs.get(load_id), sender.job):
                 del self._running[load_id]
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                await sender.close()
-                await asyncio.to_thread(_count, {load_id: sender.take()})
+                self._ending.append((load_id, sender))
 
 
 def _same(job: Job | None, running: Job) -> bool:
-    if job is None:
-        return False
-    here = (running.variant_id, running.url, running.rate_per_s)
-    return (job.variant_id, job.url, job.rate_per_s) == here
+    return job is not None and (job.variant_id, job.url) == (running.variant_id, running.url)
 
 
-def _look(taken: Mapping[int, tuple[int, int]]) -> dict[int, Job]:
+def _look(taken: Sequence[tuple[int, int, int]]) -> dict[int, Job]:
     """Writes what was counted, then reads the rows that may send now. One query and one per row counted."""
     close_old_connections()
     _count(taken)
@@ -181,8 +202,8 @@ def _job(row: Load) -> Job | None:
     )
 
 
-def _count(taken: Mapping[int, tuple[int, int]]) -> None:
-    for load_id, (sent, failed) in taken.items():
+def _count(taken: Sequence[tuple[int, int, int]]) -> None:
+    for load_id, sent, failed in taken:
         if sent or failed:
             Load.objects.filter(pk=load_id).update(sent=F("sent") + sent, failed=F("failed") + failed)
 

@@ -222,7 +222,7 @@ def _give_up(
     """The deadline passed: back to the old revision, which never stopped serving. Without one, failed."""
     failing = failing_replicas(seen)
     why = failing[0]["reason"] if failing else "no replica became ready"
-    message = f"Not ready within {deadline_s} s: {why}."
+    message = f"Not ready within {deadline_s} s: {why.rstrip('.')}."
     evidence = rollout.evidence | {"replicas": failing}
     if rollout.state == RolloutState.RUNNING and rollout.from_revision_id is not None:
         transitions.move_rollout(

@@ -11,12 +11,13 @@ from django.db.models import DateTimeField, OuterRef, Prefetch, QuerySet, Subque
 from django.db.models.functions import Coalesce, Greatest
 
 from controlplane.accounts.access import Actor
+from deployments.domain.loglines import last_error
 from deployments.domain.rollouts import ACTIVE, Health, RolloutState, health
+from deployments.domain.sketch import quantile_rows
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, Target
 from deployments.telemetry import store
 from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, Window
-from deployments.telemetry.sketch import quantile_rows
 
 ACTIVE_STATES = [str(state) for state in ACTIVE]
 FRESH_S = 45
@@ -176,7 +177,12 @@ def load_of(deployment: Deployment) -> Load | None:
 def failing_replicas(seen: TargetStatus) -> list[Mapping[str, Any]]:
     """Reason and last log lines of what is not ready, for the page and for a rollout's evidence."""
     return [
-        {"replica": one.name, "revision": one.revision, "reason": one.reason, "log_tail": list(one.log_tail)}
+        {
+            "replica": one.name,
+            "revision": one.revision,
+            "reason": ": ".join(part for part in (one.reason, last_error(one.log_tail)) if part),
+            "log_tail": list(one.log_tail),
+        }
         for one in seen.replicas
         if one.state is not ReplicaState.READY and (one.reason or one.log_tail)
     ]

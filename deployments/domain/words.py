@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from deployments.domain.loglines import Line, last_error, read
 from deployments.domain.workload import ReplicaState, ReplicaStatus
 
 QUIET_AFTER_S = 10.0
@@ -93,10 +94,11 @@ def signals(document: Mapping[str, Any]) -> tuple[SignalWords, ...]:
 
 def _signal(name: str, one: Mapping[str, Any]) -> SignalWords:
     value = one.get("value")
-    in_ms = name == "inference_p99_latency" and value is not None
+    if name == "inference_p99_latency" and value is not None:
+        value *= 1000
     return SignalWords(
         name=SIGNAL_NAMES.get(name, name),
-        value=value * 1000 if in_ms else value,
+        value=value,
         unit=_UNITS.get(name, ""),
         age_s=one.get("age_s"),
         error=(one.get("error") or "").replace("_", " "),
@@ -113,12 +115,15 @@ class ReplicaWords:
     status: ReplicaStatus
     since: datetime | None
     note: str
+    lines: tuple[Line, ...] = ()
 
 
 def replica(status: ReplicaStatus, *, now: datetime) -> ReplicaWords:
-    """`since` is when the present state began where that is known; `note` says what it is waiting for or why."""
-    if status.state is ReplicaState.STARTING:
-        waited_s = max(0, round((now - status.started_at).total_seconds()))
-        note = status.reason or f"loading the model for {waited_s} s"
-        return ReplicaWords(status=status, since=status.started_at, note=note)
-    return ReplicaWords(status=status, since=status.ready_at or status.started_at, note=status.reason)
+    """`since` is when the present state began where that is known; `note` says what it waits for or why."""
+    if status.state is ReplicaState.READY:
+        return ReplicaWords(status=status, since=status.ready_at or status.started_at, note=status.reason)
+    waited_s = max(0, round((now - status.started_at).total_seconds()))
+    starting = f"loading the model for {waited_s} s" if status.state is ReplicaState.STARTING else ""
+    note = ": ".join(part for part in (status.reason, last_error(status.log_tail)) if part) or starting
+    lines = tuple(read(text) for text in status.log_tail[-8:])
+    return ReplicaWords(status=status, since=status.started_at, note=note, lines=lines)

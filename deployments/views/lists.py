@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
@@ -23,7 +23,7 @@ MOST_VARIANTS = 200
 
 
 @require_safe
-def deployments(request: HttpRequest) -> HttpResponse:
+def deployments(request: HttpRequest) -> HttpResponseBase:
     """One row per deployment; filters and page in the address."""
     actor = actor_of(request)
     filters = FilterForm(request.GET)

@@ -1,18 +1,15 @@
 """What a replica wrote last, asked of the target now."""
 
-import json
-from typing import Any
-
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from controlplane.core.errors import SlipwayError
 from deployments import selectors, services
+from deployments.domain import loglines
 from deployments.models import Deployment
 from deployments.views import frame
 
 TAIL = 200
-_BESIDE = ("at", "level", "event", "deployment", "revision", "replica")
 
 
 @require_safe
@@ -38,24 +35,8 @@ def logs(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-def _lines(row: Deployment, replica: str) -> tuple[list[dict[str, Any]], SlipwayError | None]:
+def _lines(row: Deployment, replica: str) -> tuple[list[loglines.Line], SlipwayError | None]:
     try:
-        return [_line(text) for text in services.replica_log(row, replica, tail=TAIL)], None
+        return [loglines.read(text) for text in services.replica_log(row, replica, tail=TAIL)], None
     except SlipwayError as error:
         return [], error
-
-
-def _line(text: str) -> dict[str, Any]:
-    """A replica's own lines are JSON; whatever else it writes (a crash, a library) is shown as it is."""
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict) or "event" not in document:
-        return {"at": "", "level": "info", "message": text}
-    rest = " ".join(f"{name}={value}" for name, value in document.items() if name not in _BESIDE)
-    return {
-        "at": str(document.get("at", "")),
-        "level": str(document.get("level", "info")),
-        "message": f"{document['event']} {rest}".strip(),
-    }

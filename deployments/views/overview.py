@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from controlplane.accounts.access import actor_of
 from controlplane.core.errors import SlipwayError
 from deployments import selectors, services
 from deployments.domain import words
@@ -16,6 +17,7 @@ from deployments.forms import LoadForm, take_refusal
 from deployments.models import Deployment, Load
 from deployments.telemetry.figures import figure
 from deployments.views import frame, tables
+from deployments.views.revisions import example_revision
 
 PARTS = ("now", "load")
 """What ticks refresh: partials of the page, so that two seconds of life do not cost a whole page."""
@@ -28,7 +30,7 @@ def overview(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int = 200) -> HttpResponse:
-    actor = frame.actor_of(request)
+    actor = actor_of(request)
     seen = selectors.status(row)
     now = datetime.now(UTC)
     part = request.GET.get("part")
@@ -42,6 +44,7 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
         status=status,
         replica_unit=f"of {row.replicas} ready" if hpa else "ready",
         bounds_note=f"{hpa.min_replicas} to {hpa.max_replicas} allowed" if hpa else "",
+        revision_body=example_revision(row),
         load_body={"rate_per_s": 20, "duration_s": 600},
         figures=selectors.overview_figures([row])[row.pk],
         why=words.why(

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.core.errors import SlipwayError
 from controlplane.core.pagination import paginate
 from deployments import selectors, services
+from deployments.domain import loglines
 from deployments.domain.plan import Change, counts
 from deployments.domain.rollouts import RolloutState
 from deployments.views import frame
@@ -46,7 +47,10 @@ def rollout(request: HttpRequest, name: str, rollout: int) -> HttpResponse:
         rollout=found,
         events=events,
         took_s=(found.finished_at - found.created_at).total_seconds() if found.finished_at else None,
-        failing=found.evidence.get("replicas", []),
+        failing=[
+            one | {"lines": [loglines.read(text) for text in one["log_tail"]]}
+            for one in found.evidence.get("replicas", [])
+        ],
         plan=found.plan,
         plan_counts=counts([Change.from_json(change) for change in found.plan]),
         after_label=f"Revision {found.to_revision.number}",

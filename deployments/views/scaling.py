@@ -5,6 +5,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_POST, require_safe
 
+from controlplane.accounts.access import actor_of
 from controlplane.core.errors import SlipwayError
 from controlplane.core.pagination import paginate
 from deployments import selectors, services
@@ -34,7 +35,7 @@ def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int
     hpa = RevisionSpec.from_json(row.live_revision.spec).hpa() if row.live_revision else None
     return frame.page(
         request,
-        frame.actor_of(request),
+        actor_of(request),
         row,
         tab="scaling",
         status=status,

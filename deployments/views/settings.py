@@ -51,7 +51,8 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
 def _base(row: Deployment) -> Revision | None:
     """The live revision, or the newest one while nothing is live."""
     rows = row.revisions.select_related("variant__artifact", "variant__version__model")
-    return rows.filter(pk=row.live_revision_id).first() or rows.first()
+    live = rows.filter(pk=row.live_revision_id).first() if row.live_revision_id else None
+    return live or rows.first()
 
 
 def _initial(base: Revision | None) -> dict[str, object]:
