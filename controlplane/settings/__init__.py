@@ -79,6 +79,7 @@ TEMPLATES = [
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
 DATABASES = {"default": database(ENVIRONMENT.database_url)}
+MIGRATION_MODULES = {"knox": None}  # its own token model is swapped for ours and needs no table
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     # In Postgres, because no request may depend on the broker; it holds rate limits only.

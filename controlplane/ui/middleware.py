@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import structlog
 from django.conf import settings
-from django.db import DataError, InterfaceError, OperationalError
+from django.contrib.auth.models import AnonymousUser
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render, resolve_url
 from django.utils.http import urlencode
@@ -66,12 +67,21 @@ def answer(error: SlipwayError, request: HttpRequest) -> HttpResponse:
     """A problem document for the API, the same sentences as a page for everybody else."""
     if request.path.startswith("/api/") or request.content_type == "application/json":
         return problems.response(error, request)
+    _know_the_reader_or_nobody(request)
     page = render(
         request, "errors/error.html", {"problem": problems.document(error, request)}, status=error.status
     )
     for name, value in problems.headers(error).items():
         page[name] = value
     return page
+
+
+def _know_the_reader_or_nobody(request: HttpRequest) -> None:
+    """The page's frame asks who reads it. Where the session cannot be read, an error must not fail over that."""
+    try:
+        bool(getattr(request, "user", None))
+    except (DatabaseError, InterfaceError):
+        request.user = AnonymousUser()
 
 
 def log_failure(error: BaseException, *, status: int, request: HttpRequest) -> None:
