@@ -154,7 +154,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["controlplane.core.json.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["controlplane.core.json.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "controlplane.core.openapi.Operation",
     "EXCEPTION_HANDLER": "controlplane.core.problems.handle",
     "UNAUTHENTICATED_USER": None,
 }
@@ -164,7 +164,7 @@ REST_KNOX = {
     "AUTH_HEADER_PREFIX": "Bearer",
     "TOKEN_MODEL": "accounts.ApiToken",
 }
-KNOX_TOKEN_MODEL = "accounts.ApiToken"
+KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105  a model, not a password
 SPECTACULAR_SETTINGS = {
     "TITLE": "Slipway",
     "DESCRIPTION": "Register, optimize, roll out and watch models.",
@@ -174,6 +174,9 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "OAS_VERSION": "3.1.1",
+    "PATH_CONVERTER_OVERRIDES": "controlplane.core.openapi.PATH_PARAMETERS",
+    "POSTPROCESSING_HOOKS": [],
 }
 
 LOGGING_CONFIG = "controlplane.core.logs.configure"

@@ -18,7 +18,10 @@ DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """`max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job."""
+    """`max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job.
+
+    `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes.
+    """
 
     home: Path
     secret_key: str
@@ -32,6 +35,8 @@ class Environment:
     hosts: tuple[str, ...]
     max_upload_bytes: int
     lease_s: int
+    technique_wall_s: int
+    measure_budget_s: float
     intake_wall_s: int
     intake_memory_bytes: int
 
@@ -63,6 +68,8 @@ def read_environment() -> Environment:
         hosts=tuple(env.list("SLIPWAY_HOSTS", ["127.0.0.1", "localhost", "[::1]"])),
         max_upload_bytes=env.int("SLIPWAY_MAX_UPLOAD_BYTES", 2 * 1024**3),
         lease_s=env.int("SLIPWAY_LEASE_S", 20),
+        technique_wall_s=env.int("SLIPWAY_TECHNIQUE_WALL_S", 1800),
+        measure_budget_s=env.float("SLIPWAY_MEASURE_BUDGET_S", 20),
         intake_wall_s=env.int("SLIPWAY_INTAKE_WALL_S", 60),
         intake_memory_bytes=env.int("SLIPWAY_INTAKE_MEMORY_BYTES", 3 * 1024**3),
     )

@@ -18,7 +18,9 @@ def test_the_committed_files_are_what_the_table_makes() -> None:
 
 def test_every_process_of_the_table_is_a_service_and_runs_the_same_command_as_up() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    on_this_machine = {row.name: row for row in table(Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001"))}
+    on_this_machine = {
+        row.name: row for row in table(Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001"))
+    }
     for row in table(CONTAINERS):
         assert services[row.name]["command"] == list(row.argv) == list(on_this_machine[row.name].argv)
         assert set(row.reads) <= set(services[row.name]["environment"])

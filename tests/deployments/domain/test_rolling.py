@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from deployments.domain.rolling import Count, finished, next_counts
 from deployments.domain.spec import RolloutPolicy
 
-policies = st.builds(RolloutPolicy, max_surge=st.integers(0, 3), max_unavailable=st.integers(1, 3)) | st.builds(
-    RolloutPolicy, max_surge=st.integers(1, 3), max_unavailable=st.just(0)
-)
+policies = st.builds(
+    RolloutPolicy, max_surge=st.integers(0, 3), max_unavailable=st.integers(1, 3)
+) | st.builds(RolloutPolicy, max_surge=st.integers(1, 3), max_unavailable=st.just(0))
 
 
 def test_the_first_rollout_starts_every_replica_at_once() -> None:
@@ -40,7 +40,9 @@ def test_every_update_arrives_within_floor_and_ceiling(
             break
         before = sum(count.ready for count in counts.values())
         asked = next_counts(to=2, wanted=wanted, counts=counts, policy=policy)
-        assert sum(asked.values()) <= max(wanted + policy.max_surge, sum(one.asked for one in counts.values()))
+        assert sum(asked.values()) <= max(
+            wanted + policy.max_surge, sum(one.asked for one in counts.values())
+        )
         kept = {
             revision: min(counts[revision].ready, number)
             for revision, number in asked.items()
