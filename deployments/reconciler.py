@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from controlplane.core.clock import database_now
-from controlplane.core.errors import NotFound
+from controlplane.core.errors import NotFound, SlipwayError
 from deployments import services, targets, transitions
 from deployments.domain.rolling import Count, finished, next_counts
 from deployments.domain.rollouts import RolloutState
@@ -30,6 +30,7 @@ STEP_LEASE_S = 30.0
 SOON_S = 0.3
 RESYNC_S = 10.0
 UNREACHABLE_S = 2.0
+REFUSED_S = 5.0
 
 
 def reconcile(deployment_id: int) -> None:
@@ -83,6 +84,10 @@ def _step(deployment: Deployment) -> float:
     except StaleGeneration as error:
         log.info("generation_behind", deployment=deployment.key, cause=error.detail)
         return SOON_S
+    except SlipwayError as error:
+        # A wish that cannot be made or is refused: what runs stays, and a rollout runs into its deadline.
+        log.error("step_refused", deployment=deployment.key, code=error.code, cause=str(error))
+        return REFUSED_S
 
 
 def _observe(target: Target, deployment: Deployment) -> TargetStatus | None:

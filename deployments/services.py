@@ -16,7 +16,7 @@ from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role, Team
 from controlplane.core import storage
-from controlplane.core.errors import Conflict, InvalidInput, PreconditionFailed, Unprocessable
+from controlplane.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Unprocessable
 from controlplane.core.names import check_name
 from controlplane.registry.models import Artifact, Variant
 from deployments import stacks, targets, transitions
@@ -226,9 +226,20 @@ def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Work
         RevisionSpec.from_json(revision.spec),
         revision=revision.number,
         replicas=replicas,
-        path=str(storage.path(revision.variant.artifact.sha256)),
+        path=_artifact_path(revision.variant),
         api_key_sha256=deployment.api_key_sha256,
     )
+
+
+def _artifact_path(variant: Variant) -> str:
+    try:
+        return str(storage.path(variant.artifact.sha256))
+    except NotFound as error:
+        raise Conflict(
+            "artifact_missing",
+            f"The stored bytes of {variant} are missing.",
+            "Upload the same file again; it mends the stored bytes.",
+        ) from error
 
 
 def _workload_of(

@@ -1,0 +1,317 @@
+"""Rollouts reach their end, never below the floor, whatever fails on the way."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from controlplane.core.errors import Conflict
+from deployments import reconciler, selectors, services, transitions
+from deployments.domain.rollouts import RolloutState
+from deployments.models import Deployment, Rollout
+from deployments.targets.port import StaleGeneration
+from tests.deployments.world import World, make
+
+pytestmark = pytest.mark.django_db
+LOG = ('{"level":"error","event":"cannot_serve","error":"The model needs an operator that is missing."}',)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return make(monkeypatch)
+
+
+def _wished(world: World) -> dict[int, int]:
+    live = world.target.desired(world.row.key)
+    return {one.revision: one.replicas for one in live.workloads} if live else {}
+
+
+def test_a_first_rollout_ends_with_its_revision_live(world: World) -> None:
+    revision = world.serve(replicas=2)
+    assert world.deployment.live_revision == revision
+    assert _wished(world) == {1: 2}
+    assert selectors.health_of(world.deployment) == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("policy", "floor"),
+    [
+        ({"max_surge": 1, "max_unavailable": 0}, 4),
+        ({"max_surge": 0, "max_unavailable": 1}, 3),
+        ({"max_surge": 4, "max_unavailable": 0}, 4),
+    ],
+)
+def test_a_rolling_update_never_goes_below_its_floor(
+    world: World, policy: dict[str, int], floor: int
+) -> None:
+    world.serve(replicas=4)
+    world.lowest_ready = world.seen.ready()
+    world.serve(replicas=4, rollout=policy)
+    assert world.lowest_ready == floor
+    assert _wished(world) == {2: 4}
+
+
+def test_a_rollout_that_cannot_become_ready_goes_back_with_evidence(world: World) -> None:
+    world.serve(replicas=3)
+    world.lowest_ready = 3
+    bad = world.revision()
+    world.target.fail(world.row.key, revision=bad.number, reason="exited with code 1", log=LOG)
+    rollout = world.start(bad)
+    for _ in range(5):
+        world.step()
+    assert selectors.health_of(world.deployment) == "progressing"
+    world.make_late(rollout)
+    assert world.finish(rollout).state == "rolled_back"
+    assert "exited with code 1: The model needs an operator that is missing" in rollout.message
+    assert rollout.evidence["replicas"][0]["log_tail"] == list(LOG)
+    assert _wished(world) == {1: 3}
+    assert world.lowest_ready == 3
+    assert selectors.health_of(world.deployment) == "healthy"
+    assert [event.kind for event in rollout.events.all()][:3] == ["pending", "running", "rolling_back"]
+
+
+def test_a_first_revision_that_never_becomes_ready_has_failed(world: World) -> None:
+    bad = world.revision()
+    world.target.fail(world.row.key, revision=bad.number, log=LOG)
+    rollout = world.start(bad)
+    for _ in range(4):
+        world.step()
+    world.make_late(rollout)
+    assert world.finish(rollout).state == "failed"
+    assert selectors.health_of(world.deployment) == "failed"
+    assert world.deployment.live_revision is None
+    assert not sum(_wished(world).values())
+
+
+def test_a_deadline_counts_from_the_last_replica_that_became_ready(world: World) -> None:
+    world.serve(replicas=2)
+    rollout = world.start(world.revision())
+    world.until(lambda: _wished(world).get(2) == 2)
+    world.make_late(rollout)
+    world.step(advance_s=2)
+    rollout.refresh_from_db()
+    assert rollout.evidence["ready"] == 2
+    assert rollout.state == "running", "the second replica became ready, so it is not late"
+
+
+def test_cancelling_gives_the_old_revision_its_replicas_back(world: World) -> None:
+    world.serve(replicas=4)
+    world.lowest_ready = 4
+    rollout = world.start(world.revision())
+    for _ in range(5):
+        world.step()
+    services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+    assert world.finish(rollout).state == "rolled_back"
+    assert _wished(world) == {1: 4}
+    assert world.lowest_ready == 4
+    assert world.deployment.live_revision is not None
+    assert world.deployment.live_revision.number == 1
+
+
+def test_cancelling_before_the_first_step_moves_nothing(world: World) -> None:
+    world.serve()
+    rollout = world.start(world.revision())
+    services.cancel_rollout(world.owner, rollout)
+    assert rollout.state == "cancelled"
+    world.step()
+    assert _wished(world) == {1: 1}
+
+
+def test_cancelling_a_first_rollout_leaves_nothing_running(world: World) -> None:
+    rollout = world.start(world.revision())
+    world.step()
+    services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+    world.until(lambda: not world.seen.replicas)
+    assert selectors.health_of(world.deployment) == "pending"
+
+
+def test_a_rollout_on_its_way_back_cannot_be_cancelled_into_a_jump(world: World) -> None:
+    world.serve(replicas=2)
+    rollout = world.start(world.revision())
+    world.step()
+    services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+    with pytest.raises(Conflict, match="rolling back"):
+        services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+
+
+def test_a_cancel_that_comes_between_look_and_finish_wins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.serve()
+    second = world.revision()
+    rollout = world.start(second)
+    move = transitions.move_rollout
+
+    def cancelled_first(row: Rollout, *, to: RolloutState, **rest: Any) -> bool:
+        if to == RolloutState.SUCCEEDED:
+            monkeypatch.setattr(transitions, "move_rollout", move)
+            services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+        return move(row, to=to, **rest)
+
+    monkeypatch.setattr(transitions, "move_rollout", cancelled_first)
+    assert world.finish(rollout).state == "rolled_back"
+    assert world.deployment.live_revision != second
+    assert _wished(world) == {1: 1}
+
+
+def test_an_unreachable_target_is_shown_and_forgiven(world: World) -> None:
+    world.serve(replicas=2)
+    rollout = world.start(world.revision())
+    world.target.reachable = False
+    reconciler.reconcile(world.row.pk)
+    assert selectors.health_of(world.deployment) == "unreachable"
+    assert world.deployment.observed["replicas"], "the last known state is kept"
+    world.make_late(rollout)
+    world.target.reachable = True
+    assert world.finish(rollout).state == "succeeded", "the deadline does not count an outage"
+    assert world.deployment.unreachable_since is None
+
+
+def test_removal_drains_then_deletes_the_rows(world: World) -> None:
+    world.serve(replicas=2)
+    services.remove_deployment(world.owner, world.deployment)
+    assert selectors.health_of(world.deployment) == "removing"
+    key, pk = world.row.key, world.row.pk
+    for _ in range(5):
+        world.target.advance(1)
+        reconciler.reconcile(pk)
+    assert not Deployment.objects.filter(pk=pk).exists()
+    assert key not in {status.key for status in world.target.observe_all()}
+
+
+def test_removal_ends_a_rollout_under_way(world: World) -> None:
+    world.serve()
+    rollout = world.start(world.revision())
+    world.step()
+    services.remove_deployment(world.owner, world.deployment)
+    rollout.refresh_from_db()
+    assert rollout.state == "cancelled"
+
+
+def test_a_step_that_finds_everything_as_it_should_be_writes_nothing_to_the_target(world: World) -> None:
+    world.serve(replicas=2)
+    generation = world.target.desired(world.row.key).generation  # type: ignore[union-attr]
+    for _ in range(3):
+        world.step()
+    assert world.target.desired(world.row.key).generation == generation  # type: ignore[union-attr]
+
+
+def test_what_somebody_did_to_the_target_by_hand_is_put_back(world: World) -> None:
+    world.serve(replicas=2)
+    live = world.target.desired(world.row.key)
+    assert live is not None
+    world.target.scale(world.row.key, revision=1, replicas=5, generation=live.generation + 7)
+    world.until(lambda: _wished(world) == {1: 2})
+
+
+def test_a_reconciler_that_lost_its_turn_writes_nothing(world: World) -> None:
+    """F34: the row's generation moved under a paused one; the fence refuses its write."""
+    world.serve(replicas=2)
+    stale = world.deployment
+    Deployment.objects.filter(pk=stale.pk).update(generation=stale.generation + 1)
+    before = world.target.desired(world.row.key)
+    with pytest.raises(StaleGeneration):
+        reconciler._apply_if_different(stale, world.target, {1: 8})
+    assert world.target.desired(world.row.key) == before
+
+
+class Crash(BaseException):
+    """The process is gone: nothing after this line runs."""
+
+
+WRITES = ("INSERT", "UPDATE", "DELETE")
+
+
+@dataclass(kw_only=True)
+class Writes:
+    """Counts writes to the database and the target, and ends the process after the one that is `fatal`."""
+
+    fatal: int
+    count: int = 0
+
+    def written(self) -> None:
+        self.count += 1
+        if self.count == self.fatal:
+            raise Crash
+
+    def statement(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        done = execute(sql, params, many, context)
+        if sql.startswith(WRITES):
+            self.written()
+        return done
+
+    def counted(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            done = verb(*args, **kwargs)
+            self.written()
+            return done
+
+        return call
+
+    @contextmanager
+    def of(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with monkeypatch.context() as patched, connection.execute_wrapper(self.statement):
+            patched.setattr(world.target, "apply", self.counted(world.target.apply))
+            yield
+
+
+LAST_WRITE = 64
+
+
+@pytest.mark.parametrize("ends", ["succeeded", "rolled_back"])
+def test_the_crash_points_cover_the_whole_way(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    writes = Writes(fatal=0)
+    assert _run(make(monkeypatch), ends=ends, writes=writes, monkeypatch=monkeypatch) == _expected(ends)
+    assert 20 < writes.count <= LAST_WRITE
+
+
+@pytest.mark.parametrize("ends", ["succeeded", "rolled_back"])
+@pytest.mark.parametrize("write", range(1, LAST_WRITE + 1))
+def test_a_crash_after_any_write_ends_in_the_same_state(
+    monkeypatch: pytest.MonkeyPatch, ends: str, write: int
+) -> None:
+    """F33. A write inside a transaction that is cut off has not happened."""
+    writes = Writes(fatal=write)
+    assert _run(make(monkeypatch), ends=ends, writes=writes, monkeypatch=monkeypatch) == _expected(ends)
+
+
+def _expected(ends: str) -> tuple[str, dict[int, int], int, bool]:
+    return (ends, {2: 1}, 2, True) if ends == "succeeded" else (ends, {1: 1}, 1, True)
+
+
+def _run(
+    world: World, *, ends: str, writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[int, int], int, bool]:
+    world.serve()
+    second = world.revision()
+    if ends == "rolled_back":
+        world.target.fail(world.row.key, revision=2, log=LOG)
+    rollout = world.start(second)
+    world.lowest_ready = 1
+    try:
+        with writes.of(world, monkeypatch):
+            _go_on(world, rollout, ends=ends)
+    except Crash:
+        _go_on(world, rollout, ends=ends)
+    world.step(advance_s=2)
+    rollout.refresh_from_db()
+    live = world.deployment.live_revision
+    assert live is not None
+    return rollout.state, _wished(world), live.number, world.lowest_ready >= 1
+
+
+def _go_on(world: World, rollout: Rollout, *, ends: str) -> None:
+    steps = 0
+
+    def over() -> bool:
+        nonlocal steps
+        steps += 1
+        rollout.refresh_from_db()
+        if ends == "rolled_back" and steps > 4 and rollout.state == "running":
+            world.make_late(rollout)
+        return rollout.finished_at is not None
+
+    world.until(over)
