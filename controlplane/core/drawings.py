@@ -45,7 +45,7 @@ def sparkline(
 
     step = (width - 2 * pad) / max(len(values) - 1, 1)
     points = [
-        (round(pad + index * step, 1), y(value) if _is_number(value) else None)
+        (round(pad + index * step, 1), None if value is None or not math.isfinite(value) else y(value))
         for index, value in enumerate(values)
     ]
     runs = list(_runs(points))
@@ -74,10 +74,6 @@ def interval(*, ratio: float, low: float, high: float, span: float, width: int =
         return round(width / 2 * (1 + min(1.0, max(-1.0, share))), 1)
 
     return Interval(width=width, parent_x=width / 2, low_x=x(low), high_x=x(high), at_x=x(ratio))
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _runs(points: Iterable[tuple[float, float | None]]) -> Iterable[list[tuple[float, float]]]:

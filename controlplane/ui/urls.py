@@ -1,8 +1,9 @@
 """Page addresses."""
 
+from django.conf import settings
 from django.urls import path
 
-from controlplane.ui import health, views
+from controlplane.ui import health, styleguide, views
 
 app_name = "ui"
 urlpatterns = [
@@ -10,4 +11,5 @@ urlpatterns = [
     path("search/", views.search, name="search"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    *(styleguide.urlpatterns if settings.DEBUG else []),
 ]

@@ -41,10 +41,17 @@ def icon(name: str, label: str = "", extra: str = "") -> SafeString:
     sheet = static("ui/icons.svg")
     if label:
         return format_html(
-            '<svg class="icon {}" role="img" aria-label="{}"><use href="{}#{}"/></svg>', extra, label, sheet, name
+            '<svg class="icon {}" role="img" aria-label="{}"><use href="{}#{}"/></svg>',
+            extra,
+            label,
+            sheet,
+            name,
         )
     return format_html(
-        '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>', extra, sheet, name
+        '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
+        extra,
+        sheet,
+        name,
     )
 
 
@@ -124,7 +131,9 @@ def _direction(low: float, high: float, better: str) -> str:
 
 
 @register.simple_tag
-def delta(ratio: float | None, low: float | None = None, high: float | None = None, better: str = "") -> SafeString:
+def delta(
+    ratio: float | None, low: float | None = None, high: float | None = None, better: str = ""
+) -> SafeString:
     """`ratio` is new / old. `better` is "lower" or "higher"; without it, or where 1 is inside, there is no colour."""
     if ratio is None:
         return format_html('<span class="num">{}</span>', NOTHING)
@@ -134,10 +143,16 @@ def delta(ratio: float | None, low: float | None = None, high: float | None = No
     between = ""
     if low != high:
         between = format_html(
-            ' <span class="unit">({} to {})</span>', formats.signed_percent(low).removesuffix(" %"), formats.signed_percent(high)
+            ' <span class="unit">({} to {})</span>',
+            formats.signed_percent(low).removesuffix(" %"),
+            formats.signed_percent(high),
         )
     return format_html(
-        '<span class="delta num" data-tone="{}">{}{}{}</span>', tone, arrow, formats.signed_percent(ratio), between
+        '<span class="delta num" data-tone="{}">{}{}{}</span>',
+        tone,
+        arrow,
+        formats.signed_percent(ratio),
+        between,
     )
 
 
@@ -156,9 +171,15 @@ def sparkline(
     if not known:
         return format_html('<span class="sparkline-none">{}</span>', f"no {label or 'data'} yet")
     drawn = drawings.sparkline(values, width=width, height=height, target=target)
-    said = f"{label or 'Trend'}: from {formats.quantity(min(known), unit)} to {formats.quantity(max(known), unit)}, last {formats.quantity(known[-1], unit)}"
+    low, high, last = (formats.quantity(value, unit) for value in (min(known), max(known), known[-1]))
+    said = f"{label or 'Trend'}: from {low} to {high}, last {last}"
     line = (
-        format_html('<line class="sparkline-target" x1="0" x2="{}" y1="{}" y2="{}"/>', width, drawn.target_y, drawn.target_y)
+        format_html(
+            '<line class="sparkline-target" x1="0" x2="{}" y1="{}" y2="{}"/>',
+            width,
+            drawn.target_y,
+            drawn.target_y,
+        )
         if drawn.target_y is not None
         else ""
     )
@@ -171,7 +192,9 @@ def sparkline(
 
 
 @register.simple_tag
-def interval(ratio: float | None, low: float | None, high: float | None, better: str = "", span: float = 4.0) -> SafeString:
+def interval(
+    ratio: float | None, low: float | None, high: float | None, better: str = "", span: float = 4.0
+) -> SafeString:
     """Where a ratio and its interval lie against the parent (the line in the middle)."""
     if ratio is None or low is None or high is None:
         return format_html('<span class="num">{}</span>', NOTHING)
@@ -199,7 +222,9 @@ def code(text: Any, length: int = 0, label: str = "Copy") -> SafeString:
     """Machine text with a copy button. `length` shortens what is shown, never what is copied."""
     whole = str(text)
     shown = whole if not length or len(whole) <= length else whole[:length] + "…"
-    return format_html('<span class="copyable"><code title="{}">{}</code>{}</span>', whole, shown, copy(whole, label))
+    return format_html(
+        '<span class="copyable"><code title="{}">{}</code>{}</span>', whole, shown, copy(whole, label)
+    )
 
 
 @register.simple_tag(takes_context=True)
@@ -212,5 +237,7 @@ def query_with(context: Context, **changes: Any) -> str:
         if value is None:
             query.pop(name, None)
         else:
-            query.setlist(name, [str(item) for item in (value if isinstance(value, list | tuple) else [value])])
+            query.setlist(
+                name, [str(item) for item in (value if isinstance(value, list | tuple) else [value])]
+            )
     return f"?{query.urlencode()}"

@@ -73,15 +73,22 @@ def rail(context: Context) -> dict[str, Any]:
     ]
     home = _address("ui:overview") or "/"
     here = max(
-        (place["url"] for place in places if place["url"] and path.startswith(place["url"])), key=len, default=""
+        (place["url"] for place in places if place["url"] and path.startswith(place["url"])),
+        key=len,
+        default="",
     )
     if here == home and path != home:
         here = ""
-    return {"places": [place | {"current": bool(here) and place["url"] == here} for place in places], "home": home}
+    return {
+        "places": [place | {"current": bool(here) and place["url"] == here} for place in places],
+        "home": home,
+    }
 
 
 @register.simple_block_tag(end_name="endpanel")
-def panel(content: str, title: str = "", note: str = "", actions: str = "", level: int = 2, id: str = "") -> str:
+def panel(
+    content: str, title: str = "", note: str = "", actions: str = "", level: int = 2, id: str = ""
+) -> str:
     return render_to_string(
         "components/panel.html",
         {"content": content, "title": title, "note": note, "actions": actions, "level": level, "id": id},
@@ -90,7 +97,9 @@ def panel(content: str, title: str = "", note: str = "", actions: str = "", leve
 
 @register.simple_block_tag(end_name="enddialog")
 def dialog(content: str, id: str, title: str, wide: bool = False) -> str:
-    return render_to_string("components/dialog.html", {"content": content, "id": id, "title": title, "wide": wide})
+    return render_to_string(
+        "components/dialog.html", {"content": content, "id": id, "title": title, "wide": wide}
+    )
 
 
 @register.simple_block_tag(end_name="endempty")
@@ -123,7 +132,9 @@ def disclosure(content: str, summary: str, open: bool = False, id: str = "") -> 
 def field(bound: BoundField, unit: str = "", code: bool = False, optional: bool = True) -> SafeString:
     """Help and errors are tied to the control by Django's aria-describedby and aria-invalid."""
     return mark_safe(  # noqa: S308 - rendered by a template that escapes
-        render_to_string("components/field.html", {"field": bound, "unit": unit, "code": code, "optional": optional})
+        render_to_string(
+            "components/field.html", {"field": bound, "unit": unit, "code": code, "optional": optional}
+        )
     )
 
 
@@ -147,7 +158,12 @@ def snippet(text: str, title: str = "") -> dict[str, Any]:
 
 
 def curl(
-    *, method: str, url: str, body: Any = None, upload: str = "", upload_type: str = "application/octet-stream"
+    *,
+    method: str,
+    url: str,
+    body: Any = None,
+    upload: str = "",
+    upload_type: str = "application/octet-stream",
 ) -> str:
     """A line that works when pasted, once SLIPWAY_TOKEN is set. `upload` names a file to stream."""
     verb = "" if method == "GET" else f"-X {method} "
@@ -155,7 +171,10 @@ def curl(
     if upload:
         parts += [f"-H 'Content-Type: {upload_type}'", f"-T {shlex.quote(upload)}"]
     elif body is not None:
-        parts += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}"]
+        parts += [
+            "-H 'Content-Type: application/json'",
+            f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
+        ]
     return " \\\n  ".join(parts)
 
 
@@ -165,7 +184,10 @@ def python(*, method: str, url: str, body: Any = None, upload: str = "") -> str:
     data, headers = "None", ['"Authorization": f"Bearer {os.environ[\'SLIPWAY_TOKEN\']}"']
     if upload:
         data = f"open({upload!r}, 'rb')"
-        headers += ['"Content-Type": "application/octet-stream"', f'"Content-Length": str(os.path.getsize({upload!r}))']
+        headers += [
+            '"Content-Type": "application/octet-stream"',
+            f'"Content-Length": str(os.path.getsize({upload!r}))',
+        ]
     elif body is not None:
         data = f"json.dumps({body!r}).encode()"
         headers.append('"Content-Type": "application/json"')
@@ -230,7 +252,13 @@ CHART_PANELS = (
     ("latency", "Latency", "ms", True, (("p50", "p50"), ("p95", "p95"), ("p99", "p99"))),
     ("throughput", "Throughput", "requests/s", False, (("throughput", "requests"),)),
     ("errors", "Errors", "% of requests", False, (("errors", "errors"),)),
-    ("queue", "Queue and in flight", "requests", False, (("queue_depth", "queue depth"), ("in_flight", "in flight"))),
+    (
+        "queue",
+        "Queue and in flight",
+        "requests",
+        False,
+        (("queue_depth", "queue depth"), ("in_flight", "in flight")),
+    ),
     ("replicas", "Replicas", "ready", False, (("replicas", "replicas"),)),
 )
 
@@ -238,7 +266,13 @@ CHART_PANELS = (
 @register.inclusion_tag("components/charts.html")
 def charts(series_url: str, topic: str, csv_url: str = "", target_ms: float | None = None) -> dict[str, Any]:
     panels = [
-        {"key": key, "title": title, "unit": unit, "wide": wide, "series": [{"key": k, "label": n} for k, n in series]}
+        {
+            "key": key,
+            "title": title,
+            "unit": unit,
+            "wide": wide,
+            "series": [{"key": k, "label": n} for k, n in series],
+        }
         for key, title, unit, wide, series in CHART_PANELS
     ]
     return {

@@ -26,7 +26,7 @@ RULES = {
     "an attribute htmx 4 has not": re.compile(
         r"\bhx-(?:ext|vars|params|prompt|disinherit|inherit|request|history|disabled-elt|swap-oob-)\b(?!:)"
     ),
-    "a swap that drops focus": re.compile(r"""hx-swap=["']outerHTML"""),
+    "a swap that drops focus": re.compile(r"""<(?![^>]*hx-trigger="load")[^>]*hx-swap=["']outerHTML"""),
     "an event name of htmx 2": re.compile(r"htmx:(?:before|after|config|response|send|swap|load)[A-Z]"),
     "a secure flag left to be marked": re.compile(r"\|safe\b(?<!help_text\|safe)"),
 }
@@ -62,6 +62,7 @@ def test_template_compiles(path: Path) -> None:
         '<div hx-ext="sse">',
         '<div hx-disabled-elt="this">',
         '<div hx-on:click="go()">',
+        '<div hx-get="/rows/" hx-swap="outerHTML">',
         "{{ name|safe }}",
     ],
 )

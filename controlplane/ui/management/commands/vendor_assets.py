@@ -38,10 +38,12 @@ let loading = null;
 
 export function loadPlotly() {
   loading ??= new Promise((resolve, reject) => {
-    const sheet = Object.assign(document.createElement("link"), { id: "plotly.js-style-global", className: "no-inline-styles", rel: "stylesheet" });
-    sheet.href = new URL("plotly.css", import.meta.url);
-    const maps = Object.assign(document.createElement("meta"), { id: %(map_styles_id)s });
-    const script = Object.assign(document.createElement("script"), { src: new URL("plotly-basic.min.js", import.meta.url) });
+    const make = (tag, attributes) => Object.assign(document.createElement(tag), attributes);
+    const beside = (name) => new URL(name, import.meta.url).href;
+    const sheet = make("link", { id: "plotly.js-style-global", className: "no-inline-styles", rel: "stylesheet" });
+    sheet.href = beside("plotly.css");
+    const maps = make("meta", { id: %(map_styles_id)s });
+    const script = make("script", { src: beside("plotly-basic.min.js") });
     script.onload = () => resolve(globalThis.Plotly);
     script.onerror = () => reject(new Error("The chart library cannot be loaded."));
     document.head.append(sheet, maps, script);

@@ -3,7 +3,7 @@
  *
  * Topics are read from the page: data-live="a,b" (the {% live %} tag) and data-live-topic="a". A dropped stream is
  * taken up by the browser itself, which names the last id; the server sends what was missed or `resync`. A refused
- * one (signed out, restarting) is asked for again after a random, growing time, or a restarted server would meet
+ * one (logged out, restarting) is asked for again after a random, growing time, or a restarted server would meet
  * all browsers at once; then everything refreshes, because nobody knows what was missed. */
 import { announce, announceEndings } from "./announce.js";
 import { showTimes } from "./times.js";
@@ -98,10 +98,10 @@ document.addEventListener("htmx:after:settle", () => {
   if (wanted().join(",") !== topics) { refused = topics !== ""; connect(); }
 });
 
-/* What may not be asked for any more (signed out, removed) is said, not swallowed. */
+/* What may not be asked for any more (logged out, removed) is said, not swallowed. */
 document.addEventListener("htmx:response:error", (event) => {
   const status = event.detail.ctx.response.status;
-  if (status === 401 || status === 403) announce("This part of the page may not be refreshed. Sign in again.");
+  if (status === 401 || status === 403) announce("This part of the page may not be refreshed. Log in again.");
 });
 
 addEventListener("pagehide", () => { clearTimeout(retry); source?.close(); source = null; });
