@@ -13,7 +13,7 @@ from controlplane.registry.models import Alias, Dataset, Model, Report, Variant,
 def models(actor: Actor) -> QuerySet[Model]:
     """With the latest version's number and creation time, and the aliases."""
     latest = Version.objects.filter(model=OuterRef("pk")).order_by("-number")
-    aliases = Alias.objects.select_related("variant__version")
+    aliases = Alias.objects.select_related("variant__version__model")
     return (
         Model.objects.in_team(actor.team)
         .annotate(
