@@ -1,9 +1,9 @@
 """The process that owns time: it publishes due rows, takes back what silent workers hold, and cleans up.
 
 Each app lists its duties in its `dispatch` module; the command puts them together. A duty runs in its own
-thread, woken by its notification or its
-period, under a Postgres advisory lock, so that of two dispatchers one works and the other carries on when it
-dies. A duty that fails says so and runs again; nothing it does may matter when repeated.
+thread, woken by its notification or its period, under a Postgres advisory lock, so that of two dispatchers one
+works and the other carries on when it dies. A duty that fails says so and runs again; nothing it does may matter
+when repeated.
 """
 
 import threading
@@ -17,6 +17,9 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from controlplane.core.bus import OUTBOX, conninfo
 
 log = structlog.get_logger(__name__)
+
+AGAIN_AFTER_S = 1.0
+"""How soon a duty that the database failed runs again, however long its period."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,8 @@ class Dispatcher:
         while not self.stopping.is_set():
             try:
                 self._listen()
-            except psycopg.OperationalError as error:
-                log.warning("database_unavailable", cause=str(error).splitlines()[0])
+            except psycopg.Error as error:
+                log.warning("database_unavailable", cause=_first_line(error))
                 self.stopping.wait(1)
         for thread in threads:
             thread.join()
@@ -70,17 +73,25 @@ class Dispatcher:
 
     def _loop(self, duty: Duty) -> None:
         wake = self._wakes[duty.name]
-        while not self.stopping.is_set():
+        while True:
             wake.clear()
+            if self.stopping.is_set():  # asked after clearing, or a stop in between would wait for the period
+                break
+            pause_s = duty.every_s
             try:
                 perform(duty)
             except (OperationalError, InterfaceError) as error:
-                log.warning("duty_postponed", duty=duty.name, cause=str(error).splitlines()[0])
+                log.warning("duty_postponed", duty=duty.name, cause=_first_line(error))
                 close_old_connections()
+                pause_s = min(pause_s, AGAIN_AFTER_S)
             except Exception:
                 log.exception("duty_failed", duty=duty.name)
-            wake.wait(duty.every_s)
+            wake.wait(pause_s)
         connection.close()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def perform(duty: Duty) -> bool:
