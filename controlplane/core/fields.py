@@ -26,12 +26,38 @@ class Whole(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+class Number(serializers.FloatField):
+    """Only a JSON number that is finite."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if not isinstance(data, int | float) or isinstance(data, bool):
+            raise ValidationError("This must be a number.")
+        return super().to_internal_value(data)
+
+
 class Flag(serializers.BooleanField):
     """Only true or false."""
 
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
             raise ValidationError("This must be true or false.")
+        return data
+
+
+class Shaped(serializers.JSONField):
+    """JSON that is judged by the values it becomes; `shape` is how the contract draws it.
+
+    Here only the outermost kind is looked at: `kind` is list or dict.
+    """
+
+    def __init__(self, shape: Any, *, kind: type[list[Any]] | type[dict[str, Any]], **options: Any) -> None:
+        super().__init__(**options)
+        self.shape = shape
+        self.kind = kind
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, self.kind):
+            raise ValidationError("This must be a list." if self.kind is list else "This must be an object.")
         return data
 
 

@@ -42,7 +42,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
-    "servestatic.middleware.ServeStaticMiddleware",
+    "controlplane.ui.staticfiles.StaticFiles",
     "controlplane.ui.middleware.RequestId",
     "controlplane.ui.middleware.Problems",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -1,17 +1,16 @@
 """Deployments and what belongs to them, as the API says them."""
 
-from typing import Any
-
+from deployments.api import schemas
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
 from deployments.selectors import active_rollout, health_of, status
 from deployments.services import Preview
 
 
-def target(row: Target) -> dict[str, Any]:
+def target(row: Target) -> schemas.Target:
     return {"name": row.name, "kind": row.kind, "created_at": row.created_at}
 
 
-def deployment(row: Deployment) -> dict[str, Any]:
+def deployment(row: Deployment) -> schemas.Deployment:
     seen, rollout, live = status(row), active_rollout(row), row.live_revision
     return {
         "name": row.name,
@@ -32,7 +31,7 @@ def deployment(row: Deployment) -> dict[str, Any]:
     }
 
 
-def revision(row: Revision) -> dict[str, Any]:
+def revision(row: Revision) -> schemas.Revision:
     return {
         "revision": row.number,
         "model": row.variant.version.model.name,
@@ -44,7 +43,7 @@ def revision(row: Revision) -> dict[str, Any]:
     }
 
 
-def preview(shown: Preview) -> dict[str, Any]:
+def preview(shown: Preview) -> schemas.Plan:
     return {
         "etag": shown.etag,
         "blocked": shown.blocked,
@@ -54,7 +53,7 @@ def preview(shown: Preview) -> dict[str, Any]:
     }
 
 
-def rollout(row: Rollout) -> dict[str, Any]:
+def rollout(row: Rollout) -> schemas.Rollout:
     return {
         "id": row.pk,
         "kind": row.kind,
@@ -69,11 +68,11 @@ def rollout(row: Rollout) -> dict[str, Any]:
     }
 
 
-def rollout_event(row: RolloutEvent) -> dict[str, Any]:
+def rollout_event(row: RolloutEvent) -> schemas.RolloutEvent:
     return {"id": row.pk, "at": row.at, "kind": row.kind, "message": row.message, "data": row.data}
 
 
-def load(row: Load) -> dict[str, Any]:
+def load(row: Load) -> schemas.Load:
     """`failed` counts answers of 400 and above and requests without an answer; it is part of `sent`."""
     return {
         "rate_per_s": row.rate_per_s,
@@ -84,7 +83,7 @@ def load(row: Load) -> dict[str, Any]:
     }
 
 
-def decision(row: Decision) -> dict[str, Any]:
+def decision(row: Decision) -> schemas.Decision:
     return {
         "id": row.pk,
         "at": row.at,

@@ -1,8 +1,7 @@
 """What the deployments API takes. A revision's spec is checked by the values it becomes, not a second time here."""
 
-from rest_framework.serializers import FloatField, JSONField
-
-from controlplane.core.fields import Flag, StrictSerializer, Text, Whole
+from controlplane.core.fields import Flag, Number, Shaped, StrictSerializer, Text, Whole
+from deployments.api import schemas
 
 
 class NewDeployment(StrictSerializer):
@@ -17,7 +16,7 @@ class NewRevision(StrictSerializer):
     model = Text(max_length=63)
     version = Whole(min_value=1, max_value=2**31 - 1)
     variant = Whole(min_value=0, max_value=2**31 - 1, default=0)
-    spec = JSONField(default=dict)
+    spec = Shaped(schemas.Spec, kind=dict, default=dict)
 
 
 class RevisionNumber(StrictSerializer):
@@ -35,5 +34,5 @@ class Paused(StrictSerializer):
 class NewLoad(StrictSerializer):
     """The bounds are the service's; these only keep out what is no number."""
 
-    rate_per_s = FloatField(min_value=0, max_value=1e6)
+    rate_per_s = Number(min_value=0, max_value=1e6)
     duration_s = Whole(min_value=1, max_value=2**31 - 1)

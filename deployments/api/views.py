@@ -3,8 +3,7 @@
 from typing import Any
 
 from django.shortcuts import get_object_or_404
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -12,19 +11,19 @@ from rest_framework.views import APIView
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import PreconditionRequired
+from controlplane.core.openapi import PAGING, Page, header, query, refusals
 from controlplane.registry import selectors as registry
 from deployments import selectors, services
-from deployments.api import documents, inputs
+from deployments.api import documents, inputs, schemas
 from deployments.models import Deployment as DeploymentRow
 from deployments.models import Load as LoadRow
 from deployments.models import Revision as RevisionRow
 from deployments.models import Rollout as RolloutRow
-from deployments.models import Target
-from deployments.telemetry.figures import figure
+from deployments.telemetry.figures import ALL, DEFAULT_RANGE, RANGES_S, figure
 
-ANY = OpenApiTypes.OBJECT
-PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
-IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, required=True)
+IF_MATCH = header("If-Match", "The ETag of the plan it was decided on; `*` takes any.", required=True)
+EPOCH = {"type": "number", "minimum": 0, "exclusiveMaximum": 1e11}
+STARTED: dict[Any, Any] = {202: schemas.Rollout, **refusals(409, 412, 428)}
 
 
 def _deployment(request: Request, name: str) -> tuple[Actor, DeploymentRow]:
@@ -42,50 +41,56 @@ def _rollout(request: Request, name: str, rollout: int) -> tuple[Actor, RolloutR
 
 
 class Targets(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Target])
     def get(self, request: Request) -> Response:
-        return page_response(Target.objects.in_team(actor_of(request).team), request, documents.target)
+        """Where the team's replicas can run."""
+        actor = actor_of(request)
+        services.this_machine(actor.team)
+        return page_response(selectors.targets(actor), request, documents.target)
 
 
 class Deployments(APIView):
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Deployment])
     def get(self, request: Request) -> Response:
         """Deployments of the team, newest first."""
         return page_response(selectors.deployments(actor_of(request)), request, documents.deployment)
 
-    @extend_schema(request=inputs.NewDeployment, responses={201: ANY})
+    @extend_schema(request=inputs.NewDeployment, responses={201: schemas.CreatedDeployment, **refusals(409)})
     def post(self, request: Request) -> Response:
         """Create an endpoint. With `protected`, the answer carries its API key, once."""
         actor = actor_of(request)
         wanted = parse(inputs.NewDeployment, request)
-        target = get_object_or_404(Target.objects.in_team(actor.team), name=wanted["target"])
+        services.this_machine(actor.team)
+        target = get_object_or_404(selectors.targets(actor), name=wanted["target"])
         row, key = services.create_deployment(
             actor, name=wanted["name"], target=target, protected=wanted["protected"]
         )
-        document = documents.deployment(row) | ({"api_key": key} if key else {})
+        document: schemas.CreatedDeployment = {**documents.deployment(row), "api_key": key or None}
         return Response(document, status=201, headers={"Location": document["url"]})
 
 
 class Deployment(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Deployment)
     def get(self, request: Request, name: str) -> Response:
+        """One endpoint, with what its replicas were last seen to do."""
         return Response(documents.deployment(_deployment(request, name)[1]))
 
-    @extend_schema(responses={202: ANY})
+    @extend_schema(responses={202: schemas.Removal})
     def delete(self, request: Request, name: str) -> Response:
         """Drain and remove the endpoint."""
         actor, row = _deployment(request, name)
         services.remove_deployment(actor, row)
-        return Response({"name": row.name, "health": "removing"}, status=202)
+        document: schemas.Removal = {"name": row.name, "health": "removing"}
+        return Response(document, status=202)
 
 
 class Revisions(APIView):
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Revision])
     def get(self, request: Request, name: str) -> Response:
         """Revisions, newest first."""
         return page_response(selectors.revisions(_deployment(request, name)[1]), request, documents.revision)
 
-    @extend_schema(request=inputs.NewRevision, responses={201: ANY})
+    @extend_schema(request=inputs.NewRevision, responses={201: schemas.Revision, **refusals(409, 422)})
     def post(self, request: Request, name: str) -> Response:
         """Fix a spec that could be rolled out. Nothing moves yet."""
         actor, deployment = _deployment(request, name)
@@ -100,13 +105,14 @@ class Revisions(APIView):
 
 
 class Revision(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Revision)
     def get(self, request: Request, name: str, number: int) -> Response:
+        """One revision, with its whole spec."""
         return Response(documents.revision(_revision(_deployment(request, name)[1], number)))
 
 
 class Plan(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Plan)
     def get(self, request: Request, name: str, number: int) -> Response:
         """What rolling the revision out would change, and what stands in its way. The ETag goes into If-Match."""
         _, deployment = _deployment(request, name)
@@ -115,18 +121,19 @@ class Plan(APIView):
 
 
 class Rollouts(APIView):
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Rollout])
     def get(self, request: Request, name: str) -> Response:
+        """Rollouts, newest first."""
         return page_response(selectors.rollouts(_deployment(request, name)[1]), request, documents.rollout)
 
-    @extend_schema(request=inputs.RevisionNumber, parameters=[IF_MATCH], responses={202: ANY})
+    @extend_schema(request=inputs.RevisionNumber, parameters=[IF_MATCH], responses=STARTED)
     def post(self, request: Request, name: str) -> Response:
         """Roll a revision out. If-Match carries the ETag of the plan that was looked at."""
         return _start(request, name, kind="update")
 
 
 class Rollback(APIView):
-    @extend_schema(request=inputs.RevisionNumber, parameters=[IF_MATCH], responses={202: ANY})
+    @extend_schema(request=inputs.RevisionNumber, parameters=[IF_MATCH], responses=STARTED)
     def post(self, request: Request, name: str) -> Response:
         """Go back to an earlier revision; the same move as a rollout, named for what it is."""
         return _start(request, name, kind="rollback")
@@ -148,17 +155,17 @@ def _start(request: Request, name: str, *, kind: str) -> Response:
 
 
 class Rollout(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.OneRollout)
     def get(self, request: Request, name: str, rollout: int) -> Response:
+        """One rollout, with the diff that was applied and what happened in order."""
         _, row = _rollout(request, name, rollout)
-        return Response(
-            documents.rollout(row)
-            | {"plan": row.plan, "events": [documents.rollout_event(event) for event in row.events.all()]}
-        )
+        events = [documents.rollout_event(event) for event in row.events.all()]
+        document: schemas.OneRollout = {**documents.rollout(row), "plan": row.plan, "events": events}
+        return Response(document)
 
 
 class RolloutCancel(APIView):
-    @extend_schema(request=None, responses={202: ANY})
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
     def post(self, request: Request, name: str, rollout: int) -> Response:
         """Stop the move and go back to what served before."""
         actor, row = _rollout(request, name, rollout)
@@ -166,57 +173,61 @@ class RolloutCancel(APIView):
 
 
 class Scale(APIView):
-    @extend_schema(request=inputs.Replicas, responses={202: ANY})
+    @extend_schema(request=inputs.Replicas, responses={202: schemas.Scaled, **refusals(409, 422)})
     def post(self, request: Request, name: str) -> Response:
         """Set the number of replicas within the live revision's bounds."""
         actor, row = _deployment(request, name)
         replicas = parse(inputs.Replicas, request)["replicas"]
         services.scale(actor, row, replicas=replicas)
-        return Response({"name": row.name, "replicas": replicas}, status=202)
+        document: schemas.Scaled = {"name": row.name, "replicas": replicas}
+        return Response(document, status=202)
 
 
 class Autoscaling(APIView):
-    @extend_schema(request=inputs.Paused, responses=ANY)
+    @extend_schema(request=inputs.Paused, responses=schemas.AutoscalingState)
     def put(self, request: Request, name: str) -> Response:
         """Pause or resume the autoscaler."""
         actor, row = _deployment(request, name)
         paused = parse(inputs.Paused, request)["paused"]
         services.pause_autoscaling(actor, row, paused=paused)
-        return Response({"name": row.name, "autoscaling_paused": paused})
+        document: schemas.AutoscalingState = {"name": row.name, "autoscaling_paused": paused}
+        return Response(document)
 
 
 class Replicas(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.ReplicaList)
     def get(self, request: Request, name: str) -> Response:
         """The replicas as last observed, with the reason and the last log lines of what is not ready."""
         _, row = _deployment(request, name)
         seen = selectors.status(row)
-        items: list[dict[str, Any]] = [one.to_json() for one in seen.replicas] if seen else []
-        return Response({"items": items, "next": None, "observed_at": row.observed_at})
+        items = [one.to_json() for one in seen.replicas] if seen else []
+        document: schemas.ReplicaList = {"items": items, "next": None, "observed_at": row.observed_at}
+        return Response(document)
 
 
 class ReplicaLog(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.ReplicaLog)
     def get(self, request: Request, name: str, replica: str) -> Response:
         """The last 200 lines of a replica, asked of the target now."""
         _, row = _deployment(request, name)
-        return Response({"lines": list(services.replica_log(row, replica))})
+        document: schemas.ReplicaLog = {"lines": list(services.replica_log(row, replica))}
+        return Response(document)
 
 
 class Decisions(APIView):
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Decision])
     def get(self, request: Request, name: str) -> Response:
         """What the autoscaler decided, newest first, each with its signals and its sentence."""
         return page_response(_deployment(request, name)[1].decisions.all(), request, documents.decision)
 
 
 class Load(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Load)
     def get(self, request: Request, name: str) -> Response:
         """The bounded traffic that was last asked for, and how much of it was sent."""
         return Response(documents.load(get_object_or_404(LoadRow, deployment=_deployment(request, name)[1])))
 
-    @extend_schema(request=inputs.NewLoad, responses=ANY)
+    @extend_schema(request=inputs.NewLoad, responses={200: schemas.Load, **refusals(409, 422)})
     def put(self, request: Request, name: str) -> Response:
         """Send bounded traffic to the endpoint, or change its rate: at most 200 requests/s for 30 minutes."""
         actor, row = _deployment(request, name)
@@ -234,11 +245,11 @@ class Load(APIView):
 class Series(APIView):
     @extend_schema(
         parameters=[
-            OpenApiParameter("range", str),
-            OpenApiParameter("from", float),
-            OpenApiParameter("to", float),
+            query("range", enum=[*RANGES_S, ALL], default=DEFAULT_RANGE),
+            query("from", EPOCH, "Epoch seconds; instead of `range`."),
+            query("to", EPOCH, "Epoch seconds; now by default."),
         ],
-        responses=ANY,
+        responses=schemas.Series,
     )
     def get(self, request: Request, name: str) -> Response:
         """Latency percentiles, throughput, errors, queue depth, in-flight and replicas over a range."""

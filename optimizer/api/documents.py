@@ -1,11 +1,10 @@
 """Jobs, techniques and workers as the API says them."""
 
-from typing import Any
-
+from optimizer.api import schemas
 from optimizer.models import Job, JobEvent, Worker
 
 
-def job(row: Job) -> dict[str, Any]:
+def job(row: Job) -> schemas.Job:
     return {
         "id": row.pk,
         "state": row.state,
@@ -35,7 +34,7 @@ def job(row: Job) -> dict[str, Any]:
     }
 
 
-def event(row: JobEvent) -> dict[str, Any]:
+def event(row: JobEvent) -> schemas.JobEvent:
     return {
         "id": row.pk,
         "at": row.at,
@@ -47,7 +46,7 @@ def event(row: JobEvent) -> dict[str, Any]:
     }
 
 
-def worker(row: Worker) -> dict[str, Any]:
+def worker(row: Worker) -> schemas.Worker:
     return {
         "name": row.name,
         "queues": row.queues,

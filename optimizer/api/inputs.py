@@ -1,8 +1,7 @@
 """What the jobs API takes."""
 
-from rest_framework.serializers import JSONField
-
-from controlplane.core.fields import StrictSerializer, Text, Whole
+from controlplane.core.fields import Shaped, StrictSerializer, Text, Whole
+from optimizer.api import schemas
 
 
 class NewJob(StrictSerializer):
@@ -11,6 +10,6 @@ class NewJob(StrictSerializer):
     model = Text(max_length=63)
     version = Whole(min_value=1, max_value=2**31 - 1)
     variant = Whole(min_value=0, max_value=2**31 - 1, default=0)
-    recipe = JSONField()
+    recipe = Shaped(list[schemas.Step], kind=list)
     evaluation_set = Text(max_length=63, required=False, allow_null=True)
     calibration_set = Text(max_length=63, required=False, allow_null=True)

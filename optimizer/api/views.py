@@ -1,9 +1,10 @@
 """The REST API of jobs, techniques and workers."""
 
+from typing import Any
+
 from django.http import QueryDict
 from django.shortcuts import get_object_or_404
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -11,15 +12,18 @@ from rest_framework.views import APIView
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import InvalidInput
+from controlplane.core.openapi import PAGING, Page, header, query, refusals
 from controlplane.registry import selectors as registry
 from controlplane.registry.models import Dataset
 from optimizer import selectors, services
-from optimizer.api import documents, inputs
+from optimizer.api import documents, inputs, schemas
 from optimizer.domain.recipe import Recipe
 from optimizer.models import Job as JobRow
 
-ANY = OpenApiTypes.OBJECT
-KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)
+KEY = header("Idempotency-Key", "The same key again answers with the first job.")
+STATES = ["active", *JobRow.State.values]
+AFTER = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "default": 0}
+QUEUED: dict[Any, Any] = {202: schemas.QueuedJob, **refusals(409, 422)}
 
 
 def _dataset(actor: Actor, model: str, name: str | None) -> Dataset | None:
@@ -28,20 +32,15 @@ def _dataset(actor: Actor, model: str, name: str | None) -> Dataset | None:
 
 class Jobs(APIView):
     @extend_schema(
-        parameters=[
-            OpenApiParameter("state", str, enum=JobRow.State.values),
-            OpenApiParameter("model", str),
-            OpenApiParameter("cursor", int),
-            OpenApiParameter("limit", int),
-        ],
-        responses=ANY,
+        parameters=[*PAGING, query("state", enum=STATES), query("model", description="A model's name.")],
+        responses=Page[schemas.Job],
     )
     def get(self, request: Request) -> Response:
         """Jobs of the team, newest first."""
         rows = selectors.filtered(selectors.jobs(actor_of(request)), request.GET)
         return page_response(rows, request, documents.job)
 
-    @extend_schema(request=inputs.NewJob, parameters=[KEY], responses={202: ANY})
+    @extend_schema(request=inputs.NewJob, parameters=[KEY], responses=QUEUED)
     def post(self, request: Request) -> Response:
         """Queue a job. The same Idempotency-Key answers with the first job."""
         actor = actor_of(request)
@@ -54,7 +53,7 @@ class Jobs(APIView):
             calibration_set=_dataset(actor, wanted["model"], wanted.get("calibration_set")),
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        document = documents.job(job) | {"created": created}
+        document: schemas.QueuedJob = {**documents.job(job), "created": created}
         return Response(document, status=202, headers={"Location": document["url"]})
 
 
@@ -64,14 +63,16 @@ def _job(request: Request, job: int) -> tuple[Actor, JobRow]:
 
 
 class Job(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.OneJob)
     def get(self, request: Request, job: int) -> Response:
+        """One job: its state, its step, and the address of what it made."""
         _, row = _job(request, job)
-        return Response(documents.job(row) | {"variant": selectors.result_url(row)})
+        document: schemas.OneJob = {**documents.job(row), "variant": selectors.result_url(row)}
+        return Response(document)
 
 
 class JobCancel(APIView):
-    @extend_schema(request=None, responses={202: ANY})
+    @extend_schema(request=None, responses={202: schemas.JobStateChange, **refusals(409)})
     def post(self, request: Request, job: int) -> Response:
         """Cancel a job: at once while it is queued, within a heartbeat while it runs."""
         actor, row = _job(request, job)
@@ -79,18 +80,21 @@ class JobCancel(APIView):
 
 
 class JobRetry(APIView):
-    @extend_schema(request=None, parameters=[KEY], responses={202: ANY})
+    @extend_schema(request=None, parameters=[KEY], responses=QUEUED)
     def post(self, request: Request, job: int) -> Response:
         """Queue the same request again, linked to this job."""
         actor, row = _job(request, job)
         again, created = services.retry_job(
             actor, row, idempotency_key=request.headers.get("Idempotency-Key")
         )
-        return Response(documents.job(again) | {"created": created}, status=202)
+        document: schemas.QueuedJob = {**documents.job(again), "created": created}
+        return Response(document, status=202, headers={"Location": document["url"]})
 
 
 class JobEvents(APIView):
-    @extend_schema(parameters=[OpenApiParameter("after", int)], responses=ANY)
+    @extend_schema(
+        parameters=[query("after", AFTER, "The `next` of the last answer.")], responses=schemas.JobEvents
+    )
     def get(self, request: Request, job: int) -> Response:
         """The job's log and steps in order, from the one after `after`. `next` is the id to go on from."""
         _, row = _job(request, job)
@@ -112,14 +116,14 @@ def _after(parameters: QueryDict) -> int:
 
 
 class Techniques(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=Page[schemas.Technique])
     def get(self, request: Request) -> Response:
         """What a recipe can be made of, with the JSON schema of each technique's parameters."""
         return Response({"items": selectors.techniques(), "next": None})
 
 
 class Workers(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=Page[schemas.Worker])
     def get(self, request: Request) -> Response:
         """The workers, with what they run on and when they were last heard."""
         actor_of(request)

@@ -1,13 +1,12 @@
 """People, tokens and the trail as the API says them. A token's text is in no document but its first answer."""
 
-from typing import Any
-
 from controlplane.accounts.access import Actor
+from controlplane.accounts.api import schemas
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership
 from controlplane.accounts.selectors import SLIPWAY
 
 
-def me(actor: Actor, teams: list[Membership]) -> dict[str, Any]:
+def me(actor: Actor, teams: list[Membership]) -> schemas.Me:
     """`role` is what this request may do: with a token, never more than the token's."""
     assert actor.user is not None
     return {
@@ -18,7 +17,7 @@ def me(actor: Actor, teams: list[Membership]) -> dict[str, Any]:
     }
 
 
-def token(row: ApiToken) -> dict[str, Any]:
+def token(row: ApiToken) -> schemas.Token:
     return {
         "token_key": row.token_key,
         "name": row.name,
@@ -31,7 +30,7 @@ def token(row: ApiToken) -> dict[str, Any]:
     }
 
 
-def member(row: Membership) -> dict[str, Any]:
+def member(row: Membership) -> schemas.Member:
     return {
         "username": row.user.username,
         "role": row.role,
@@ -41,7 +40,7 @@ def member(row: Membership) -> dict[str, Any]:
     }
 
 
-def event(row: AuditEvent) -> dict[str, Any]:
+def event(row: AuditEvent) -> schemas.AuditEvent:
     return {
         "id": row.pk,
         "at": row.at,

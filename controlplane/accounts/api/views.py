@@ -3,27 +3,29 @@
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts import selectors, services
 from controlplane.accounts.access import Actor, actor_of
-from controlplane.accounts.api import documents, inputs
+from controlplane.accounts.api import documents, inputs, schemas
 from controlplane.accounts.models import ApiToken, Role
 from controlplane.core.api import page_response, parse
+from controlplane.core.openapi import PAGING, Page, query, refusals
 from controlplane.core.pagination import MAX_LIMIT
 
-ANY = OpenApiTypes.OBJECT
-FILTERS = [OpenApiParameter(name, str) for name in ("person", "object_type", "text")]
-PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
+FILTERS = [
+    query("person", description="A user name, or `slipway` for Slipway itself."),
+    query("object_type"),
+    query("text", description="Literal text in verb or object name."),
+]
 SECRET = {"Cache-Control": "no-store"}
 
 
 class Me(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Me)
     def get(self, request: Request) -> Response:
         """Who this request acts as, in which team, and what it may do."""
         actor = actor_of(request)
@@ -43,12 +45,12 @@ def _short_list(rows: QuerySet[Any, Any], document: Any) -> Response:
 
 
 class Tokens(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=Page[schemas.Token])
     def get(self, request: Request) -> Response:
         """Your tokens of the team; an admin sees everybody's. Newest first."""
         return _short_list(selectors.tokens(actor_of(request)), documents.token)
 
-    @extend_schema(request=inputs.NewToken, responses={201: ANY})
+    @extend_schema(request=inputs.NewToken, responses={201: schemas.CreatedToken})
     def post(self, request: Request) -> Response:
         """Create a token. The answer is the only place that shows its text."""
         wanted = parse(inputs.NewToken, request)
@@ -58,15 +60,14 @@ class Tokens(APIView):
             role=Role(wanted["role"]),
             expires_in_days=wanted["expires_in_days"],
         )
-        document = documents.token(row)
-        return Response(
-            document | {"token": text}, status=201, headers=SECRET | {"Location": document["url"]}
-        )
+        document: schemas.CreatedToken = {**documents.token(row), "token": text}
+        return Response(document, status=201, headers=SECRET | {"Location": document["url"]})
 
 
 class Token(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Token)
     def get(self, request: Request, token_key: str) -> Response:
+        """One token, without its text."""
         return Response(documents.token(selectors.token(actor_of(request), token_key)))
 
     @extend_schema(responses={204: None})
@@ -78,32 +79,29 @@ class Token(APIView):
 
 
 class Members(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=Page[schemas.Member])
     def get(self, request: Request) -> Response:
         """The members of the team, by name."""
         return _short_list(selectors.members(actor_of(request)), documents.member)
 
-    @extend_schema(request=inputs.NewMember, responses={201: ANY})
+    @extend_schema(request=inputs.NewMember, responses={201: schemas.AddedMember, **refusals(409)})
     def post(self, request: Request) -> Response:
         """Add a person. For one who is new to Slipway the answer has the password; it is shown nowhere else."""
         wanted = parse(inputs.NewMember, request)
         row, password = services.add_member(
             actor_of(request), username=wanted["username"], role=Role(wanted["role"])
         )
-        document = documents.member(row)
-        return Response(
-            document | {"password": password or None},
-            status=201,
-            headers=SECRET | {"Location": document["url"]},
-        )
+        document: schemas.AddedMember = {**documents.member(row), "password": password or None}
+        return Response(document, status=201, headers=SECRET | {"Location": document["url"]})
 
 
 class Member(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Member)
     def get(self, request: Request, username: str) -> Response:
+        """One member of the team."""
         return Response(documents.member(selectors.member(actor_of(request), username)))
 
-    @extend_schema(request=inputs.MemberRole, responses=ANY)
+    @extend_schema(request=inputs.MemberRole, responses={200: schemas.Member, **refusals(409)})
     def patch(self, request: Request, username: str) -> Response:
         """Change a member's role; never one's own."""
         actor = actor_of(request)
@@ -111,7 +109,7 @@ class Member(APIView):
         row = selectors.member(actor, username)
         return Response(documents.member(services.change_role(actor, row, role=Role(wanted["role"]))))
 
-    @extend_schema(responses={204: None})
+    @extend_schema(responses={204: None, **refusals(409)})
     def delete(self, request: Request, username: str) -> Response:
         """Remove a member, and the member's tokens of this team."""
         actor = actor_of(request)
@@ -120,7 +118,7 @@ class Member(APIView):
 
 
 class Activity(APIView):
-    @extend_schema(parameters=[*PAGING, *FILTERS], responses=ANY)
+    @extend_schema(parameters=[*PAGING, *FILTERS], responses=Page[schemas.AuditEvent])
     def get(self, request: Request) -> Response:
         """What happened in the team, newest first."""
         wanted = selectors.ActivityFilter(

@@ -1,11 +1,10 @@
 """The registry's rows as the API says them: built by hand, because a list is read far more than written."""
 
-from typing import Any
-
+from controlplane.registry.api import schemas
 from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
 
 
-def model(row: Model) -> dict[str, Any]:
+def model(row: Model) -> schemas.Model:
     return {
         "name": row.name,
         "description": row.description,
@@ -17,7 +16,7 @@ def model(row: Model) -> dict[str, Any]:
     }
 
 
-def version(row: Version) -> dict[str, Any]:
+def version(row: Version) -> schemas.Version:
     return {
         "model": row.model.name,
         "version": row.number,
@@ -35,7 +34,7 @@ def version(row: Version) -> dict[str, Any]:
     }
 
 
-def variant(row: Variant) -> dict[str, Any]:
+def variant(row: Variant) -> schemas.Variant:
     return {
         "model": row.version.model.name,
         "version": row.version.number,
@@ -56,7 +55,7 @@ def variant(row: Variant) -> dict[str, Any]:
     }
 
 
-def report(row: Report) -> dict[str, Any]:
+def report(row: Report) -> schemas.Report:
     return {
         "verdict": row.verdict,
         "sentence": row.sentence,
@@ -65,11 +64,11 @@ def report(row: Report) -> dict[str, Any]:
     }
 
 
-def alias(row: Alias) -> dict[str, Any]:
+def alias(row: Alias) -> schemas.Alias:
     return {"alias": row.name, **_pointer(row.variant), "moved_at": row.moved_at}
 
 
-def dataset(row: Dataset) -> dict[str, Any]:
+def dataset(row: Dataset) -> schemas.Dataset:
     return {
         "name": row.name,
         "role": row.role,
@@ -82,7 +81,7 @@ def dataset(row: Dataset) -> dict[str, Any]:
     }
 
 
-def _pointer(row: Variant) -> dict[str, int]:
+def _pointer(row: Variant) -> schemas.Pointer:
     return {"version": row.version.number, "variant": row.number}
 
 

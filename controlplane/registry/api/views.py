@@ -1,11 +1,9 @@
 """The registry's REST API. Each view parses, asks through the actor's team, calls one verb, answers."""
 
-from typing import Any
-
 from django.conf import settings
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,24 +12,37 @@ from rest_framework.views import APIView
 from controlplane.accounts.access import actor_of
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import InvalidInput, TooLarge
+from controlplane.core.openapi import PAGING, Page, header, query, refusals
 from controlplane.registry import artifacts, selectors, services
-from controlplane.registry.api import bodies, documents, inputs
+from controlplane.registry.api import bodies, documents, inputs, schemas
 from controlplane.registry.models import Dataset
 from controlplane.registry.models import Model as ModelRow
 from controlplane.registry.models import Version as VersionRow
 
-ANY = OpenApiTypes.OBJECT
-PAGING = [OpenApiParameter("cursor", int), OpenApiParameter("limit", int)]
+BYTES = {"application/octet-stream": OpenApiTypes.BINARY}
+DIGEST = header("X-Content-SHA256", "What the body's SHA-256 must be, in hexadecimal.")
+FORM = {
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {"file": {"type": "string", "format": "binary"}},
+        "required": ["file"],
+    }
+}
+NUMBER = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+UPLOADS = refusals(409, 422, 507)
 
 
 class Models(APIView):
-    @extend_schema(parameters=[*PAGING, OpenApiParameter("search", str)], responses=ANY)
+    @extend_schema(
+        parameters=[*PAGING, query("search", description="Literal text in name or description.")],
+        responses=Page[schemas.Model],
+    )
     def get(self, request: Request) -> Response:
         """Models of the team, newest first."""
         rows = selectors.search_models(selectors.models(actor_of(request)), request.GET.get("search", ""))
         return page_response(rows, request, documents.model)
 
-    @extend_schema(request=inputs.NewModel, responses={201: ANY})
+    @extend_schema(request=inputs.NewModel, responses={201: schemas.Model, **refusals(409)})
     def post(self, request: Request) -> Response:
         """Register a model."""
         actor = actor_of(request)
@@ -41,19 +52,21 @@ class Models(APIView):
 
 
 class Model(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Model)
     def get(self, request: Request, name: str) -> Response:
+        """One model."""
         return Response(documents.model(selectors.model(actor_of(request), name)))
 
-    @extend_schema(request=inputs.Description, responses=ANY)
+    @extend_schema(request=inputs.Description, responses=schemas.Model)
     def patch(self, request: Request, name: str) -> Response:
+        """Describe a model."""
         actor = actor_of(request)
         row = selectors.model(actor, name)
         return Response(
             documents.model(services.describe_model(actor, row, **parse(inputs.Description, request)))
         )
 
-    @extend_schema(responses={204: None})
+    @extend_schema(responses={204: None, **refusals(409)})
     def delete(self, request: Request, name: str) -> Response:
         """Delete a model that nothing uses, with its versions."""
         actor = actor_of(request)
@@ -61,8 +74,8 @@ class Model(APIView):
         return Response(status=204)
 
 
-def _uploaded(version: Any, *, created: bool) -> Response:
-    document = documents.version(version) | {"created": created}
+def _uploaded(version: VersionRow, *, created: bool) -> Response:
+    document: schemas.UploadedVersion = {**documents.version(version), "created": created}
     return Response(document, status=201 if created else 200, headers={"Location": document["url"]})
 
 
@@ -79,14 +92,16 @@ def _refuse_declared_too_large(size_bytes: int | None) -> None:
 class Versions(APIView):
     parser_classes = [MultiPartParser]
 
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Version])
     def get(self, request: Request, name: str) -> Response:
         """Versions of a model, newest first."""
         actor = actor_of(request)
         model = selectors.model(actor, name)
         return page_response(selectors.versions(actor).filter(model=model), request, documents.version)
 
-    @extend_schema(request={"multipart/form-data": ANY}, responses={201: ANY})
+    @extend_schema(
+        request=FORM, responses={201: schemas.UploadedVersion, 200: schemas.UploadedVersion, **UPLOADS}
+    )
     def post(self, request: Request, name: str) -> Response:
         """Upload a version as the `file` of a form."""
         actor = actor_of(request)
@@ -103,12 +118,9 @@ class VersionUpload(APIView):
     parser_classes = [bodies.RawBody]
 
     @extend_schema(
-        request={"application/octet-stream": OpenApiTypes.BINARY},
-        parameters=[
-            OpenApiParameter("filename", str),
-            OpenApiParameter("X-Content-SHA256", str, OpenApiParameter.HEADER),
-        ],
-        responses={201: ANY, 200: ANY},
+        request=BYTES,
+        parameters=[query("filename", description="For people to recognize it by."), DIGEST],
+        responses={201: schemas.UploadedVersion, 200: schemas.UploadedVersion, **UPLOADS},
     )
     def put(self, request: Request, name: str) -> Response:
         """Upload a version as the raw body. The same bytes again answer 200 with the version they are."""
@@ -129,11 +141,12 @@ class VersionUpload(APIView):
 
 
 class Version(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Version)
     def get(self, request: Request, name: str, number: int) -> Response:
+        """One version, with its signature."""
         return Response(documents.version(selectors.version(actor_of(request), name, number)))
 
-    @extend_schema(responses={204: None})
+    @extend_schema(responses={204: None, **refusals(409)})
     def delete(self, request: Request, name: str, number: int) -> Response:
         """Delete a version that nothing uses, with its variants."""
         actor = actor_of(request)
@@ -142,21 +155,23 @@ class Version(APIView):
 
 
 class Variants(APIView):
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Variant])
     def get(self, request: Request, name: str, number: int) -> Response:
+        """Variants of a version, newest first. Number 0 is the version's own bytes."""
         actor = actor_of(request)
         version = selectors.version(actor, name, number)
         return page_response(selectors.variants(actor).filter(version=version), request, documents.variant)
 
 
 class Variant(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Variant)
     def get(self, request: Request, name: str, number: int, variant: int) -> Response:
+        """One variant, with what it was made from."""
         return Response(documents.variant(selectors.variant(actor_of(request), name, number, variant)))
 
 
 class VariantReport(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses={200: schemas.Report, 204: None})
     def get(self, request: Request, name: str, number: int, variant: int) -> Response:
         """The latest measurement of the variant against its parent."""
         row = selectors.variant(actor_of(request), name, number, variant)
@@ -165,7 +180,7 @@ class VariantReport(APIView):
 
 
 class VariantContent(APIView):
-    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **refusals(409)})
     def get(self, request: Request, name: str, number: int, variant: int) -> FileResponse:
         """The artifact's bytes, hashed before the first one is sent."""
         row = selectors.variant(actor_of(request), name, number, variant)
@@ -179,8 +194,9 @@ class VariantContent(APIView):
 
 
 class Aliases(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=Page[schemas.Alias])
     def get(self, request: Request, name: str) -> Response:
+        """All aliases of a model, by name."""
         actor = actor_of(request)
         selectors.model(actor, name)
         return Response(
@@ -189,11 +205,12 @@ class Aliases(APIView):
 
 
 class Alias(APIView):
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Alias)
     def get(self, request: Request, name: str, alias: str) -> Response:
+        """Where one alias points."""
         return Response(documents.alias(selectors.alias(actor_of(request), name, alias)))
 
-    @extend_schema(request=inputs.AliasTarget, responses=ANY)
+    @extend_schema(request=inputs.AliasTarget, responses={200: schemas.Alias, **refusals(409)})
     def put(self, request: Request, name: str, alias: str) -> Response:
         """Point the alias to a variant of a version."""
         actor = actor_of(request)
@@ -204,14 +221,16 @@ class Alias(APIView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, name: str, alias: str) -> Response:
+        """Remove an alias; what it pointed to stays."""
         actor = actor_of(request)
         services.remove_alias(actor, selectors.alias(actor, name, alias))
         return Response(status=204)
 
 
 class Datasets(APIView):
-    @extend_schema(parameters=PAGING, responses=ANY)
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Dataset])
     def get(self, request: Request, name: str) -> Response:
+        """Data sets of a model, newest first."""
         actor = actor_of(request)
         selectors.model(actor, name)
         return page_response(selectors.datasets(actor, name), request, documents.dataset)
@@ -230,17 +249,19 @@ def _fitting_version(request: Request, model: ModelRow) -> VersionRow:
 class DatasetItem(APIView):
     parser_classes = [bodies.RawBody]
 
-    @extend_schema(responses=ANY)
+    @extend_schema(responses=schemas.Dataset)
     def get(self, request: Request, name: str, dataset: str) -> Response:
+        """One data set."""
         return Response(documents.dataset(selectors.dataset(actor_of(request), name, dataset)))
 
     @extend_schema(
-        request={"application/octet-stream": OpenApiTypes.BINARY},
+        request=BYTES,
         parameters=[
-            OpenApiParameter("role", str, enum=Dataset.Role.values),
-            OpenApiParameter("version", int),
+            query("role", enum=Dataset.Role.values, default=Dataset.Role.EVALUATION.value),
+            query("version", NUMBER, "Whose signature it must fit; the latest version's by default."),
+            DIGEST,
         ],
-        responses={201: ANY},
+        responses={201: schemas.Dataset, **UPLOADS},
     )
     def put(self, request: Request, name: str, dataset: str) -> Response:
         """Upload an npz: one array per input, named as in the signature, and optional `labels`."""
@@ -266,8 +287,9 @@ class DatasetItem(APIView):
         )
         return Response(documents.dataset(row), status=201)
 
-    @extend_schema(responses={204: None})
+    @extend_schema(responses={204: None, **refusals(409)})
     def delete(self, request: Request, name: str, dataset: str) -> Response:
+        """Delete a data set that no job still needs."""
         actor = actor_of(request)
         services.delete_dataset(actor, selectors.dataset(actor, name, dataset))
         return Response(status=204)

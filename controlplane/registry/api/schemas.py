@@ -1,0 +1,129 @@
+"""The shapes of the registry's documents: what `documents` returns, and what the OpenAPI page shows."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypedDict
+
+from controlplane.core.openapi import Like
+from controlplane.registry.models import Verdict
+
+VerdictWord = Annotated[str, Like(Verdict)]
+DatasetRole = Annotated[str, Like(Literal["evaluation", "calibration"])]
+
+
+class Pointer(TypedDict):
+    """A variant of a version of the same model."""
+
+    version: int
+    variant: int
+
+
+class Model(TypedDict):
+    """A registered name."""
+
+    name: str
+    description: str
+    latest_version: int | None
+    """null until a version is uploaded."""
+    aliases: dict[str, Pointer]
+    """By name, such as `champion`."""
+    created_at: datetime
+    url: str
+    page: str
+
+
+class Tensor(TypedDict):
+    """An input or output. Symbolic dimensions are names, fixed ones numbers."""
+
+    name: str
+    dtype: str
+    """As the Open Inference Protocol writes it: FP32, INT64, ..."""
+    shape: list[int | str]
+
+
+class Signature(TypedDict):
+    """What goes in and what comes out."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    batch_axis: int | None
+    """0 where requests can be batched."""
+
+
+class Version(TypedDict):
+    """An immutable, numbered artifact of a model."""
+
+    model: str
+    version: int
+    format: str
+    sha256: str
+    """Of the bytes that were sent."""
+    size_bytes: int
+    filename: str
+    signature: Signature
+    summary: dict[str, Any]
+    """What intake found: opsets, operators, precision, sizes."""
+    quarantined: str | None
+    """Why it is not used again until a person says so."""
+    created_by: str | None
+    created_at: datetime
+    url: str
+    page: str
+
+
+class UploadedVersion(Version):
+    """`created` is false where the model already had these bytes."""
+
+    created: bool
+
+
+class Variant(TypedDict):
+    """A servable artifact: the version's own bytes (number 0), or what a recipe made of them."""
+
+    model: str
+    version: int
+    variant: int
+    technique: str | None
+    precision: str
+    format: str
+    sha256: str
+    size_bytes: int
+    parent: int | None
+    """The variant it was made from and is measured against."""
+    job: int | None
+    verdict: VerdictWord | None
+    signature: Signature
+    provenance: dict[str, Any]
+    created_at: datetime
+    url: str
+    page: str
+
+
+class Report(TypedDict):
+    """One paired measurement against the parent. `report` says how each number was got."""
+
+    verdict: VerdictWord
+    sentence: str
+    created_at: datetime
+    report: dict[str, Any]
+
+
+class Alias(TypedDict):
+    """A movable pointer to a variant."""
+
+    alias: str
+    version: int
+    variant: int
+    moved_at: datetime
+
+
+class Dataset(TypedDict):
+    """An npz that fits the model's signature."""
+
+    name: str
+    role: DatasetRole
+    items: int
+    has_labels: bool
+    sha256: str
+    size_bytes: int
+    summary: dict[str, Any]
+    created_at: datetime

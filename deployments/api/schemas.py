@@ -1,0 +1,214 @@
+"""The shapes of what the API says about deployments, and of a revision's spec."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from controlplane.core.openapi import Like
+from deployments.domain.plan import Change, Counts, Finding
+from deployments.domain.rollouts import Health, RolloutState
+from deployments.domain.spec import RolloutPolicy
+from deployments.domain.workload import Batching, ReplicaStatus
+
+
+class Target(TypedDict):
+    """Where replicas run."""
+
+    name: str
+    kind: str
+    created_at: datetime
+
+
+class ReplicaCounts(TypedDict):
+    wanted: int
+    ready: int
+
+
+class Deployment(TypedDict):
+    """An endpoint. What its replicas do was seen at `observed_at`."""
+
+    name: str
+    health: Annotated[str, Like(Health)]
+    target: str
+    address: str | None
+    protected: bool
+    """Whether requests need the endpoint's API key."""
+    revision: int | None
+    """The one that serves."""
+    variant: str | None
+    replicas: ReplicaCounts
+    autoscaling_paused: bool
+    rollout: int | None
+    """The one under way."""
+    observed_at: datetime | None
+    unreachable_since: datetime | None
+    created_at: datetime
+    url: str
+    page: str
+
+
+class CreatedDeployment(Deployment):
+    """`api_key` comes with a protected endpoint: shown here and nowhere else. Otherwise null."""
+
+    api_key: str | None
+
+
+class Removal(TypedDict):
+    name: str
+    health: Annotated[str, Like(Literal["removing"])]
+
+
+class Autoscaling(TypedDict):
+    """A HorizontalPodAutoscaler's spec in the field names of `autoscaling/v2`."""
+
+    minReplicas: NotRequired[int | None]
+    maxReplicas: int
+    metrics: NotRequired[list[dict[str, Any]] | None]
+    behavior: NotRequired[dict[str, Any] | None]
+    scaleTargetRef: NotRequired[dict[str, Any] | None]
+
+
+class Spec(TypedDict):
+    """What a revision fixes besides its variant; what is left out gets its default."""
+
+    autoscaling: NotRequired[Autoscaling | None]
+    stack: NotRequired[str]
+    batching: NotRequired[Annotated[dict[str, Any], Like(Batching)]]
+    threads: NotRequired[int]
+    memory_bytes: NotRequired[int | None]
+    rollout: NotRequired[Annotated[dict[str, Any], Like(RolloutPolicy)]]
+    environment: NotRequired[dict[str, str]]
+
+
+class Revision(TypedDict):
+    """An immutable spec of an endpoint, whole."""
+
+    revision: int
+    model: str
+    version: int
+    variant: int
+    spec: Spec
+    created_by: str | None
+    created_at: datetime
+
+
+class Plan(TypedDict):
+    """What rolling out would change. `etag` goes into If-Match; `blocked` says that a finding forbids it."""
+
+    etag: str
+    blocked: bool
+    counts: Annotated[dict[str, Any], Like(Counts)]
+    diff: list[Annotated[dict[str, Any], Like(Change)]]
+    findings: list[Annotated[dict[str, Any], Like(Finding)]]
+
+
+class Rollout(TypedDict):
+    """The move to a revision. `evidence` is kept where it failed."""
+
+    id: int
+    kind: Annotated[str, Like(Literal["update", "rollback"])]
+    state: Annotated[str, Like(RolloutState)]
+    message: str
+    from_revision: int | None
+    to_revision: int
+    evidence: dict[str, Any]
+    created_by: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class RolloutEvent(TypedDict):
+    id: int
+    at: datetime
+    kind: str
+    message: str
+    data: dict[str, Any]
+
+
+class OneRollout(Rollout):
+    """With the diff that was shown and applied, and what happened in order."""
+
+    plan: list[Annotated[dict[str, Any], Like(Change)]]
+    events: list[RolloutEvent]
+
+
+class Scaled(TypedDict):
+    name: str
+    replicas: int
+
+
+class AutoscalingState(TypedDict):
+    name: str
+    autoscaling_paused: bool
+
+
+class ReplicaList(TypedDict):
+    """As last observed, with the reason and the last log lines of what is not ready."""
+
+    items: list[Annotated[dict[str, Any], Like(ReplicaStatus)]]
+    next: None
+    observed_at: datetime | None
+
+
+class ReplicaLog(TypedDict):
+    lines: list[str]
+
+
+class Load(TypedDict):
+    """`failed` counts answers of 400 and above and requests without an answer; it is part of `sent`."""
+
+    rate_per_s: float
+    until: datetime
+    sent: int
+    failed: int
+    started_by: str | None
+
+
+class Decision(TypedDict):
+    """What the autoscaler decided, `repeats` times from `at` to `last_at`."""
+
+    id: int
+    at: datetime
+    last_at: datetime
+    repeats: int
+    current_replicas: int
+    desired_replicas: int
+    raw_recommendation: int | None
+    limited_by: str
+    signals: dict[str, Any]
+    """By name: value, age, error, target, recommendation."""
+    conditions: dict[str, Any]
+    sentence: str
+
+
+class Mark(TypedDict):
+    """Something that happened at `t`."""
+
+    t: float
+    kind: Annotated[str, Like(Literal["rollout", "scaling"])]
+    text: str
+
+
+Series = TypedDict(
+    "Series",
+    {
+        "t": list[int],
+        "step_s": int,
+        "from": float,
+        "to": float,
+        "coarse": bool,
+        "p50_ms": list[float | None],
+        "p95_ms": list[float | None],
+        "p99_ms": list[float | None],
+        "throughput": list[float | None],
+        "error_rate": list[float | None],
+        "queue_depth": list[float | None],
+        "queue_depth_max": list[float | None],
+        "in_flight": list[float | None],
+        "in_flight_max": list[float | None],
+        "replicas": list[float | None],
+        "marks": list[Mark],
+    },
+)
+Series.__doc__ = (
+    "Arrays of equal length over `t` (epoch seconds): ms and requests/s; null where nothing was seen."
+)
