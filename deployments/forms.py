@@ -5,6 +5,7 @@ with the same sentence; `take_refusal` puts each message beside its field.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -128,7 +129,7 @@ class SpecForm(forms.Form):
         for metric in autoscaling["metrics"]:
             wanted = targets[metric["external"]["metric"]["name"]]
             if wanted is not None:
-                metric["external"]["target"]["averageValue"] = f"{round(wanted * 1000)}m"
+                metric["external"]["target"]["averageValue"] = _amount(wanted)
         return {
             "stack": "fastapi",
             "threads": given["threads"],
@@ -140,6 +141,11 @@ class SpecForm(forms.Form):
     def spec(self) -> RevisionSpec:
         """Raises InvalidInput that names the fields."""
         return services.read_spec(self.document())
+
+
+def _amount(value: Decimal) -> str:
+    """As a Kubernetes quantity: whole, or in thousandths."""
+    return f"{int(value)}" if value == int(value) else f"{round(value * 1000)}m"
 
 
 _BATCHING = ("max_batch_size", "preferred_batch_size", "max_queue_delay_microseconds", "max_queue_size")

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.access import actor_of
+from controlplane.accounts.models import Role
 from controlplane.core.errors import SlipwayError
 from deployments import selectors, services
 from deployments.domain import words
@@ -84,6 +85,7 @@ def series_csv(request: HttpRequest, name: str) -> HttpResponseBase:
 def start_load(request: HttpRequest, name: str) -> HttpResponse:
     """Starts it, or changes the rate of the one that runs."""
     actor, row = frame.find(request, name)
+    actor.require(Role.ENGINEER)
     form = LoadForm(request.POST)
     if not form.is_valid():
         return _page(request, row, form, status=422)

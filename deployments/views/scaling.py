@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.access import actor_of
+from controlplane.accounts.models import Role
 from controlplane.core.errors import SlipwayError
 from controlplane.core.pagination import paginate
 from deployments import selectors, services
@@ -75,6 +76,7 @@ def _decision(row: Decision) -> dict[str, Any]:
 @require_POST
 def scale(request: HttpRequest, name: str) -> HttpResponse:
     actor, row = frame.find(request, name)
+    actor.require(Role.ENGINEER)
     form = ScaleForm(request.POST)
     if not form.is_valid():
         return _page(request, row, form, status=422)
