@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from deployments.telemetry.rollup import Window, WindowKey
 from deployments.domain.sketch import Sketch
+from deployments.telemetry.rollup import Window, WindowKey
 
 
 def sketch_of(seconds: Iterable[float]) -> Sketch:

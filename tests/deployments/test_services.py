@@ -1,0 +1,110 @@
+"""What the verbs promise beyond the pages: guarded sizes, targets, plans against what really runs."""
+
+import pytest
+
+from controlplane.accounts.models import AuditEvent
+from controlplane.core.errors import Conflict
+from controlplane.registry import usage
+from controlplane.registry.models import Artifact
+from deployments import services
+from deployments.models import Deployment
+from tests import factories
+from tests.deployments.world import World, make
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return make(monkeypatch)
+
+
+def test_a_size_is_written_only_from_the_size_it_was_decided_on(world: World) -> None:
+    world.serve()
+    stale = world.deployment
+    assert services.set_replicas(world.deployment, replicas=3)
+    assert not services.set_replicas(stale, replicas=2)
+    with pytest.raises(Conflict, match="moved while you chose"):
+        services.scale(world.owner, stale, replicas=2)
+    assert world.deployment.replicas == 3
+    assert not AuditEvent.objects.filter(verb="scaled").exists(), "what did not happen is not in the audit"
+
+
+def test_every_team_has_this_machine_once(world: World) -> None:
+    first = services.this_machine(world.stranger.team)
+    assert services.this_machine(world.stranger.team) == first
+    assert services.this_machine(world.owner.team) != first
+
+
+def test_deployment_and_first_revision_are_made_together_or_not_at_all(world: World) -> None:
+    variant = factories.version(factories.model(world.stranger.team)).variants.get(number=0)
+    with pytest.raises(services.Unprocessable):
+        services.create_with_revision(
+            world.owner,
+            name="half",
+            target=world.row.target,
+            protected=False,
+            variant=variant,
+            spec=services.read_spec({}),
+        )
+    assert not Deployment.objects.filter(name="half").exists()
+
+
+def test_pausing_twice_is_audited_once(world: World) -> None:
+    for _ in range(2):
+        services.pause_autoscaling(world.owner, world.deployment, paused=True)
+    assert AuditEvent.objects.filter(verb="paused autoscaling of").count() == 1
+
+
+def test_a_quarantined_version_cannot_become_a_revision(world: World) -> None:
+    revision = world.revision()
+    version = revision.variant.version
+    version.quarantined_reason = "It crashed at its cap."
+    version.save()
+    with pytest.raises(Conflict, match="quarantined"):
+        services.add_revision(world.owner, world.row, variant=revision.variant, spec=services.read_spec({}))
+
+
+def test_damaged_bytes_block_a_plan(world: World) -> None:
+    revision = world.revision()
+    Artifact.objects.filter(pk=revision.variant.artifact_id).update(state=Artifact.State.DAMAGED)
+    fresh = world.row.revisions.get()
+    shown = services.preview(world.deployment, fresh)
+    assert shown.blocked
+    with pytest.raises(Conflict, match="damaged"):
+        services.roll_out(world.owner, world.deployment, fresh, etag=shown.etag)
+
+
+def test_missing_bytes_are_said_and_do_not_stop_what_runs(world: World) -> None:
+    world.serve(replicas=2)
+    Artifact.objects.filter(pk=world.deployment.live_revision.variant.artifact_id).update(sha256="f" * 64)  # type: ignore[union-attr]
+    with pytest.raises(Conflict, match="are missing"):
+        services.preview(world.deployment, world.row.revisions.get())
+    world.step()
+    assert world.seen.ready() == 2
+
+
+def test_the_plan_is_against_what_runs_not_against_what_was_meant_to(world: World) -> None:
+    live = world.serve(replicas=2)
+    wish = world.target.desired(world.row.key)
+    assert wish is not None
+    world.target.scale(world.row.key, revision=1, replicas=5, generation=wish.generation + 1)
+    changes = {
+        change.path: (change.before, change.after) for change in services.preview(world.deployment, live).diff
+    }
+    assert changes == {"replicas": (5, 2)}
+
+
+def test_an_etag_moves_with_what_runs(world: World) -> None:
+    world.serve()
+    second = world.revision()
+    before = services.preview(world.deployment, second).etag
+    assert services.preview(world.deployment, second).etag == before
+    services.scale(world.owner, world.deployment, replicas=2)
+    world.step()
+    assert services.preview(world.deployment, second).etag != before
+
+
+def test_a_variant_in_use_names_its_revisions(world: World) -> None:
+    revision = world.revision()
+    assert usage.of([revision.variant]) == ["revision 1 of deployment “scorer” uses it"]
