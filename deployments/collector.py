@@ -12,7 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
-from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connections,
+    transaction,
+)
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -21,6 +28,7 @@ from controlplane.core.errors import SlipwayError, Unavailable
 from deployments import stacks, targets
 from deployments.autoscaling.local import Autoscaler
 from deployments.domain.hpa import InvalidHpa
+from deployments.domain.vocabulary import MetricsMap
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Deployment, Revision
 from deployments.reconciler import record_observation
@@ -31,7 +39,6 @@ from deployments.telemetry.scraper import Scrape, Scraper, Target
 from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.signals import DeploymentSignals, SignalBook
 from deployments.telemetry.snapshot import write_signals
-from deployments.telemetry.vocabulary import MetricsMap
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +84,8 @@ class Collector:
         scraping.cancel()
         await asyncio.gather(scraping, return_exceptions=True)
         await self._in_database(self._write, self._windows.close_all(), list(self._watched.values()))
+        await self._in_database(connections.close_all)
+        self._database.shutdown()
 
     async def _heard(self, scrape: Scrape) -> None:
         reading = self._series.observe(scrape)

@@ -10,14 +10,15 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import numpy as np
 import structlog
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -125,6 +126,7 @@ class Loads:
 
     _running: dict[int, tuple[Sender, asyncio.Task[None]]] = field(default_factory=dict)
     _ending: list[tuple[int, Sender]] = field(default_factory=list)
+    _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
 
     async def run(self, stopping: asyncio.Event) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -139,11 +141,18 @@ class Loads:
                     continue
             self._settle({})
             await asyncio.gather(*(sender.close() for _, sender in self._ending))
-            await asyncio.to_thread(_count, self._taken())
+            await self._in_database(_count, self._taken())
+        await self._in_database(connections.close_all)
+        self._database.shutdown()
+
+    async def _in_database[**P, R](self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """One thread, so one connection; a slow database delays the counts, never the traffic."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._database, lambda: work(*args, **kwargs))
 
     async def _poll(self, session: aiohttp.ClientSession) -> None:
         try:
-            jobs = await asyncio.to_thread(_look, self._taken())
+            jobs = await self._in_database(_look, self._taken())
         except (OperationalError, InterfaceError) as error:
             # Without the rows nothing may be sent: they are what bounds it.
             log.warning("database_unavailable", cause=str(error).splitlines()[0])
@@ -153,7 +162,7 @@ class Loads:
             if load_id in self._running:
                 self._running[load_id][0].follow(job)
                 continue
-            bodies = await asyncio.to_thread(bodies_for, job.variant_id)
+            bodies = await self._in_database(bodies_for, job.variant_id)
             sender = Sender(session=session, job=job, bodies=bodies)
             self._running[load_id] = sender, asyncio.create_task(sender.run())
 

@@ -1,0 +1,188 @@
+"""From pages of metrics to signals, decisions and windows, with a real broker, database and exporter."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connections
+from redis.asyncio import Redis
+
+from deployments import reconciler
+from deployments.collector import Collector
+from deployments.domain.workload import TargetStatus
+from deployments.models import Decision, Deployment, Rollup
+from deployments.telemetry.signals import SignalName
+from deployments.telemetry.snapshot import read_signals
+from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
+from tests.deployments.world import World, make
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PERIOD_S = 0.2
+
+
+@pytest.fixture(autouse=True)
+async def closed() -> AsyncIterator[None]:
+    """The thread in which a test asks the database keeps no connection behind."""
+    yield
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = make(monkeypatch)
+    made.serve()
+    return made
+
+
+def _point_at(world: World, exporter: FakeExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory target's replicas answer scrapes at the exporter's addresses."""
+    observe_all = world.target.observe_all
+
+    def seen() -> tuple[TargetStatus, ...]:
+        return tuple(
+            replace(
+                status,
+                replicas=tuple(
+                    # What follows the hash is not sent: every address gets “/metrics” behind it.
+                    replace(one, url=f"{exporter.url(min(number, len(exporter.replicas) - 1))}#")
+                    for number, one in enumerate(status.replicas)
+                ),
+            )
+            for status in observe_all()
+        )
+
+    monkeypatch.setattr(world.target, "observe_all", seen)
+
+
+@asynccontextmanager
+async def _collecting() -> AsyncIterator[Redis]:
+    redis = Redis.from_url(settings.ENVIRONMENT.redis_url)
+    stopping = asyncio.Event()
+    task = asyncio.create_task(Collector(redis=redis, period_s=PERIOD_S).run(stopping))
+    try:
+        yield redis
+    finally:
+        stopping.set()
+        await asyncio.wait_for(task, 20)
+        await redis.aclose()
+
+
+async def _until(done: Callable[[], Any], *, within_s: float = 20) -> Any:
+    """Polls what another process's clock decides; the bound is only there to fail."""
+    async with asyncio.timeout(within_s):
+        while not (found := await sync_to_async(done)()):
+            await asyncio.sleep(PERIOD_S / 2)
+    return found
+
+
+async def test_scrapes_become_signals_decisions_and_windows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeExporter(1) as exporter:
+        _point_at(world, exporter, monkeypatch)
+        exporter.replicas[0].queue_depth = 25
+        async with _collecting() as redis:
+            await _until(lambda: Deployment.objects.get().replicas == 3)
+            signals = await read_signals(redis, world.row.key)
+            assert signals is not None
+            assert signals[SignalName.QUEUE_DEPTH].value == 25
+        decision = await sync_to_async(Decision.objects.filter(desired_replicas=3, current_replicas=1).get)()
+        assert decision.sentence.startswith("Scaled 1 to 3: inference_queue_depth 25")
+        windows = await sync_to_async(Rollup.objects.filter(replica="", revision=0).count)()
+        assert windows >= 1, "open windows are written when it stops"
+
+
+async def test_a_silent_replica_holds_the_size_and_is_said(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F36 and F39: after three periods the signal is an error, never a zero."""
+    async with FakeExporter(1) as exporter:
+        _point_at(world, exporter, monkeypatch)
+        exporter.replicas[0].queue_depth = 25
+        async with _collecting() as redis:
+            await _until(lambda: Deployment.objects.get().replicas == 3)
+            exporter.replicas[0].queue_depth = 0
+            exporter.replicas[0].mode = Mode.DROP
+            held = await _until(lambda: Decision.objects.filter(**stale).first())
+            assert "could not be read" in held.sentence
+            signals = await read_signals(redis, world.row.key)
+            assert signals is not None
+            assert signals[SignalName.QUEUE_DEPTH].value is None
+        assert (await sync_to_async(Deployment.objects.get)()).replicas == 3
+
+
+async def test_a_paused_autoscaler_decides_nothing_but_is_still_measured(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sync_to_async(Deployment.objects.update)(autoscaling_paused=True)
+    async with FakeExporter(1) as exporter:
+        _point_at(world, exporter, monkeypatch)
+        exporter.replicas[0].queue_depth = 25
+        async with _collecting() as redis:
+
+            async def measured() -> None:
+                while (found := await read_signals(redis, world.row.key)) is None or found[
+                    SignalName.QUEUE_DEPTH
+                ].value != 25:
+                    await asyncio.sleep(PERIOD_S / 2)
+
+            await asyncio.wait_for(measured(), 20)
+        assert await sync_to_async(Decision.objects.count)() == 0
+        assert (await sync_to_async(Deployment.objects.get)()).replicas == 1
+
+
+async def test_a_removed_deployment_does_not_stop_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await sync_to_async(_second_deployment)(world)
+    async with FakeExporter(2) as exporter:
+        _point_at(world, exporter, monkeypatch)
+        async with _collecting():
+            await _until(lambda: Decision.objects.filter(deployment=other).exists())
+            await sync_to_async(_remove)(other)
+            last = await sync_to_async(Decision.objects.filter(deployment=world.row).first)()
+            assert last is not None
+            await _until(
+                lambda: Decision.objects.filter(deployment=world.row, last_at__gt=last.last_at).exists()
+            )
+
+
+async def test_an_unreachable_target_leaves_what_was_last_seen(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeExporter(1) as exporter:
+        _point_at(world, exporter, monkeypatch)
+        async with _collecting():
+            await _until(lambda: Decision.objects.exists())
+            world.target.reachable = False
+            before = await sync_to_async(Decision.objects.first)()
+            assert before is not None
+            await asyncio.sleep(PERIOD_S * 3)
+            row = await sync_to_async(Deployment.objects.get)()
+            assert row.observed["replicas"], "the last known state is kept with its age"
+            world.target.reachable = True
+            await _until(lambda: Decision.objects.filter(last_at__gt=before.last_at).exists())
+
+
+def _second_deployment(world: World) -> Deployment:
+    from deployments import services
+
+    row, _ = services.create_deployment(world.owner, name="other", target=world.row.target)
+    variant = world.row.revisions.get().variant
+    revision = services.add_revision(world.owner, row, variant=variant, spec=services.read_spec({}))
+    services.roll_out(world.owner, row, revision, etag=None)
+    for _ in range(6):
+        world.target.advance(1)
+        reconciler.reconcile(row.pk)
+    return Deployment.objects.get(pk=row.pk)
+
+
+def _remove(row: Deployment) -> None:
+    """As the reconciler does at the end of a removal, in the middle of a period."""
+    Deployment.objects.filter(pk=row.pk).update(live_revision=None)
+    row.delete()
