@@ -1,21 +1,26 @@
 """The real product in a real Chromium: `manage.py up` on ports of its own, pages with the policy on.
 
 Every test fails on a console error or a blocked resource, so a page that only looks right does not pass.
-Without a Chromium the tests are reported as not run.
+Without a Chromium the tests are reported as not run. `SLIPWAY_BROWSER_HOME` names the home of an `up` that runs
+already, for those who write these tests; it is not stopped.
 """
 
+import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from controlplane.embedded.runtime import running
+from tests.browser.stock import Stock, add_people, fill
 from tests.product import Product, running_product
 
-ROOT = Path(settings.BASE_DIR)
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
     None,
@@ -29,7 +34,15 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+DESK = {"width": 1440, "height": 900}
+# What a page says about the policy, kept over every document of a context.
+WATCH_POLICY = """
+window.__violations = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  window.__violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+"""
+
+Visit = Callable[..., Page]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,50 +56,110 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def product() -> Iterator[Product]:
+    if home := os.environ.get("SLIPWAY_BROWSER_HOME"):
+        up = running(Path(home))
+        assert up is not None, f"Nothing runs in {home}."
+        yield Product(Path(home), up)
+        return
     with running_product() as product:
         yield product
 
 
 @pytest.fixture(scope="session")
+def people(product: Product) -> dict[str, str]:
+    """Passwords by user name: the admin, a viewer of the same team, a stranger with an empty team."""
+    return {"admin": product.password} | add_people(product)
+
+
+@pytest.fixture(scope="session")
+def stock(product: Product) -> Stock:
+    """A model, a finished job, a cancelled one, and a deployment under load: something on every page."""
+    kept = product.home / "stock.json"
+    if kept.is_file():
+        return Stock(**json.loads(kept.read_text()))
+    made = fill(product)
+    kept.write_text(json.dumps(asdict(made)))
+    return made
+
+
+# Not for the session: while a browser is open its event loop runs here, and Django refuses to query beside one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
+        expect.set_options(timeout=15_000)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 
 
+@pytest.fixture(scope="package")
+def sessions(browser: Browser, product: Product, people: dict[str, str]) -> Callable[[str], Any]:
+    """The cookies of a person, who logs in once."""
+    kept: dict[str, Any] = {}
+
+    def of(name: str) -> Any:
+        if name not in kept:
+            context = browser.new_context(base_url=product.url)
+            log_in(context.new_page(), name, people[name])
+            kept[name] = context.storage_state()
+            context.close()
+        return kept[name]
+
+    return of
+
+
 @pytest.fixture
-def page(browser: Browser, product: Product) -> Iterator[Page]:
-    """A logged-in page. Console errors and blocked resources fail the test when it ends."""
-    context = browser.new_context(base_url=product.url, viewport={"width": 1440, "height": 900})
-    page = context.new_page()
+def visit(browser: Browser, product: Product, sessions: Callable[[str], Any]) -> Iterator[Visit]:
+    """Opens a window: `visit("admin", color_scheme="dark")`. What any window complains about fails the test."""
+    contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            complaints.append(message.text)
+    def opened(who: str | None = "admin", **options: Any) -> Page:
+        options = {"viewport": DESK, "storage_state": sessions(who) if who else None} | options
+        context = browser.new_context(base_url=product.url, **options)
+        context.add_init_script(WATCH_POLICY)
+        contexts.append(context)
+        page = context.new_page()
+        listen(page, complaints)
+        return page
 
-    page.on("console", hear)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto("/account/login/")
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password", exact=True).fill(product.password)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url("**/")
-    page.complaints = complaints  # type: ignore[attr-defined]
-    yield page
-    context.close()
+    yield opened
+    for context in contexts:
+        context.close()
     assert not complaints, complaints
 
 
-def axe(page: Page) -> list[dict[str, Any]]:
-    """What Axe (WCAG 2.2 AA) finds on the page as it stands, without what it calls best practice."""
-    page.evaluate(AXE.read_text())
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-    found = page.evaluate(
-        "tags => axe.run(document, {runOnly: tags}).then(result => result.violations)", tags
-    )
-    return [
-        {"id": one["id"], "nodes": [node["html"][:200] for node in one["nodes"][:3]], "help": one["help"]}
-        for one in found
-    ]
+@pytest.fixture
+def page(visit: Visit) -> Page:
+    """A window of the admin, on the overview."""
+    page = visit("admin")
+    page.goto("/")
+    return page
+
+
+def listen(page: Page, complaints: list[str]) -> None:
+    """Console errors and uncaught ones. A page that was asked for and answered 4xx is not one of them."""
+
+    def hear(message: ConsoleMessage) -> None:
+        expected = "Failed to load resource" in message.text and message.location["url"] == page.url
+        if message.type == "error" and not expected:
+            complaints.append(f"{page.url}: {message.text}")
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+
+
+def log_in(page: Page, name: str, password: str) -> None:
+    page.goto("/account/login/")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password", exact=True).fill(password)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/")
+
+
+@contextmanager
+def no_reload(page: Page) -> Iterator[None]:
+    """Fails if the document was replaced inside the block."""
+    page.evaluate("window.__same = true")
+    yield
+    assert page.evaluate("window.__same === true"), "the page was loaded anew"

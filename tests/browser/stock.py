@@ -1,0 +1,167 @@
+"""What the pages show in these tests: made by the API, as a user's script would."""
+
+import io
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.product import Product
+
+WITHIN_S = 90
+FEATURES, CLASSES = 16, 4
+PEOPLE = {"vera": "viewer", "sam": "stranger"}
+PASSWORD = "a long pass phrase"
+
+
+class Api:
+    """The REST API with a token of the admin."""
+
+    def __init__(self, product: Product) -> None:
+        self.url = product.url
+        self.token = product.token()
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        raw = isinstance(body, bytes)
+        request = urllib.request.Request(
+            path if path.startswith("http") else f"{self.url}/api/v1/{path}",
+            method=method,
+            data=body if raw else None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": "application/octet-stream" if raw else "application/json",
+                **headers,
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                said = answer.read()
+                self.etag = answer.headers.get("ETag", "")
+        except urllib.error.HTTPError as refused:
+            raise AssertionError(f"{method} {path}: {refused.code} {refused.read().decode()}") from refused
+        return json.loads(said) if said else None
+
+    def until(self, path: str, field: str, *wanted: str) -> Any:
+        """Asks until the field has one of the values. For set-up only: pages are awaited by their own words."""
+        deadline = time.monotonic() + WITHIN_S
+        while (found := self("GET", path))[field] not in wanted:
+            assert time.monotonic() < deadline, f"{path}: {field} is {found[field]}, wanted {wanted}"
+            time.sleep(0.3)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """Addresses of pages that have something to show."""
+
+    model: str
+    version: str
+    variant: str
+    job: str
+    cancelled_job: str
+    deployment: str
+    endpoint: str
+    rollout: str
+
+
+def tiny_model(seed: int = 1, hidden: int = 32) -> bytes:
+    """A two-layer perceptron. Another seed is another model."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w1": rng.normal(0, 0.4, (FEATURES, hidden)),
+        "b1": rng.normal(0, 0.1, hidden),
+        "w2": rng.normal(0, 0.4, (hidden, CLASSES)),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["h0"]),
+            helper.make_node("Add", ["h0", "b1"], ["h1"]),
+            helper.make_node("Relu", ["h1"], ["h2"]),
+            helper.make_node("MatMul", ["h2", "w2"], ["scores"]),
+        ],
+        "perceptron",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", FEATURES])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", CLASSES])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_set(items: int = 64) -> bytes:
+    rng = np.random.default_rng(7)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        x=rng.normal(size=(items, FEATURES)).astype(np.float32),
+        labels=rng.integers(0, CLASSES, items),
+    )
+    return file.getvalue()
+
+
+def sample() -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, FEATURES], "data": [0.5] * FEATURES}]}
+
+
+def add_people(product: Product) -> dict[str, str]:
+    """A viewer of the admin's team, and a stranger with a team of their own that has nothing."""
+    product.manage(
+        "shell",
+        "-v",
+        "0",
+        "-c",
+        "from controlplane.accounts.models import *\n"
+        "team = User.objects.get(username='admin').teams.get()\n"
+        "other, _ = Team.objects.get_or_create(name='elsewhere')\n"
+        f"for name, place, role in (('vera', team, Role.VIEWER), ('sam', other, Role.ADMIN)):\n"
+        "    user, _ = User.objects.get_or_create(username=name)\n"
+        f"    user.set_password({PASSWORD!r}); user.save()\n"
+        "    Membership.objects.get_or_create(team=place, user=user, defaults={'role': role})\n",
+    )
+    return dict.fromkeys(PEOPLE, PASSWORD)
+
+
+def fill(product: Product, name: str = "shop-ranker") -> Stock:
+    """Deploys first and optimizes while the replica starts."""
+    api = Api(product)
+    taken = {row["name"] for row in api("GET", "models/")["items"]}
+    while name in taken:
+        name += "x"
+    api("POST", "models/", {"name": name, "description": "Ranks what a shop shows first."})
+    api("PUT", f"models/{name}/versions/upload/", tiny_model())
+    api("PUT", f"models/{name}/datasets/holdout/?role=evaluation", tiny_set())
+    rollout = deploy(api, name=name, model=name)
+    wanted = {"model": name, "version": 1, "recipe": [{"technique": "int8-dynamic", "params": {}}]}
+    job = api("POST", "jobs/", wanted | {"evaluation_set": "holdout"})
+    dropped = api("POST", "jobs/", wanted)
+    api("POST", f"jobs/{dropped['id']}/cancel/")
+    live = api.until(f"deployments/{name}/", "health", "healthy")
+    api("PUT", f"deployments/{name}/load/", {"rate_per_s": 20, "duration_s": 1200})
+    api.until(f"jobs/{job['id']}/", "state", "succeeded")
+    api("PUT", f"models/{name}/aliases/champion/", {"version": 1, "variant": 0})
+    return Stock(
+        model=f"/models/{name}/",
+        version=f"/models/{name}/versions/1/",
+        variant=f"/models/{name}/versions/1/variants/1/",
+        job=f"/jobs/{job['id']}/",
+        cancelled_job=f"/jobs/{dropped['id']}/",
+        deployment=f"/deployments/{name}/",
+        endpoint=str(live["address"]),
+        rollout=f"/deployments/{name}/rollouts/{rollout}/",
+    )
+
+
+def deploy(api: Api, *, name: str, model: str) -> int:
+    """A deployment of the model's first version, and the number of its first rollout."""
+    api("POST", "deployments/", {"name": name})
+    api("POST", f"deployments/{name}/revisions/", {"model": model, "version": 1})
+    api("GET", f"deployments/{name}/revisions/1/plan/")
+    started = api("POST", f"deployments/{name}/rollouts/", {"revision": 1}, **{"If-Match": api.etag})
+    return int(started["id"])
