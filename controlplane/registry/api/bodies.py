@@ -24,7 +24,11 @@ class RawBody(BaseParser):
 
 
 def raw_chunks(request: HttpRequest) -> Iterator[bytes]:
-    """The body as it arrives. A chunked body has no length, so it is read past Django's length limit."""
+    """The body as it arrives. A chunked body has no length, so it is read past Django's length limit.
+
+    The server reports a chunked body that was cut as one that ended. Formats that know their own length are
+    refused then; whoever wants to be sure sends `X-Content-SHA256`.
+    """
     chunked = request.headers.get("Transfer-Encoding", "").lower() == "chunked"
     source = request.environ["wsgi.input"] if chunked and "wsgi.input" in request.META else request  # type: ignore[attr-defined]
     while chunk := source.read(CHUNK_BYTES):
