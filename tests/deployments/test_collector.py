@@ -108,8 +108,10 @@ async def test_a_silent_replica_holds_the_size_and_is_said(
             await _until(lambda: Deployment.objects.get().replicas == 3)
             exporter.replicas[0].queue_depth = 0
             exporter.replicas[0].mode = Mode.DROP
+            stale = {"current_replicas": 3, "signals__inference_queue_depth__error": "stale"}
             held = await _until(lambda: Decision.objects.filter(**stale).first())
-            assert "could not be read" in held.sentence
+            assert (held.desired_replicas, held.limited_by) == (3, "missing_metric")
+            assert "could not be read (stale" in held.sentence
             signals = await read_signals(redis, world.row.key)
             assert signals is not None
             assert signals[SignalName.QUEUE_DEPTH].value is None
