@@ -65,7 +65,7 @@ def test_teammates_read_pages_and_strangers_find_none(world: World, path: str) -
     assert world.browser(world.stranger).get(path).status_code == 404
 
 
-POSTS = (
+POSTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("load/", {"rate_per_s": "5", "minutes": "1"}),
     ("load/raise/", {}),
     ("load/stop/", {}),
@@ -139,7 +139,8 @@ def test_the_list_shows_health_size_and_figures_and_costs_the_same_for_many(
 def test_the_list_as_csv_is_safe_to_open(world: World) -> None:
     world.serve()
     answer = world.browser(world.viewer).get(f"{LIST}?part=csv")
-    rows = list(csv.DictReader(b"".join(answer.streaming_content).decode().splitlines()))
+    text = b"".join(answer.streaming_content).decode()  # type: ignore[attr-defined]
+    rows = list(csv.DictReader(text.splitlines()))
     assert rows[0]["name"] == "scorer"
     assert rows[0]["health"] == "healthy"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from controlplane.accounts.models import AuditEvent
-from controlplane.core.errors import Conflict
+from controlplane.core.errors import Conflict, Unprocessable
 from controlplane.registry import usage
 from controlplane.registry.models import Artifact
 from deployments import services
@@ -38,7 +38,7 @@ def test_every_team_has_this_machine_once(world: World) -> None:
 
 def test_deployment_and_first_revision_are_made_together_or_not_at_all(world: World) -> None:
     variant = factories.version(factories.model(world.stranger.team)).variants.get(number=0)
-    with pytest.raises(services.Unprocessable):
+    with pytest.raises(Unprocessable):
         services.create_with_revision(
             world.owner,
             name="half",
