@@ -292,7 +292,8 @@ async def _send_ticks(stream: Stream, send: Send, *, gone: asyncio.Task[None], c
         if time.monotonic() - checked_at > RECHECK_S:
             checked_at = time.monotonic()
             if not await _still_logged_in(stream.viewer, cookie):
-                return
+                break
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _write(send: Send, text: str) -> None:
