@@ -17,7 +17,7 @@ from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
 from controlplane.core.errors import SlipwayError
 from deployments import selectors
-from deployments.domain.rollouts import Health
+from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Deployment
 
@@ -90,8 +90,14 @@ def detail(row: Deployment, health: Health, seen: TargetStatus | None) -> str:
         return "the target does not answer; what runs keeps running"
     if health is Health.PENDING:
         return "nothing was rolled out yet"
+    rollout = selectors.active_rollout(row)
+    if rollout is not None:
+        back = rollout.state == RolloutState.ROLLING_BACK and rollout.from_revision
+        number = (back or rollout.to_revision).number
+        there = seen.ready(number) if seen else 0
+        return f"{there} of {row.replicas} of revision {number} ready"
     ready = seen.ready() if seen else 0
-    if health in {Health.PROGRESSING, Health.DEGRADED} or (health is Health.FAILED and row.live_revision_id):
+    if health is Health.DEGRADED or (health is Health.FAILED and row.live_revision_id):
         starting = sum(one.state is ReplicaState.STARTING for one in seen.replicas) if seen else 0
         more = f", {starting} starting" if starting else ""
         return f"{ready} of {row.replicas} ready{more}"
