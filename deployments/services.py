@@ -107,9 +107,11 @@ def read_spec(document: object) -> RevisionSpec:
         raise InvalidInput("invalid_spec", "The spec cannot be used.", "It must be a JSON object.")
     try:
         batching = Batching.from_json(document.get("batching", {}))
-        autoscaling = document.get("autoscaling") or default_autoscaling(
-            min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
-        )
+        autoscaling = document.get("autoscaling")
+        if autoscaling is None:
+            autoscaling = default_autoscaling(
+                min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
+            )
         return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
     except InvalidInput as error:
         raise _of_spec(error) from error

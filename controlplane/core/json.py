@@ -5,15 +5,18 @@ lone surrogates are refused here because Postgres can store neither.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import orjson
 from django.conf import settings
+from django.utils.http import parse_header_parameters
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
-from controlplane.core.errors import InvalidInput, TooLarge
+from controlplane.core.errors import InvalidInput, TooLarge, UnsupportedMediaType
 
 MAX_DEPTH = 32
 _STRINGS = re.compile(rb'"[^"]*"?')
@@ -58,6 +61,19 @@ def loads(body: bytes) -> Any:
             "nul_character", "The JSON contains a NUL character.", "Remove \\u0000 from the strings."
         )
     return value
+
+
+class Negotiation(DefaultContentNegotiation):
+    """A body's type is one of the view's, to the letter: DRF lets `*/*` and any charset through."""
+
+    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+        kind, parameters = parse_header_parameters(request.content_type)
+        charset = parameters.get("charset", "utf-8").lower()
+        if charset not in {"utf-8", "utf8"}:
+            raise UnsupportedMediaType(
+                "unsupported_charset", "This charset is not read here.", "Send the body as UTF-8."
+            )
+        return next((parser for parser in parsers if parser.media_type == kind), None)
 
 
 class StrictJSONParser(BaseParser):

@@ -17,20 +17,12 @@ from drf_spectacular.utils import OpenApiParameter
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
-from controlplane.core.converters import IdConverter, NameConverter
 from controlplane.core.fields import Shaped, StrictSerializer
 from controlplane.core.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from controlplane.core.problems import CONTENT_TYPE
 
 _CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _REFERENCE = "#/components/schemas/{model}"
-
-PATH_PARAMETERS = {
-    "id": {"type": "integer", "minimum": 1, "pattern": f"^{IdConverter.regex}$"},
-    "int": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
-    "name": {"type": "string", "pattern": f"^{NameConverter.regex}$"},
-}
-"""What `core.converters` let through, as the contract says it."""
 
 PAGING = [
     OpenApiParameter(

@@ -25,6 +25,10 @@ class Unauthenticated(SlipwayError):
     status = 401
 
 
+class LengthRequired(SlipwayError):
+    status = 411
+
+
 class MethodNotAllowed(SlipwayError):
     status = 405
 

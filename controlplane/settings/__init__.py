@@ -152,6 +152,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "controlplane.core.json.Negotiation",
     "DEFAULT_PARSER_CLASSES": ["controlplane.core.json.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["controlplane.core.json.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "controlplane.core.openapi.Operation",
@@ -175,7 +176,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "OAS_VERSION": "3.1.1",
-    "PATH_CONVERTER_OVERRIDES": "controlplane.core.openapi.PATH_PARAMETERS",
+    "PATH_CONVERTER_OVERRIDES": {  # what `core.converters` lets through
+        "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
+        "int": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+    },
     "POSTPROCESSING_HOOKS": [],
 }
 

@@ -13,7 +13,7 @@ from django.shortcuts import render, resolve_url
 from django.utils.http import urlencode
 
 from controlplane.core import problems
-from controlplane.core.errors import InvalidInput, NotFound, SlipwayError, Unavailable
+from controlplane.core.errors import InvalidInput, NotFound, SlipwayError, Unavailable, UnsupportedMediaType
 
 log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -120,11 +120,27 @@ class Problems:
         return answer(problem, request)
 
     def _refusal(self, request: HttpRequest) -> SlipwayError | None:
-        """What no view should have to think of: Postgres stores no NUL, and pages know few methods."""
+        """What no view should have to think of: Postgres stores no NUL, pages know few methods, and a body is
+        what it seems to be: a kilobyte of gzip can be a gigabyte, and Django reads no body of unknown length."""
         query = request.META.get("QUERY_STRING", "")
+        if "\0" in request.path:
+            return NotFound("not_found", "There is nothing here.", "No address contains a NUL character.")
         if "%00" in query or "\0" in query:
             return InvalidInput(
                 "nul_character", "The address contains a NUL character.", "Remove %00 from it."
+            )
+        if request.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
+            return UnsupportedMediaType(
+                "encoded_body",
+                "Encoded bodies are not read.",
+                "Send the body as it is, without Content-Encoding.",
+            )
+        chunked = "Transfer-Encoding" in request.headers
+        if chunked and request.content_type != "application/octet-stream":
+            return problems.LengthRequired(
+                "length_required",
+                "The length of this body was not announced.",
+                "Send Content-Length; only raw uploads may come in chunks.",
             )
         if not request.path.startswith("/api/") and request.method not in _PAGE_METHODS:
             return problems.MethodNotAllowed("method_not_allowed", "This address does not take that method.")
