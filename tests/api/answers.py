@@ -9,7 +9,18 @@ from django.conf import settings
 
 from tests.api.world import World, fingerprint
 
-LEAKS = ("Traceback", 'File "', "psycopg", "SELECT ", "INSERT ", "UPDATE ", ".py", "django", "DETAIL:", "/tmp/")
+LEAKS = (
+    "Traceback",
+    'File "',
+    "psycopg",
+    "SELECT ",
+    "INSERT ",
+    "UPDATE ",
+    ".py",
+    "django",
+    "DETAIL:",
+    "/tmp/",
+)
 
 
 def flaw(response: Any, *, statuses: Iterable[int] | None = None) -> str:
@@ -28,7 +39,9 @@ def flaw(response: Any, *, statuses: Iterable[int] | None = None) -> str:
 def _no_problem(response: Any) -> str:
     text = response.content.decode()
     problem = json.loads(text)
-    empty = [name for name in ("type", "title", "status", "detail", "code", "instance") if not problem.get(name)]
+    empty = [
+        name for name in ("type", "title", "status", "detail", "code", "instance") if not problem.get(name)
+    ]
     if empty:
         return f"{response.status_code} without {', '.join(empty)}: {text[:200]}"
     if problem["status"] != response.status_code:

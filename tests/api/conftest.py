@@ -12,7 +12,9 @@ from tests.api.world import World, build
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--record-budgets", action="store_true", help="write tests/api/query_budgets.json instead of checking it"
+        "--record-budgets",
+        action="store_true",
+        help="write tests/api/query_budgets.json instead of checking it",
     )
 
 

@@ -119,10 +119,10 @@ def test_what_viewers_are_refused_is_a_good_request_of_an_admins(world: World) -
     """Or the refusal would prove nothing. Uploads are refused for their bytes, after the role was looked at."""
     with complaints() as wrong:
         for operation in mutations():
-            expected = {422, 400} if operation.body_types and not operation.takes_json else {200, 201, 202, 204}
+            expected = (
+                {422, 400} if operation.body_types and not operation.takes_json else {200, 201, 202, 204}
+            )
             with transaction.atomic():
-                response = world.admin.ask(
-                    operation.method, world.path(operation), **world.good(operation)
-                )
+                response = world.admin.ask(operation.method, world.path(operation), **world.good(operation))
                 wrong.check(operation, response, statuses=expected)
                 transaction.set_rollback(True)

@@ -261,7 +261,9 @@ def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment,
 
 def fingerprint() -> dict[str, str]:
     """Every row of every table in one statement: two equal fingerprints mean that nothing was written."""
-    tables = sorted({model._meta.db_table for model in apps.get_models(include_auto_created=True)} - _VOLATILE)
+    tables = sorted(
+        {model._meta.db_table for model in apps.get_models(include_auto_created=True)} - _VOLATILE
+    )
     each = " UNION ALL ".join(
         f"SELECT '{table}', count(*) || ':' || coalesce(md5(string_agg(t::text, '|' ORDER BY t::text)), '')"
         f' FROM "{table}" t'
