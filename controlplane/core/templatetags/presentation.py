@@ -18,7 +18,7 @@ Each returns finished, escaped HTML without style attributes. Refused: tags that
 state: a template shows what a selector found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +34,12 @@ from controlplane.core.formats import NOTHING, Quantity
 from controlplane.core.vocabulary import Word, word_of
 
 register = template.Library()
+
+
+@register.filter
+def pairs(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The names and values of a document. `document.items` is the value of its key "items", if it has one."""
+    return list(document.items())
 
 
 @register.simple_tag
