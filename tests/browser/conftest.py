@@ -18,7 +18,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from controlplane.embedded.runtime import running
-from tests.browser.stock import Stock, add_people, fill
+from tests.browser.places import address
+from tests.browser.stock import Stock, add_people, fill, traffic
 from tests.product import Product, running_product
 
 CHROMIUM = next(
@@ -72,14 +73,14 @@ def people(product: Product) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def stock(product: Product) -> Stock:
+def stock(product: Product) -> Iterator[Stock]:
     """A model, a finished job, a cancelled one, and a deployment under load: something on every page."""
     kept = product.home / "stock.json"
-    if kept.is_file():
-        return Stock(**json.loads(kept.read_text()))
-    made = fill(product)
-    kept.write_text(json.dumps(asdict(made)))
-    return made
+    if not kept.is_file():
+        kept.write_text(json.dumps(asdict(fill(product))))
+    made = Stock(**json.loads(kept.read_text()))
+    with traffic(made.endpoint):
+        yield made
 
 
 # Not for the session: while a browser is open its event loop runs here, and Django refuses to query beside one.
@@ -135,6 +136,13 @@ def page(visit: Visit) -> Page:
     page = visit("admin")
     page.goto("/")
     return page
+
+
+def open_place(page: Page, place: str, stock: Stock | None = None) -> None:
+    """Goes to one of `places` and holds it to its status: an error page is clean and orderly, too."""
+    answer = page.goto(address(place, stock))
+    assert answer is not None
+    assert answer.status == (404 if place == "not found" else 200), f"{place}: {answer.status} {page.url}"
 
 
 def listen(page: Page, complaints: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Browser, Response
 
-from tests.browser.conftest import WATCH_POLICY, Visit
+from tests.browser.conftest import WATCH_POLICY, Visit, open_place
 from tests.browser.places import FULL, address
 from tests.browser.stock import Stock
 from tests.browser.test_axe import settle
@@ -13,7 +13,7 @@ def test_no_page_runs_into_the_policy(visit: Visit, stock: Stock) -> None:
     page = visit("admin")
     wrong: dict[str, list[str]] = {}
     for place in FULL:
-        page.goto(address(place, stock))
+        open_place(page, place, stock)
         settle(page)
         if found := page.evaluate("window.__violations"):
             wrong[place] = found

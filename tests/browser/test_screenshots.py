@@ -1,0 +1,41 @@
+"""Pictures of the pages, for the README and for eyes, written into the folder that `SLIPWAY_SCREENSHOTS` names.
+
+With `SLIPWAY_SCREENSHOTS=docs` the README's picture, docs/deployment.png, is made anew.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit
+from tests.browser.stock import Stock
+from tests.browser.test_axe import settle
+from tests.browser.test_line import POINTS
+
+MAX_BYTES = 300_000
+DRAWN_POINTS = 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    chosen = Path(os.environ.get("SLIPWAY_SCREENSHOTS") or tmp_path)
+    chosen.mkdir(parents=True, exist_ok=True)
+    return chosen
+
+
+def test_the_deployment_page_under_load(visit: Visit, stock: Stock, folder: Path) -> None:
+    page = visit("admin", color_scheme="light", reduced_motion="reduce")
+    page.goto(f"{stock.deployment}?range=5m")
+    settle(page)
+    expect(page.locator("#health")).to_contain_text("Healthy")
+    expect(page.locator("#connection")).to_contain_text("Live")
+    points = 0
+    while points < DRAWN_POINTS:  # each answer of the series adds what the last seconds brought
+        with page.expect_response(lambda answer: "/series/" in answer.url):
+            pass
+        points = page.evaluate(POINTS)
+    picture = folder / "deployment.png"
+    page.screenshot(path=picture, full_page=True)
+    assert 20_000 < picture.stat().st_size < MAX_BYTES
