@@ -194,8 +194,7 @@ class OptimizeForm(VerbForm):
         """A parameter's error stands beside its field."""
         key = self.cleaned_data.get("technique", "")
         error.fields = {
-            name.replace("params.", f"{key}.", 1): messages
-            for name, messages in error.fields.items()
+            name.replace("params.", f"{key}.", 1): messages for name, messages in error.fields.items()
         }
         super().refuse(error)
 
