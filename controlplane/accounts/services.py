@@ -52,14 +52,14 @@ def create_token(
         token, text = ApiToken.objects.issue(
             user=actor.user, team=actor.team, role=role, name=name, expiry=timedelta(days=expires_in_days)
         )
-        _audit(actor, "created API token", actor.team, details=_of_token(token))
+        _audit_token(actor, "created API token", token)
     return token, text
 
 
 def revoke_token(actor: Actor, token: ApiToken) -> None:
     """At once: the next request with it is refused. Whose tokens one may revoke is `selectors.tokens`."""
     with transaction.atomic():
-        _audit(actor, "revoked API token", actor.team, details=_of_token(token))
+        _audit_token(actor, "revoked API token", token)
         token.delete()
 
 
@@ -184,14 +184,17 @@ def _invalid(field: str, message: str) -> InvalidInput:
     )
 
 
-def _of_token(token: ApiToken) -> dict[str, Any]:
-    """What the trail may say of a token: never its text."""
-    return {
-        "name": token.name,
-        "token_key": token.token_key,
-        "role": token.role,
-        "owner": token.user.username,
-    }
+def _audit_token(actor: Actor, verb: str, token: ApiToken) -> None:
+    """The trail names the owner's id, because a token's own is a digest; and never the text."""
+    audit.record(
+        actor,
+        verb,
+        object_type="token",
+        object_id=token.user_id,
+        object_name=token.name,
+        object_url="/settings/tokens/",
+        details={"token_key": token.token_key, "role": token.role, "owner": token.user.username},
+    )
 
 
 def _audit(actor: Actor, verb: str, row: User | Team, *, details: Mapping[str, Any] | None = None) -> None:

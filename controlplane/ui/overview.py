@@ -119,8 +119,8 @@ def _sentence(row: Row, *, now: datetime) -> tuple[Tone, str] | None:
             return Tone.WARNING, f"serves with {row.ready} of {row.wanted} replicas."
         case Health.UNREACHABLE:
             since = row.deployment.unreachable_since
-            heard = f" since {formats.relative(since, now=now)}" if since else ""
-            return Tone.UNKNOWN, f"cannot be observed{heard}: its target does not answer. It may still serve."
+            silent = f" for {formats.duration((now - since).total_seconds())}" if since else ""
+            return Tone.UNKNOWN, f"cannot be observed: its target has not answered{silent}. It may still serve."
     return None
 
 
@@ -191,11 +191,12 @@ def _of_waiting_jobs(actor: Actor, *, now: datetime) -> Iterator[Note]:
     served = {queue for queues in workers.values_list("queues", flat=True) for queue in queues}
     for queue, jobs, since in waiting:
         if queue not in served:
-            which = "One job waits" if jobs == 1 else f"{jobs} jobs wait"
+            which = "One job has" if jobs == 1 else f"{jobs} jobs have"
             yield Note(
                 tone=Tone.WARNING,
                 subject=which,
-                text=f"since {formats.relative(since, now=now)}: no worker for “{queue}” is online.",
+                text=f"waited for {formats.duration((now - since).total_seconds())}: "
+                f"no worker for “{queue}” is online.",
                 url="/workers/",
                 action="See the workers",
             )

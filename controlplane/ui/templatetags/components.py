@@ -223,7 +223,7 @@ def api_panel(
         "id": id,
         "curl": curl(method=method, url=url, body=body, upload=upload),
         "python": python(method=method, url=url, body=body, upload=upload),
-        "docs": _address("api-docs") or _address("docs"),
+        "docs": _address("api:docs"),
         "tokens": _address("accounts:settings"),
     }
 
