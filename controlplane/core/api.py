@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
-from controlplane.core.pagination import paginate
+from controlplane.core.pagination import Keyed, paginate
 
 
 def parse(serializer: type[Serializer[Any]], request: Request) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def parse(serializer: type[Serializer[Any]], request: Request) -> dict[str, Any]
     return dict(checked.validated_data)
 
 
-def page_response[Row: Model](
-    rows: QuerySet[Row], request: Request | HttpRequest, document: Callable[[Row], Mapping[str, Any]]
+def page_response[Row: Keyed](
+    rows: QuerySet[Any, Row], request: Request | HttpRequest, document: Callable[[Row], Mapping[str, Any]]
 ) -> Response:
     """`{"items": [...], "next": address or null}`. One query plus what the queryset prefetches."""
     parameters = request.GET

@@ -6,6 +6,7 @@ what is being read. A total is counted apart, and only up to a cap.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from django.db.models import Model, QuerySet
 
@@ -16,8 +17,15 @@ MAX_LIMIT = 200
 COUNT_CAP = 10_000
 
 
+class Keyed(Protocol):
+    """A model's instance, or a named row of values with its `pk`."""
+
+    @property
+    def pk(self) -> Any: ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class Page[Row: Model]:
+class Page[Row: Keyed]:
     """`next_cursor` is None on the last page; `limit` is the size that was asked for."""
 
     rows: list[Row]
@@ -42,7 +50,7 @@ def _number(parameters: Mapping[str, str], name: str, *, default: int | None, hi
     return int(text)
 
 
-def paginate[Row: Model](rows: QuerySet[Row], parameters: Mapping[str, str]) -> Page[Row]:
+def paginate[Row: Keyed](rows: QuerySet[Any, Row], parameters: Mapping[str, str]) -> Page[Row]:
     """The page that `?cursor=` and `?limit=` ask for, newest first. One query; raises InvalidInput."""
     limit = _number(parameters, "limit", default=DEFAULT_LIMIT, highest=MAX_LIMIT) or DEFAULT_LIMIT
     cursor = _number(parameters, "cursor", default=None, highest=2**63 - 1)

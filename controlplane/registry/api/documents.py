@@ -2,6 +2,7 @@
 
 from controlplane.registry.api import schemas
 from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
+from controlplane.registry.selectors import VersionLine
 
 
 def model(row: Model) -> schemas.Model:
@@ -17,8 +18,16 @@ def model(row: Model) -> schemas.Model:
 
 
 def version(row: Version) -> schemas.Version:
+    return _version(row, model=row.model.name, creator=str(row.created_by) if row.created_by else None)
+
+
+def version_line(row: VersionLine) -> schemas.Version:
+    return _version(row, model=row.model_name, creator=row.creator)
+
+
+def _version(row: Version | VersionLine, *, model: str, creator: str | None) -> schemas.Version:
     return {
-        "model": row.model.name,
+        "model": model,
         "version": row.number,
         "format": row.format,
         "sha256": row.source_sha256,
@@ -27,10 +36,10 @@ def version(row: Version) -> schemas.Version:
         "signature": row.signature,
         "summary": row.summary,
         "quarantined": row.quarantined_reason or None,
-        "created_by": str(row.created_by) if row.created_by else None,
+        "created_by": creator,
         "created_at": row.created_at,
-        "url": _version_url(row),
-        "page": row.get_absolute_url(),
+        "url": f"/api/v1/models/{model}/versions/{row.number}/",
+        "page": f"/models/{model}/versions/{row.number}/",
     }
 
 

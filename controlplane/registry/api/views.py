@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from controlplane.accounts.access import actor_of
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import InvalidInput, TooLarge
+from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals
 from controlplane.registry import artifacts, selectors, services
 from controlplane.registry.api import bodies, documents, inputs, schemas
@@ -96,8 +97,10 @@ class Versions(APIView):
     def get(self, request: Request, name: str) -> Response:
         """Versions of a model, newest first."""
         actor = actor_of(request)
-        model = selectors.model(actor, name)
-        return page_response(selectors.versions(actor).filter(model=model), request, documents.version)
+        page = page_response(selectors.version_lines(actor, name), request, documents.version_line)
+        if not page.data["items"]:
+            selectors.model(actor, name)
+        return page
 
     @extend_schema(
         request=FORM, responses={201: schemas.UploadedVersion, 200: schemas.UploadedVersion, **UPLOADS}
@@ -180,6 +183,8 @@ class VariantReport(APIView):
 
 
 class VariantContent(APIView):
+    renderer_classes = [JSONRenderer, bodies.Bytes]
+
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **refusals(409)})
     def get(self, request: Request, name: str, number: int, variant: int) -> FileResponse:
         """The artifact's bytes, hashed before the first one is sent."""
