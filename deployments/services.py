@@ -139,7 +139,7 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
     with transaction.atomic():
         locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
         if locked.removing:
-            raise Conflict("removing", f"“{deployment.name}” is being removed.")
+            raise _removing(deployment)
         number = locked.revision_count + 1
         revision = Revision.objects.create(
             deployment=deployment, number=number, variant=variant, spec=spec.to_json(), created_by=actor.user
@@ -320,6 +320,14 @@ def _etag(deployment: Deployment, plan: Plan) -> str:
     return digest([deployment.pk, deployment.live_revision_id, plan.live_digest])[:32]
 
 
+def _removing(deployment: Deployment) -> Conflict:
+    return Conflict(
+        "removing",
+        f"“{deployment.name}” is being removed.",
+        "Wait until it is gone, then create it again, or use another name.",
+    )
+
+
 def _damaged(variant: Variant) -> Finding:
     return Finding(
         severity=Severity.ERROR,
@@ -356,7 +364,7 @@ def roll_out(
 def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: Preview, kind: str) -> Rollout:
     locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
     if locked.removing:
-        raise Conflict("removing", f"“{deployment.name}” is being removed.")
+        raise _removing(deployment)
     if active_rollout(locked) is not None:
         raise _rollout_active(locked)
     if locked.live_revision_id != deployment.live_revision_id:
@@ -478,7 +486,14 @@ def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> 
 
 def replica_log(deployment: Deployment, replica: str, *, tail: int = 200) -> tuple[str, ...]:
     """Asks the target now. Raises NotFound or Unreachable."""
-    return targets.load(deployment.target.kind).logs(deployment.key, replica=replica, tail=tail)
+    try:
+        return targets.load(deployment.target.kind).logs(deployment.key, replica=replica, tail=tail)
+    except NotFound as error:
+        raise NotFound(
+            "no_such_replica",
+            f"“{deployment.name}” has no such replica.",
+            "It may have been replaced or taken away; look at the replicas there are now.",
+        ) from error
 
 
 def set_replicas(deployment: Deployment, *, replicas: int) -> bool:

@@ -134,7 +134,11 @@ def _known(actor: Actor, key: str | None, digest: str) -> Job | None:
     if key is None:
         return None
     if not 1 <= len(key) <= 100 or not key.isprintable():
-        raise Unprocessable("invalid_idempotency_key", "An idempotency key is 1 to 100 printable characters.")
+        raise Unprocessable(
+            "invalid_idempotency_key",
+            "The idempotency key cannot be used.",
+            "Send 1 to 100 printable characters, such as a UUID.",
+        )
     job = Job.objects.filter(team=actor.team, idempotency_key=key).first()
     if job is not None and job.request_digest != digest:
         raise Conflict(

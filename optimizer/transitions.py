@@ -4,7 +4,7 @@ Only the database's clock is compared. A claim takes a lease and a fence that on
 older fence can write nothing, whatever it believes. The protocol is FAULTS.md's, rules 1 to 8.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import random
@@ -67,10 +67,10 @@ def announce(job_id: int, *, team_id: int) -> None:
     bus.publish(f"job:{job_id}", "jobs", team_id=team_id)
 
 
-def claim(job_id: int, *, owner: str) -> Claim | None:
+def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
     """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, quietly.
 
-    Three statements in one transaction.
+    `message_id` names the broker's message that led here. Three statements in one transaction.
     """
     due = Q(state=JobState.QUEUED, run_after__lte=Now()) | Q(state=JobState.RUNNING, lease_until__lt=Now())
     rows = Job.objects.filter(due, pk=job_id, attempt__lt=F("max_attempts"), cancel_requested=False)
@@ -95,7 +95,12 @@ def claim(job_id: int, *, owner: str) -> Claim | None:
         if not moved:
             return None
         job = Job.objects.get(pk=job_id)
-        record(job_id, attempt=job.attempt, message=f"Attempt {job.attempt} started on {owner}.")
+        record(
+            job_id,
+            attempt=job.attempt,
+            message=f"Attempt {job.attempt} started on {owner}.",
+            data={"message_id": message_id},
+        )
         announce(job_id, team_id=job.team_id)
         return Claim(
             job_id=job_id,
@@ -112,20 +117,21 @@ def held(claim: Claim) -> QuerySet[Job]:
     return Job.objects.filter(pk=claim.job_id, fence=claim.fence, state__in=HELD)
 
 
-def heartbeat(claim: Claim, **progress: Any) -> bool:
-    """Extends the lease and writes progress. Returns whether a cancel was asked for; raises LeaseLost."""
-    if not held(claim).update(lease_until=Now() + lease(), heartbeat_at=Now(), **progress):
-        raise LeaseLost
-    return bool(Job.objects.filter(pk=claim.job_id, cancel_requested=True).exists())
+def heartbeat(claim: Claim, *, events: Sequence[JobEvent] = (), **progress: Any) -> bool:
+    """Extends the lease, writes progress and adds log lines, all or nothing. Raises LeaseLost.
 
-
-def write_events(claim: Claim, events: list[JobEvent]) -> None:
-    """Adds log lines and steps, fenced: raises LeaseLost if the job is no longer ours."""
+    Returns whether a cancel was asked for. Repeating it after a lost reply adds no line twice: events that
+    were sent before have their ids.
+    """
     with transaction.atomic():
-        if held(claim).select_for_update(no_key=True).first() is None:
+        if not held(claim).update(lease_until=Now() + lease(), heartbeat_at=Now(), **progress):
             raise LeaseLost
-        JobEvent.objects.bulk_create(events)
-        announce(claim.job_id, team_id=claim.team_id)
+        if events:
+            repeated = any(event.pk is not None for event in events)
+            JobEvent.objects.bulk_create(events, ignore_conflicts=repeated)
+        if events or progress:
+            announce(claim.job_id, team_id=claim.team_id)
+    return bool(Job.objects.filter(pk=claim.job_id, cancel_requested=True).exists())
 
 
 def succeed(claim: Claim, *, message: str) -> None:
@@ -158,16 +164,41 @@ def fail(claim: Claim, *, reason: FailureReason, message: str) -> str:
         return _end(job, JobState.FAILED, reason=reason, message=message)
 
 
-def release_lost(job_id: int, *, owner: str) -> bool:
-    """Gives back a job whose process died under a worker that lives to tell. Fenced by the owner."""
+def succeeded(claim: Claim) -> bool:
+    """Whether this very attempt has finished the job already: its commit landed and the reply was lost."""
+    return Job.objects.filter(pk=claim.job_id, fence=claim.fence, state=JobState.SUCCEEDED).exists()
+
+
+def release_lost(job_id: int, *, owner: str, message_id: str) -> bool:
+    """Gives back a job whose process died under a worker that lives to tell. Fenced by owner and message:
+    the same worker may have begun the next attempt before it heard of the end of this one."""
     with transaction.atomic():
         job = Job.objects.select_for_update().filter(pk=job_id, owner=owner, state__in=HELD).first()
-        if job is None:
+        if job is None or not job.events.filter(attempt=job.attempt, data__message_id=message_id).exists():
             return False
         _take_back(
             job, message="The worker lost the process that ran this attempt (killed, or out of memory)."
         )
     return True
+
+
+def hand_back(claim: Claim) -> str:
+    """Gives back a job because its worker stops. No fault of the job: it costs none of its attempts and no delay.
+
+    Returns the state reached. Raises LeaseLost.
+    """
+    with transaction.atomic():
+        job = held(claim).select_for_update(no_key=True).first()
+        if job is None:
+            raise LeaseLost
+        if job.state == JobState.CANCELLING:
+            return _end(job, JobState.CANCELLED, reason="", message="Cancelled.")
+        return _back_to_queue(
+            job,
+            message="The worker was stopped and gave the job back.",
+            reason="worker_stopped",
+            changes={"run_after": Now(), "max_attempts": F("max_attempts") + 1},
+        )
 
 
 def reap_expired(*, limit: int = 100) -> int:
@@ -223,19 +254,23 @@ def _take_back(job: Job, *, message: str) -> str:
 def _requeue(job: Job, *, reason: FailureReason | None, message: str) -> str:
     delay_s = backoff_s(job.attempt, jitter=random())  # noqa: S311  spreads load, guards nothing
     soon = f"Trying again in {delay_s:.0f} s." if delay_s else "Trying again now."
+    return _back_to_queue(
+        job,
+        message=f"{message} {soon}",
+        reason=reason or "worker_lost",
+        changes={"run_after": Now() + timedelta(seconds=delay_s)},
+    )
+
+
+def _back_to_queue(job: Job, *, message: str, reason: str, changes: dict[str, Any]) -> str:
+    free = {"owner": "", "lease_until": None, "published_at": None, "fence": F("fence") + 1}
     return _change(
         job,
         to=JobState.QUEUED,
-        message=f"{message} {soon}",
+        message=message,
         level="warning",
-        data={"reason": reason or "worker_lost"},
-        changes={
-            "run_after": Now() + timedelta(seconds=delay_s),
-            "owner": "",
-            "lease_until": None,
-            "published_at": None,
-            "fence": F("fence") + 1,
-        },
+        data={"reason": reason},
+        changes=free | changes,
     )
 
 

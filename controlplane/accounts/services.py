@@ -81,7 +81,11 @@ def add_member(actor: Actor, *, username: str, role: Role) -> tuple[Membership, 
                 password = secrets.token_urlsafe(_PASSWORD_BYTES)
                 user = User.objects.create(username=username, password=make_password(password))
             elif not user.is_active:
-                raise Conflict("user_disabled", f"The account “{user.username}” is disabled.")
+                raise Conflict(
+                    "user_disabled",
+                    f"The account “{user.username}” is disabled.",
+                    "An operator has to enable it first.",
+                )
             membership = Membership.objects.create(team=actor.team, user=user, role=role)
             _audit(actor, "added member", user, details={"role": role})
     except IntegrityError as error:

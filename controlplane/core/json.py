@@ -5,7 +5,7 @@ lone surrogates are refused here because Postgres can store neither.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 import orjson
@@ -66,7 +66,7 @@ def loads(body: bytes) -> Any:
 class Negotiation(DefaultContentNegotiation):
     """A body's type is one of the view's, to the letter: DRF lets `*/*` and any charset through."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         kind, parameters = parse_header_parameters(request.content_type)
         charset = parameters.get("charset", "utf-8").lower()
         if charset not in {"utf-8", "utf8"}:

@@ -3,7 +3,13 @@
 from typing import Any
 
 import orjson
-from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -80,7 +86,11 @@ def translate(error: Exception) -> SlipwayError | None:
                 "unsupported_media_type", "This content type is not read here.", str(error.detail)
             )
         case exceptions.NotAcceptable():
-            return NotAcceptable("not_acceptable", "Answers here are application/json.")
+            return NotAcceptable(
+                "not_acceptable",
+                "Answers here are application/json.",
+                "Send “Accept: application/json”, or none.",
+            )
         case exceptions.Throttled():
             return TooMany(
                 "throttled",
@@ -99,9 +109,30 @@ def translate(error: Exception) -> SlipwayError | None:
             return TooLarge("body_too_large", "The request is too large.", str(error))
         case exceptions.ParseError():
             return InvalidInput("invalid_body", "The request's body cannot be read.", str(error.detail))
+        case DisallowedHost():
+            return InvalidInput(
+                "unknown_host",
+                "Slipway is not known by the host that was asked for.",
+                "Use its own address. An operator can name further hosts in SLIPWAY_HOSTS.",
+            )
         case BadRequest() | SuspiciousOperation():
-            return InvalidInput("bad_request", "The request cannot be understood.")
+            return bad_request()
     return None
+
+
+def bad_request() -> SlipwayError:
+    """For what no better sentence is known."""
+    return InvalidInput(
+        "bad_request", "The request cannot be understood.", "Check its address, its headers and its body."
+    )
+
+
+def method_not_allowed() -> SlipwayError:
+    return MethodNotAllowed(
+        "method_not_allowed",
+        "This address does not take that method.",
+        "The header Allow lists those it takes.",
+    )
 
 
 def headers(error: SlipwayError) -> dict[str, str]:

@@ -168,7 +168,7 @@ def _command(site: Site, name: str) -> Process:
 
 
 def _worker(site: Site, *, name: str, queue: str, concurrency: int) -> Process:
-    """SIGTERM is remapped to the soft shutdown, which hands running work back within the profile's limit."""
+    """SIGTERM is remapped to the stop that tells the pool, which hands running work back: `core.stopping`."""
     options = ("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat")
     return Process(
         name=name,

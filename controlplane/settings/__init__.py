@@ -155,6 +155,7 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "controlplane.core.json.Negotiation",
     "DEFAULT_PARSER_CLASSES": ["controlplane.core.json.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["controlplane.core.json.JSONRenderer"],
+    "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_SCHEMA_CLASS": "controlplane.core.openapi.Operation",
     "EXCEPTION_HANDLER": "controlplane.core.problems.handle",
     "UNAUTHENTICATED_USER": None,

@@ -5,14 +5,14 @@ import sys
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.core import problems
-from controlplane.core.errors import Forbidden, InvalidInput, NotFound, TooMany
+from controlplane.core.errors import Forbidden, NotFound, TooMany
 from controlplane.ui.middleware import answer, as_problem
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Also for a form that is too large, which is not a 400."""
     known = problems.translate(exception)
-    return answer(known or InvalidInput("bad_request", "The request cannot be understood."), request)
+    return answer(known or problems.bad_request(), request)
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -17,6 +17,7 @@ from controlplane.core.errors import InvalidInput, NotFound, SlipwayError, Unava
 
 log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 _PAGE_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 
 type View = Callable[[HttpRequest], HttpResponse]
@@ -96,6 +97,11 @@ def _leads_to_login(response: HttpResponse) -> bool:
     return response.status_code == 302 and response["Location"].startswith(resolve_url(settings.LOGIN_URL))
 
 
+def _slash_missing(path: str) -> SlipwayError:
+    """Instead of Django's redirect, which would turn the request into a GET without its body."""
+    return NotFound("slash_missing", "Addresses of the API end with a slash.", f"Send it to {path}/.")
+
+
 class Problems:
     """Turns whatever a view raised into `answer`. Tracebacks go to the log only.
 
@@ -110,6 +116,8 @@ class Problems:
         response = self.get_response(request) if refusal is None else answer(refusal, request)
         if request.headers.get("HX-Request") and _leads_to_login(response):
             return self._ask_to_log_in(request)
+        if response.status_code == 301 and request.method in _CHANGING and request.path.startswith("/api/"):
+            return answer(_slash_missing(request.path), request)
         if response.status_code in {400, 404, 405} and not response.get("Content-Type", "").endswith("json"):
             return self._in_our_form(response, request)
         return response
@@ -143,7 +151,7 @@ class Problems:
                 "Send Content-Length; only raw uploads may come in chunks.",
             )
         if not request.path.startswith("/api/") and request.method not in _PAGE_METHODS:
-            return problems.MethodNotAllowed("method_not_allowed", "This address does not take that method.")
+            return problems.method_not_allowed()
         return None
 
     def _ask_to_log_in(self, request: HttpRequest) -> HttpResponse:
@@ -159,11 +167,9 @@ class Problems:
             return response
         found = answer(
             {
-                400: InvalidInput("bad_request", "The request cannot be understood."),
+                400: problems.bad_request(),
                 404: NotFound("not_found", "There is nothing here.", "Check the address; see /api/v1/docs/."),
-                405: problems.MethodNotAllowed(
-                    "method_not_allowed", "This address does not take that method."
-                ),
+                405: problems.method_not_allowed(),
             }[response.status_code],
             request,
         )

@@ -1,75 +1,66 @@
 """A worker tells the fleet page that it is there, what it runs on, and what it works on.
 
-From a thread of the worker's parent process: it builds nothing, so nothing can starve the thread.
+From a thread of the worker's parent process: it builds nothing, so nothing can starve the thread. On the
+same beat it removes what killed attempts left on this machine.
 """
 
 import threading
+import time
 from typing import Any
 
 import structlog
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from celery.signals import worker_ready
+from celery.worker import state
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.db.models.functions import Now
 
-from optimizer import transitions
 from optimizer.domain.jobs import JobState
 from optimizer.models import Job, Worker
-from optimizer.worker import hardware
+from optimizer.worker import hardware, scratch
 
 log = structlog.get_logger(__name__)
 EVERY_S = 5.0
-_stopping = threading.Event()
+LOOK_EVERY_S = 0.25
 
 
-def announce(name: str, *, queues: list[str]) -> None:
-    """One row per worker name. Three statements."""
+def announce(name: str, *, queues: list[str], **changes: Any) -> None:
+    """One row per worker name, with what else `changes` says of it. Three statements."""
     current = Job.objects.filter(owner=name, state__in=[JobState.RUNNING, JobState.CANCELLING]).first()
-    Worker.objects.update_or_create(
-        name=name,
-        defaults={
-            "queues": queues,
-            "hardware": hardware.inventory(),
-            "versions": hardware.toolchain(),
-            "load": hardware.load(),
-            "current_job": current,
-            "heartbeat_at": Now(),
-        },
-        create_defaults={
-            "queues": queues,
-            "hardware": hardware.inventory(),
-            "versions": hardware.toolchain(),
-            "started_at": Now(),
-            "heartbeat_at": Now(),
-        },
-    )
+    now = {
+        "queues": queues,
+        "hardware": hardware.inventory(),
+        "versions": hardware.toolchain(),
+        "load": hardware.load(),
+        "current_job": current,
+        "heartbeat_at": Now(),
+        **changes,
+    }
+    Worker.objects.update_or_create(name=name, defaults=now, create_defaults={"started_at": Now()} | now)
 
 
 def _keep_announcing(name: str, queues: list[str]) -> None:
-    while not _stopping.is_set():
+    """Until the process ends; at once when it begins to stop, so that nobody waits for it to take a job."""
+    news: dict[str, Any] = {"started_at": Now()}
+    while True:
+        stops = _stops()
         try:
-            announce(name, queues=queues)
+            announce(name, queues=queues, **news | {"draining": stops})
+            news = {}
+            scratch.collect()
         except (OperationalError, InterfaceError) as error:
-            log.warning("announce_failed", cause=str(error).splitlines()[0])
+            log.warning("announce_failed", cause=str(error).partition("\n")[0])
             close_old_connections()
-        _stopping.wait(EVERY_S)
-    connection.close()
+        due = time.monotonic() + EVERY_S
+        while time.monotonic() < due and _stops() is stops:
+            time.sleep(LOOK_EVERY_S)
+
+
+def _stops() -> bool:
+    """Celery's signal of its stop comes when its pool has ended; its state says it before."""
+    return state.should_stop is not None or state.should_terminate is not None
 
 
 @worker_ready.connect
 def start(sender: Any = None, **_: Any) -> None:
     queues = sorted(sender.app.amqp.queues.consume_from)
     threading.Thread(target=_keep_announcing, args=[sender.hostname, queues], daemon=True).start()
-
-
-@worker_shutting_down.connect
-def stop(**_: Any) -> None:
-    _stopping.set()
-
-
-@worker_shutdown.connect
-def give_back(sender: Any = None, **_: Any) -> None:
-    """The pool is gone when this runs; whatever it still held goes back at once."""
-    for job_id in Job.objects.filter(owner=sender.hostname, state__in=transitions.HELD).values_list(
-        "pk", flat=True
-    ):
-        transitions.release_lost(job_id, owner=sender.hostname)

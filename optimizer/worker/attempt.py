@@ -4,37 +4,37 @@ Everything that touches a model runs in a sandboxed child; this process only wat
 writes rows. Steps: fetch, one per technique, measure, store.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from controlplane.accounts import access, audit
 from controlplane.core import storage
-from controlplane.core.errors import Integrity
+from controlplane.core.errors import Integrity, SlipwayError
 from controlplane.core.sandbox import Child, Limits
+from controlplane.registry import artifacts
 from controlplane.registry import services as registry
 from controlplane.registry.models import Dataset, Variant
 from optimizer import transitions
-from optimizer.domain.jobs import FailureReason
+from optimizer.domain.jobs import FailureReason, JobState
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES
 from optimizer.transitions import LeaseLost
-from optimizer.worker.hold import Cancelled, Hold
+from optimizer.worker import scratch
+from optimizer.worker.hold import Cancelled, Hold, Stopped
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
-TECHNIQUE_WALL_S = 1800.0
+HEARD_AT_ONCE = 500
 MEASURE_WALL_S = 900.0
-MEASURE_BUDGET_S = 20.0
 SEED = 20261124
 
 
@@ -59,12 +59,13 @@ class Inputs:
         return [path for path in (self.parent, self.evaluation, self.calibration) if path is not None]
 
 
-def run(job_id: int, *, owner: str) -> str | None:
+def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
     """Works on the job if it can be claimed. Returns the state reached, None if there was nothing to do.
 
-    A lost lease ends the attempt without a trace of it in the database.
+    A lost lease ends the attempt without a trace of it in the database. A database that is away for longer
+    than that raises its error, and the lease runs out.
     """
-    claim = transitions.claim(job_id, owner=owner)
+    claim = transitions.claim(job_id, owner=owner, message_id=message_id)
     if claim is None:
         return None
     hold = Hold(claim=claim)
@@ -77,67 +78,88 @@ def run(job_id: int, *, owner: str) -> str | None:
         "calibration_set__artifact",
     ).get(pk=job_id)
     try:
-        with _scratch(job_id) as scratch:
-            return _work(job, hold=hold, scratch=scratch)
+        with scratch.folder(claim) as folder:
+            return _work(job, hold=hold, folder=folder)
     except LeaseLost:
         log.warning("lease_lost", job=job_id, fence=claim.fence)
         return None
     except Cancelled:
         return _give_up(hold, FailureReason.CANCELLED_BY_LIMIT, "Cancelled.")
+    except Stopped:
+        return _end(hold, lambda: transitions.hand_back(claim))
     except Integrity as error:
-        registry.mark_damaged(sha256=str(error.extra.get("sha256", "")))
+        artifacts.mark_damaged(sha256=str(error.extra.get("sha256", "")))
         return _give_up(hold, FailureReason.INTEGRITY, f"{error.title} {error.detail}")
     except StepFailed as failure:
         state = _give_up(hold, failure.reason, failure.message)
-        if state == "failed" and failure.reason == FailureReason.CRASHED:
+        if state == JobState.FAILED and failure.reason == FailureReason.CRASHED:
             registry.quarantine(job.version, reason=failure.message)
         return state
+    except SlipwayError as error:
+        return _give_up(hold, FailureReason.ERROR, f"{error.title} {error.detail}".strip())
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("attempt_failed", job=job_id, attempt=claim.attempt)
+        return _give_up(
+            hold, FailureReason.ERROR, "Something went wrong on our side; the worker's log says what."
+        )
 
 
 def _give_up(hold: Hold, reason: FailureReason, message: str) -> str | None:
+    return _end(hold, lambda: transitions.fail(hold.claim, reason=reason, message=message))
+
+
+def _end(hold: Hold, write: Callable[[], str]) -> str | None:
+    """The last words, then the move; None if the job was no longer ours."""
     try:
         with suppress(Cancelled):
             hold.flush()
-        return transitions.fail(hold.claim, reason=reason, message=message)
+        return hold.persist(write)
     except LeaseLost:
         return None
 
 
-@contextmanager
-def _scratch(job_id: int) -> Iterator[Path]:
-    """A folder of this attempt's own. What a killed attempt leaves is removed by the next one on this machine."""
-    root = Path(settings.ENVIRONMENT.home) / "scratch"
-    root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"job-{job_id}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"job-{job_id}-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _work(job: Job, *, hold: Hold, scratch: Path) -> str:
+def _work(job: Job, *, hold: Hold, folder: Path) -> str:
     steps = job.recipe
     count = len(steps) + 3
     hold.step("Check the input", index=1, count=count)
-    inputs = _verified_inputs(job)
+    inputs = _tended(hold, lambda: _verified_inputs(job))
     artifact, provenance = inputs.parent, []
     precision = job.parent.precision
     for index, step in enumerate(steps, start=2):
         hold.step(TECHNIQUES.rows()[step["technique"]].label, index=index, count=count)
-        output = scratch / f"{index}-{step['technique']}.onnx"
+        output = folder / f"{index}-{step['technique']}.onnx"
         made = _technique(
-            job, step, inputs=inputs, artifact=artifact, output=output, hold=hold, scratch=scratch
+            job, step, inputs=inputs, artifact=artifact, output=output, hold=hold, folder=folder
         )
-        artifact, precision = Path(made["output_path"]), made["precision"]
+        artifact, precision = _plain_file(output), made["precision"]
         provenance.append(made["provenance"] | step)
     hold.step("Measure against the parent", index=count - 1, count=count)
-    report = _measure(job, inputs=inputs, artifact=artifact, hold=hold, scratch=scratch)
+    report = _measure(job, inputs=inputs, artifact=artifact, hold=hold, folder=folder)
     hold.step("Store the variant", index=count, count=count)
     hold.flush()
-    blob = storage.put_file(artifact)
-    return _finish(job, hold=hold, blob=blob, precision=precision, provenance=provenance, report=report)
+    blob = _tended(hold, lambda: storage.put_file(artifact))
+    return hold.persist(
+        lambda: _finish(job, hold=hold, blob=blob, precision=precision, provenance=provenance, report=report)
+    )
+
+
+def _tended[Result](hold: Hold, work: Callable[[], Result]) -> Result:
+    """Does `work`, which reads or writes much and asks no database, while this thread keeps the hold."""
+    with ThreadPoolExecutor(1) as pool:
+        doing = pool.submit(work)
+        while not wait([doing], timeout=POLL_S).done:
+            hold.tend()
+    return doing.result()
+
+
+def _plain_file(output: Path) -> Path:
+    """What the child left where it was told to. What it *says* about paths is not believed, and a link it left
+    is not followed: this process may read more than it."""
+    if output.is_symlink() or not output.is_file():
+        raise StepFailed(FailureReason.ERROR, "The technique left no file where its result belongs.")
+    return output
 
 
 def _verified_inputs(job: Job) -> Inputs:
@@ -158,7 +180,7 @@ def _technique(
     artifact: Path,
     output: Path,
     hold: Hold,
-    scratch: Path,
+    folder: Path,
 ) -> dict[str, Any]:
     spec = {
         "technique": step["technique"],
@@ -174,13 +196,13 @@ def _technique(
         entry="optimizer.techniques.child:run",
         spec=spec,
         readable=inputs.paths,
-        wall_s=TECHNIQUE_WALL_S,
+        wall_s=settings.ENVIRONMENT.technique_wall_s,
         hold=hold,
-        scratch=scratch,
+        folder=folder,
     )
 
 
-def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, scratch: Path) -> dict[str, Any]:
+def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, folder: Path) -> dict[str, Any]:
     spec = {
         "parent_path": str(inputs.parent),
         "variant_path": str(artifact),
@@ -188,7 +210,7 @@ def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, scratch: P
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
         "techniques": [step["technique"] for step in job.recipe],
         "threads": 1,
-        "budget_s": MEASURE_BUDGET_S,
+        "budget_s": settings.ENVIRONMENT.measure_budget_s,
         "seed": SEED,
     }
     return supervise(
@@ -197,27 +219,35 @@ def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, scratch: P
         readable=inputs.paths,
         wall_s=MEASURE_WALL_S,
         hold=hold,
-        scratch=scratch,
+        folder=folder,
     )
 
 
 def supervise(
-    *, entry: str, spec: dict[str, Any], readable: Sequence[Path], wall_s: float, hold: Hold, scratch: Path
+    *, entry: str, spec: dict[str, Any], readable: Sequence[Path], wall_s: float, hold: Hold, folder: Path
 ) -> dict[str, Any]:
     """Runs a child to its end, tending the hold meanwhile. Raises StepFailed, LeaseLost or Cancelled."""
     limits = Limits(
         memory_bytes=8 * 1024**3, cpu_s=int(wall_s), wall_s=wall_s, file_bytes=8 * 1024**3, processes=256
     )
-    with Child.start(entry=entry, spec=spec, scratch=scratch, limits=limits, readable=readable) as child:
+    with Child.start(entry=entry, spec=spec, scratch=folder, limits=limits, readable=readable) as child:
         while not child.finished:
-            message = child.poll(POLL_S)
-            if message is not None:
-                _hear(message, hold)
+            _hear_all(child, hold)
             hold.tend()
         outcome = child.outcome()
     if outcome.result is None:
         raise StepFailed(FailureReason(outcome.reason), outcome.detail)
     return outcome.result
+
+
+def _hear_all(child: Child, hold: Hold) -> None:
+    """What the child has said by now, so that it is written in one go; but never so much that the hold waits."""
+    message = child.poll(POLL_S)
+    for _ in range(HEARD_AT_ONCE):
+        if message is None:
+            return
+        _hear(message, hold)
+        message = child.poll(0)
 
 
 def _hear(message: dict[str, Any], hold: Hold) -> None:
@@ -239,9 +269,15 @@ def _finish(
     provenance: list[dict[str, Any]],
     report: dict[str, Any],
 ) -> str:
-    """The job's one effect: variant, report, audit and the move to succeeded, in one transaction."""
-    sentence = report["sentence"]
+    """The job's one effect: variant, report, audit and the move to succeeded, in one transaction. The
+    move comes first: it is what the fence guards.
+
+    May be repeated: what landed before, though its reply was lost, is found and not done again.
+    """
+    if transitions.succeeded(hold.claim):
+        return JobState.SUCCEEDED
     with transaction.atomic():
+        transitions.succeed(hold.claim, message=report["sentence"])
         variant = registry.add_variant(
             parent=job.parent,
             blob=blob,
@@ -251,7 +287,6 @@ def _finish(
             job_id=job.pk,
             report=report,
         )
-        transitions.succeed(hold.claim, message=sentence)
         audit.record(
             access.system(job.team),
             "optimized",
@@ -261,4 +296,4 @@ def _finish(
             object_url=variant.get_absolute_url(),
             details={"job": job.pk, "verdict": report["verdict"]},
         )
-    return "succeeded"
+    return JobState.SUCCEEDED

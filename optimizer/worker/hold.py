@@ -6,6 +6,7 @@ lease can expire elsewhere.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +15,25 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 
+from controlplane.core import stopping
 from optimizer import transitions
 from optimizer.models import JobEvent
 from optimizer.transitions import Claim, LeaseLost
 
 log = structlog.get_logger(__name__)
 
-FLUSH_EVERY_S = 0.5
+FLUSH_EVERY_S = 0.1
 MAX_BUFFERED = 5_000
+LEVEL_LENGTH = 10
+RETRY_EVERY_S = 0.2
 
 
 class Cancelled(Exception):
     """A person asked for it; the child must die and the job end as cancelled."""
+
+
+class Stopped(Exception):
+    """The worker was told to stop and has waited long enough; the job goes back to the queue."""
 
 
 @dataclass(kw_only=True)
@@ -50,7 +58,8 @@ class Hold:
         level: str = "info",
         data: dict[str, Any] | None = None,
     ) -> None:
-        """Adds a line; it is written within half a second. Past the cap the oldest wait, none is dropped."""
+        """Adds a line; `tend` writes it within a tenth of a second. While the database is away the first
+        MAX_BUFFERED wait, and one more says that there were others."""
         if len(self._events) >= MAX_BUFFERED:
             self._events[-1].message = "(more lines than could be written while the database was away)"
             return
@@ -59,7 +68,7 @@ class Hold:
                 job_id=self.claim.job_id,
                 attempt=self.claim.attempt,
                 kind=kind,
-                level=level,
+                level=level[:LEVEL_LENGTH],
                 message=message,
                 data=data or {},
                 at=timezone.now(),
@@ -80,35 +89,48 @@ class Hold:
         self._progress |= {"progress_done": done, "progress_total": total}
 
     def tend(self) -> None:
-        """Writes what waits and renews when due. Raises LeaseLost or Cancelled; outlives a database outage."""
+        """Writes what waits and renews when due; outlives a database outage. Raises LeaseLost, Cancelled or Stopped."""
         now = time.monotonic()
-        if now - self._renewed_at > 3 * self.renew_every_s:
-            raise LeaseLost
-        try:
-            if (self._events or self._progress) and now - self._flushed_at > FLUSH_EVERY_S:
-                self.flush()
-            elif now - self._renewed_at > self.renew_every_s:
+        self._refuse_if_overdue()
+        stopping_s = stopping.asked_for_s()
+        if stopping_s is not None and stopping_s > settings.ENVIRONMENT.worker_finish_s:
+            raise Stopped
+        said = (self._events or self._progress) and now - self._flushed_at > FLUSH_EVERY_S
+        if said or now - self._renewed_at > self.renew_every_s:
+            try:
                 self._renew()
-        except (OperationalError, InterfaceError) as error:
-            log.warning("heartbeat_failed", job=self.claim.job_id, cause=str(error).splitlines()[0])
-            close_old_connections()
-            time.sleep(0.2)
+            except (OperationalError, InterfaceError) as error:
+                self._wait_for_database(error)
 
     def flush(self) -> None:
-        """Everything said so far is in the database when this returns."""
-        if self._events:
-            transitions.write_events(self.claim, self._events)
-            self._events = []
-        self._flushed_at = time.monotonic()
-        self._renew()
+        """Everything said so far is in the database when this returns. Raises LeaseLost or Cancelled."""
+        self.persist(self._renew)
+
+    def persist[Result](self, write: Callable[[], Result]) -> Result:
+        """Repeats a write that the database's absence prevented, for as long as the job is surely ours.
+
+        Raises LeaseLost after that. `write` must bear that an earlier try did land.
+        """
+        while True:
+            try:
+                return write()
+            except (OperationalError, InterfaceError) as error:
+                self._wait_for_database(error)
+                self._refuse_if_overdue()
+
+    def _refuse_if_overdue(self) -> None:
+        if time.monotonic() - self._renewed_at > 3 * self.renew_every_s:
+            raise LeaseLost
+
+    def _wait_for_database(self, error: Exception) -> None:
+        log.warning("heartbeat_failed", job=self.claim.job_id, cause=str(error).partition("\n")[0])
+        close_old_connections()
+        time.sleep(RETRY_EVERY_S)
 
     def _renew(self) -> None:
-        progress, self._progress = self._progress, {}
-        try:
-            cancelled = transitions.heartbeat(self.claim, **progress)
-        except (OperationalError, InterfaceError):
-            self._progress = progress | self._progress
-            raise
-        self._renewed_at = time.monotonic()
+        now = time.monotonic()
+        cancelled = transitions.heartbeat(self.claim, events=self._events, **self._progress)
+        self._events, self._progress = [], {}
+        self._renewed_at = self._flushed_at = now
         if cancelled:
             raise Cancelled

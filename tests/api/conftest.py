@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from django.conf import settings
-from django.core.files.storage import storages
 
 from deployments import targets
 from tests.api.world import World, build

@@ -121,9 +121,10 @@ def test_a_cancelling_job_whose_worker_is_gone_ends_as_cancelled() -> None:
 
 def test_a_lost_process_gives_its_job_back_at_once_but_only_its_own() -> None:  # F02
     job = queued()
-    transitions.claim(job.pk, owner="mine")
-    assert transitions.release_lost(job.pk, owner="other") is False
-    assert transitions.release_lost(job.pk, owner="mine") is True
+    transitions.claim(job.pk, owner="mine", message_id="m")
+    assert transitions.release_lost(job.pk, owner="other", message_id="m") is False
+    assert transitions.release_lost(job.pk, owner="mine", message_id="an older one") is False
+    assert transitions.release_lost(job.pk, owner="mine", message_id="m") is True
     assert transitions.claim(job.pk, owner="second") is not None
 
 

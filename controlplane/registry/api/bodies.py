@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from rest_framework.parsers import BaseParser
 
 from controlplane.core.errors import InvalidInput
+from controlplane.core.json import JSONRenderer
 
 CHUNK_BYTES = 1024**2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -21,6 +22,13 @@ class RawBody(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> dict[str, Any]:
         return {}
+
+
+class Bytes(JSONRenderer):
+    """Lets a client ask for bytes; what is refused is told in JSON all the same."""
+
+    media_type = "application/octet-stream"
+    format = "bytes"
 
 
 def raw_chunks(request: HttpRequest) -> Iterator[bytes]:

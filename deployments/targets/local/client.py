@@ -111,7 +111,12 @@ def _document(answer: bytes) -> dict[str, Any]:
     try:
         document = json.loads(answer or b"{}")
     except ValueError as error:
-        raise Unreachable("node_unreadable", "The node's answer cannot be read.", retry_after_s=2) from error
+        raise Unreachable(
+            "node_unreadable",
+            "The node's answer cannot be read.",
+            "What it runs keeps running; try again.",
+            retry_after_s=2,
+        ) from error
     return document if isinstance(document, dict) else {}
 
 
