@@ -9,7 +9,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-import tests.servers  # noqa: F401  starts embedded servers before settings are read
+import tests.servers
 
 BENCHMARKS = {
     "list_page": "P1",

@@ -33,7 +33,7 @@ class Row:
     def line(self) -> str:
         """For the terminal: the ratio first."""
         ratio = f"{self.ratio:.2f}x" if self.ratio is not None else "-"
-        verdict = {True: "met", False: "NOT MET", None: ""}[self.met]
+        verdict = {True: "met", False: "NOT MET", None: "VOID" if self.target else ""}[self.met]
         spread = f" [{self.spread[0]:.3g}, {self.spread[1]:.3g}]" if self.spread else ""
         baseline = f" (baseline {self.baseline:.3g})" if self.baseline is not None else ""
         return (
@@ -57,6 +57,36 @@ def moved(floor: Sequence[float]) -> bool:
     """Whether the floor moved too much from its first to its last round for the run to count."""
     first, last = floor[0], floor[-1]
     return max(first, last) > VOID_ABOVE * min(first, last)
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def compared(
+    *, id: str, name: str, metric: str, unit: str, values: Sequence[float], floor: Sequence[float],
+    at_most: float, n: int, void: bool | None = None,
+) -> Row:  # fmt: skip
+    """The medians of rounds against the floor's of the same rounds. `n` is what was measured in one round.
+
+    Without a verdict where the floor moved, or where the caller knows better what `void` means.
+    """
+    ratio = median(values) / median(floor)
+    unusable = moved(floor) if void is None else void
+    note = f"; void, the floor moved from {floor[0]:.3g} to {floor[-1]:.3g}" if unusable else ""
+    return Row(
+        id=id,
+        name=name,
+        metric=metric + note,
+        value=median(values),
+        unit=unit,
+        baseline=median(floor),
+        ratio=ratio,
+        target=f"<= {at_most:g}x",
+        met=None if unusable else ratio <= at_most,
+        n=n * len(values),
+        spread=quartiles(values),
+    )
 
 
 def percentile(values: Sequence[float], share: float) -> float:

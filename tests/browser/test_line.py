@@ -59,7 +59,7 @@ def _optimize_and_be_rejected(page: Page) -> None:
     """INT8 costs this model its accuracy, and the open page says so by itself."""
     page.goto(f"/models/{NAME}/versions/1/")
     page.get_by_role("radio", name="INT8, dynamic").check()
-    page.get_by_label("Evaluation set").select_option(label=_option(page, "Evaluation set", "holdout"))
+    page.get_by_label("Compare answers on").select_option(label=_option(page, "Compare answers on", "holdout"))
     page.get_by_role("button", name="Start the job").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Job")
     with no_reload(page):
