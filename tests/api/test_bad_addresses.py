@@ -47,7 +47,22 @@ def test_every_kind_of_parameter_has_its_bad_values() -> None:
     assert kinds == NO_SUCH.keys()
 
 
-NO_NUMBER = ["0", "-1", "abc", str(10**18 * 10), str(10**30), "9" * 5000, "1.5", "1e3", "%D9%A3", "%EF%BC%91", "+1", "1+", "NaN", "%"]
+NO_NUMBER = [
+    "0",
+    "-1",
+    "abc",
+    str(10**18 * 10),
+    str(10**30),
+    "9" * 5000,
+    "1.5",
+    "1e3",
+    "%D9%A3",
+    "%EF%BC%91",
+    "+1",
+    "1+",
+    "NaN",
+    "%",
+]
 
 
 def _lists() -> list[Operation]:
