@@ -13,7 +13,7 @@ from tests.faults import techniques
 __all__ = ["app"]
 
 django.setup()
-attempt = import_module("optimizer.worker.attempt")  # its models exist only now
+attempt: Any = import_module("optimizer.worker.attempt")  # its models exist only now
 techniques.offer()
 _supervise, _finish = attempt.supervise, attempt._finish
 _ENTRIES = {
@@ -22,12 +22,12 @@ _ENTRIES = {
 }
 
 
-def supervise(*, entry: str, **rest: Any) -> dict[str, Any]:
+def supervise(*, entry: str, **rest: Any) -> Any:
     """The same child, but with the fault techniques in its table, too."""
     return _supervise(entry=_ENTRIES[entry], **rest)
 
 
-def finish(job: Any, *, hold: Any, **rest: Any) -> str:
+def finish(job: Any, *, hold: Any, **rest: Any) -> Any:
     """A process that is frozen where everything is ready to be written: only the fence can stop it then."""
     if job.recipe[0]["technique"] == techniques.FREEZE and hold.claim.attempt == 1:
         os.kill(os.getpid(), signal.SIGSTOP)

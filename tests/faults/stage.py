@@ -226,11 +226,8 @@ def _settings_of(stands: Stage) -> Iterator[None]:
         redis_url=stands.values["REDIS_URL"],
         lease_s=LEASE_S,
     )
-    storages = {
-        **settings.STORAGES,
-        "artifacts": settings.STORAGES["artifacts"]
-        | {"OPTIONS": {"location": str(stands.home.root / "artifacts")}},
-    }
+    artifacts = {**settings.STORAGES["artifacts"], "OPTIONS": {"location": stands.home.root / "artifacts"}}
+    storages = {**settings.STORAGES, "artifacts": artifacts}
     try:
         with override_settings(ENVIRONMENT=environment, STORAGES=storages):
             yield

@@ -44,7 +44,8 @@ class Workshop:
         shape = signature["inputs"][0]["shape"][1:]
         images = np.random.default_rng(0).standard_normal((ITEMS, *shape)).astype(np.float32)
         archive = io.BytesIO()
-        np.savez(archive, **{signature["inputs"][0]["name"]: images})
+        arrays: dict[str, Any] = {signature["inputs"][0]["name"]: images}
+        np.savez(archive, **arrays)
         evaluation_set = registry.add_dataset(
             actor,
             version.model,
@@ -81,7 +82,9 @@ def when(job: Job, *states: JobState, within_s: float = JOB_WITHIN_S) -> Job:
         assert seen.state in states or seen.state not in TERMINAL, f"{seen.state}: {history(job)}"
         return seen if seen.state in states else None
 
-    return until(there, within_s=within_s, what=f"job {job.pk} becoming {' or '.join(states)}")
+    found = until(there, within_s=within_s, what=f"job {job.pk} becoming {' or '.join(states)}")
+    assert found is not None
+    return found
 
 
 def says(job: Job, message: str, *, within_s: float = JOB_WITHIN_S) -> JobEvent:
