@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -125,8 +126,8 @@ def sample() -> dict[str, Any]:
 
 @contextmanager
 def traffic(endpoint: str) -> Iterator[None]:
-    """About 20 requests/s to the endpoint until the block ends."""
-    over = threading.Event()
+    """About 20 requests/s to the endpoint until the block ends. At least one has to be answered."""
+    over, answered = threading.Event(), deque[int](maxlen=1)
     body = json.dumps(sample()).encode()
 
     def send() -> None:
@@ -135,7 +136,7 @@ def traffic(endpoint: str) -> Iterator[None]:
                 endpoint, data=body, headers={"Content-Type": "application/json"}
             )
             with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
-                answer.read()
+                answered.append(answer.status)
 
     sender = threading.Thread(target=send, name="traffic", daemon=True)
     sender.start()
@@ -144,6 +145,7 @@ def traffic(endpoint: str) -> Iterator[None]:
     finally:
         over.set()
         sender.join()
+        assert answered, f"nothing was answered by {endpoint}"
 
 
 def add_people(product: Product) -> dict[str, str]:
@@ -188,7 +190,7 @@ def fill(product: Product, name: str = "shop-ranker") -> Stock:
         job=f"/jobs/{job['id']}/",
         cancelled_job=f"/jobs/{dropped['id']}/",
         deployment=f"/deployments/{name}/",
-        endpoint=str(live["address"]),
+        endpoint=f"{live['address']}/v2/models/{name}/infer",
         rollout=f"/deployments/{name}/rollouts/{rollout}/",
     )
 

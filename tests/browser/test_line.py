@@ -1,6 +1,7 @@
 """The whole line as a person walks it: register, optimize, see a rejection, roll out, watch, go back."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from tests.product import Product
 
 NAME = f"parcel-sorter-{os.getpid()}"
 LONG_MS = 60_000
+# No gain is claimed, in the words of whichever rule spoke first; how noisy the machine is decides which.
+REJECTION = re.compile("Faster but inaccurate|Not faster|Inconclusive")
 POINTS = """() => Math.max(0, ...[...document.querySelectorAll(".js-plotly-plot")]
     .flatMap((plot) => (plot.data ?? []).map((line) => line.y.filter((value) => value !== null).length)))"""
 
@@ -59,14 +62,17 @@ def _optimize_and_be_rejected(page: Page) -> None:
     """INT8 costs this model its accuracy, and the open page says so by itself."""
     page.goto(f"/models/{NAME}/versions/1/")
     page.get_by_role("radio", name="INT8, dynamic").check()
-    page.get_by_label("Compare answers on").select_option(label=_option(page, "Compare answers on", "holdout"))
+    page.get_by_label("Compare answers on").select_option(
+        label=_option(page, "Compare answers on", "holdout")
+    )
     page.get_by_role("button", name="Start the job").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Job")
     with no_reload(page):
         verdict = page.locator("#job-verdict .verdict")
-        expect(verdict).to_contain_text("Rejected", timeout=LONG_MS)
+        expect(verdict).to_contain_text(REJECTION, timeout=LONG_MS)
         expect(page.locator("#job-state")).to_contain_text("Succeeded")
         expect(page.get_by_role("link", name="Open the variant")).to_be_visible()
+        expect(verdict).to_contain_text("points lost")
         expect(page.locator("#job-report table").first).to_be_visible()
     lines = page.locator("#log .log-line")
     expect(lines.nth(2)).to_be_visible()
@@ -74,7 +80,7 @@ def _optimize_and_be_rejected(page: Page) -> None:
     page.reload()
     expect(page.locator("#log .log-line").last).to_have_text(str(said))
     page.get_by_role("link", name="Open the variant").click()
-    expect(page.locator(".verdict")).to_contain_text("Rejected")
+    expect(page.locator(".verdict")).to_contain_text(REJECTION)
 
 
 def _roll_out(page: Page) -> None:

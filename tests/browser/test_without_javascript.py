@@ -51,7 +51,7 @@ def test_the_log_stands_in_the_page(visit: Visit, stock: Stock) -> None:
     page = visit("admin", java_script_enabled=False)
     page.goto(stock.job)
     expect(page.locator("#log .log-line").nth(1)).to_be_visible()
-    expect(page.locator("#job-verdict")).to_contain_text("Rejected")
+    expect(page.locator("#job-verdict")).to_contain_text("points lost")
 
 
 def test_a_filter_works_and_stands_in_the_address(visit: Visit, stock: Stock) -> None:
