@@ -85,7 +85,7 @@ def database(url: str) -> dict[str, Any]:
         raise ValueError(f"DATABASE_URL must start with postgresql://, but starts with {parts.scheme}://")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "controlplane.core.postgres",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

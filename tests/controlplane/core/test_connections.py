@@ -1,0 +1,73 @@
+"""A connection that is kept is asked about its health without a round trip, and a dead one is still noticed."""
+
+import psycopg
+import pytest
+from django.db import connection
+
+from controlplane.core.bus import conninfo
+
+ASKED = "SELECT 7"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def value() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(ASKED)
+        return int(cursor.fetchone()[0])
+
+
+def next_request() -> None:
+    """What Django does to the connection between two requests."""
+    connection.close_if_unusable_or_obsolete()
+    connection.health_check_done = False
+
+
+def backend_pid() -> int:
+    connection.ensure_connection()
+    return int(connection.connection.info.backend_pid)
+
+
+@pytest.fixture(autouse=True)
+def checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", True)
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
+    connection.close()
+
+
+def terminate(pid: int) -> None:
+    with psycopg.connect(conninfo(), autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def test_a_healthy_connection_is_kept() -> None:
+    before = backend_pid()
+    next_request()
+    assert value() == 7
+    assert backend_pid() == before
+
+
+def test_the_check_sends_nothing() -> None:
+    pid = backend_pid()
+    value()
+    next_request()
+    assert connection.is_usable()
+    with psycopg.connect(conninfo(), autocommit=True) as other:
+        last = other.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+    assert last == (ASKED,)
+
+
+def test_a_connection_that_the_server_ended_is_replaced_before_it_costs_a_request() -> None:
+    before = backend_pid()
+    next_request()
+    terminate(before)
+    assert value() == 7
+    assert backend_pid() != before
+
+
+def test_after_a_failed_query_the_server_itself_is_asked() -> None:
+    before = backend_pid()
+    next_request()
+    connection.errors_occurred = True
+    terminate(before)
+    assert not connection.is_usable()
