@@ -120,7 +120,10 @@ def _sentence(row: Row, *, now: datetime) -> tuple[Tone, str] | None:
         case Health.UNREACHABLE:
             since = row.deployment.unreachable_since
             silent = f" for {formats.duration((now - since).total_seconds())}" if since else ""
-            return Tone.UNKNOWN, f"cannot be observed: its target has not answered{silent}. It may still serve."
+            return (
+                Tone.UNKNOWN,
+                f"cannot be observed: its target has not answered{silent}. It may still serve.",
+            )
     return None
 
 

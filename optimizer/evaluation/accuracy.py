@@ -157,6 +157,7 @@ class _Output:
             relative_error=error / self.spread if error else 0.0,
         )
 
+
 ENOUGH_ITEMS = 500
 """With fewer, an accuracy that is well within its limit cannot be told from one that is not."""
 PATIENCE = 4

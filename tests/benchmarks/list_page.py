@@ -60,7 +60,9 @@ def run(*, full: bool) -> list[Row]:
                 client_s += time.process_time() - before
                 measured[arm.name].append(used.since() / PAGES * 1000)
     rounds = len(measured["floor"])
-    print(f"   load generator: {client_s / (rounds * PAGES * len(arms)) * 1000:.2f} ms CPU per request, not counted")
+    print(
+        f"   load generator: {client_s / (rounds * PAGES * len(arms)) * 1000:.2f} ms CPU per request, not counted"
+    )
     print("   stock DRF: " + _said(measured["stock"]) + "; MLflow is not installed here and was not measured")
     return _rows(measured)
 

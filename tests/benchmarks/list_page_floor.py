@@ -47,7 +47,9 @@ def application(environ: dict[str, Any], start_response: Start) -> Iterable[byte
     cursor = int(parse_qs(environ["QUERY_STRING"]).get("cursor", ["9223372036854775807"])[0])
     text = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
     connection = _connection()
-    token = connection.execute(TOKEN, [text[:15], hashlib.sha512(text.encode()).hexdigest()], prepare=True).fetchone()
+    token = connection.execute(
+        TOKEN, [text[:15], hashlib.sha512(text.encode()).hexdigest()], prepare=True
+    ).fetchone()
     if token is None:
         start_response("401 Unauthorized", [("Content-Type", "application/json")])
         return [b"{}"]
