@@ -158,7 +158,7 @@ class _Output:
         )
 
 
-ENOUGH_ITEMS = 500
+ENOUGH_ITEMS = 1000
 """With fewer, an accuracy that is well within its limit cannot be told from one that is not."""
 PATIENCE = 4
 
