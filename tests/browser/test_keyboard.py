@@ -120,19 +120,6 @@ def test_a_refused_form_takes_the_focus_to_what_was_wrong(page: Page) -> None:
     expect(page.get_by_label("Name")).to_be_focused()
 
 
-def test_a_technique_is_chosen_and_a_plan_reached_with_keys_alone(page: Page, stock: Stock) -> None:
-    page.goto(stock.version)
-    first = page.get_by_role("radio").first
-    first.wait_for()
-    tab_to(page, page.locator("input[name=technique]:checked, input[name=technique]:not(:disabled)").first)
-    page.keyboard.press("ArrowDown")
-    expect(page.locator("input[name=technique]:checked")).to_have_count(1)
-    page.goto(stock.deployment + "revisions/")
-    tab_to(page, page.locator("main").get_by_role("link", name="Revision 1", exact=True))
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/revisions/1/plan/")
-
-
 def test_the_dialog_of_an_alias_traps_the_focus_and_gives_it_back(page: Page, stock: Stock) -> None:
     page.goto(stock.model)
     opener = page.get_by_role("link", name="Remove champion")
