@@ -62,7 +62,6 @@ class Server:
             argv, name=self.name, environment=environment, folder=place.log, run_as=run_as
         )
         until(self.answers, within_s=30, what=f"{self.name} answering")
-        connections.close_all()  # the test's own, which an earlier life of the server had broken
 
     def answers(self) -> bool:
         if self.name == "postgres":
@@ -227,15 +226,10 @@ def _settings_of(stands: Stage) -> Iterator[None]:
         redis_url=stands.values["REDIS_URL"],
         lease_s=LEASE_S,
     )
-    artifacts: dict[str, Any] = {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": stands.home.root / "artifacts"},
-    }
+    artifacts = {**settings.STORAGES["artifacts"], "OPTIONS": {"location": stands.home.root / "artifacts"}}
     storages = {**settings.STORAGES, "artifacts": artifacts}
     try:
-        with override_settings(
-            ENVIRONMENT=environment, STORAGES=storages, SECRET_KEY=stands.secrets.secret_key
-        ):
+        with override_settings(ENVIRONMENT=environment, STORAGES=storages):
             yield
     finally:
         connections.close_all()
