@@ -19,6 +19,7 @@ from knox.settings import CONSTANTS
 from rest_framework.exceptions import AuthenticationFailed
 
 from controlplane.accounts.models import ApiToken, Membership, Team, User
+from controlplane.core.sql import prepared_cursor
 
 _USED_RESOLUTION_S = 60
 _TOKEN = re.compile(rb"[0-9a-f]{64}")
@@ -60,7 +61,7 @@ def _sql() -> str:
 
 def _find(*, key: str, digest: str) -> ApiToken | None:
     """The token with its user, its team and `membership_role`; None unless all three still belong together."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_sql(), [key, digest])
         row = cursor.fetchone()
     if row is None:

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
-from controlplane.core.pagination import Keyed, paginate
+from controlplane.core.pagination import Keyed, Page, paginate
 
 
 def parse(serializer: type[Serializer[Any]], request: Request) -> dict[str, Any]:
@@ -27,13 +27,18 @@ def page_response[Row: Keyed](
     rows: QuerySet[Any, Row], request: Request | HttpRequest, document: Callable[[Row], Mapping[str, Any]]
 ) -> Response:
     """`{"items": [...], "next": address or null}`. One query plus what the queryset prefetches."""
-    parameters = request.GET
-    page = paginate(rows, parameters.dict())
+    return answer_page(paginate(rows, request.GET.dict()), request, document)
+
+
+def answer_page[Row: Keyed](
+    page: Page[Row], request: Request | HttpRequest, document: Callable[[Row], Mapping[str, Any]]
+) -> Response:
+    """The same for a page that was found already."""
     query = page.next_query()
     if query is not None:
         kept = "".join(
             f"&{name}={quote(str(value))}"
-            for name, value in parameters.items()
+            for name, value in request.GET.items()
             if name not in {"cursor", "limit"}
         )
         query = request.build_absolute_uri(request.path) + query + kept

@@ -50,16 +50,32 @@ def _number(parameters: Mapping[str, str], name: str, *, default: int | None, hi
     return int(text)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a request asks for: rows older than `cursor` (None: from the newest), at most `limit` of them."""
+
+    cursor: int | None
+    limit: int
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> "Wanted":
+        """Reads `?cursor=` and `?limit=`. Raises InvalidInput."""
+        limit = _number(parameters, "limit", default=DEFAULT_LIMIT, highest=MAX_LIMIT) or DEFAULT_LIMIT
+        return cls(cursor=_number(parameters, "cursor", default=None, highest=2**63 - 1), limit=limit)
+
+    def page[Row: Keyed](self, found: list[Row]) -> Page[Row]:
+        """`found` is one row more than the limit if there are more."""
+        rows = found[: self.limit]
+        more = len(found) > self.limit
+        return Page(rows=rows, next_cursor=rows[-1].pk if more else None, limit=self.limit)
+
+
 def paginate[Row: Keyed](rows: QuerySet[Any, Row], parameters: Mapping[str, str]) -> Page[Row]:
     """The page that `?cursor=` and `?limit=` ask for, newest first. One query; raises InvalidInput."""
-    limit = _number(parameters, "limit", default=DEFAULT_LIMIT, highest=MAX_LIMIT) or DEFAULT_LIMIT
-    cursor = _number(parameters, "cursor", default=None, highest=2**63 - 1)
-    if cursor is not None:
-        rows = rows.filter(pk__lt=cursor)
-    found = list(rows.order_by("-pk")[: limit + 1])
-    more = len(found) > limit
-    found = found[:limit]
-    return Page(rows=found, next_cursor=found[-1].pk if more else None, limit=limit)
+    wanted = Wanted.of(parameters)
+    if wanted.cursor is not None:
+        rows = rows.filter(pk__lt=wanted.cursor)
+    return wanted.page(list(rows.order_by("-pk")[: wanted.limit + 1]))
 
 
 def capped_count(rows: QuerySet[Model]) -> str:

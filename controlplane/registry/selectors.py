@@ -1,9 +1,6 @@
 """Queries about the registry, each deciding once what it fetches. All start from the actor's team."""
 
-from datetime import datetime
-from typing import Any, NamedTuple, cast
-
-from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, Count, Exists, OuterRef, Prefetch, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce
 from django.shortcuts import get_object_or_404
 
@@ -63,30 +60,6 @@ def model(actor: Actor, name: str) -> Model:
 
 def versions(actor: Actor) -> QuerySet[Version]:
     return Version.objects.in_team(actor.team).select_related("model", "artifact", "created_by")
-
-
-class VersionLine(NamedTuple):
-    """A version in a list, without instances of it and of what belongs to it: a page costs half as much."""
-
-    pk: int
-    number: int
-    format: str
-    source_sha256: str
-    source_bytes: int
-    source_filename: str
-    signature: Any
-    summary: Any
-    quarantined_reason: str
-    created_at: datetime
-    model_name: str
-    creator: str | None
-
-
-def version_lines(actor: Actor, name: str) -> QuerySet[Version, VersionLine]:
-    """The versions of the model of that name; none where the team has no such model. One query."""
-    rows = Version.objects.in_team(actor.team).filter(model__name=name)
-    named = rows.annotate(model_name=F("model__name"), creator=F("created_by__username"))
-    return cast(QuerySet[Version, VersionLine], named.values_list(*VersionLine._fields, named=True))
 
 
 def version(actor: Actor, name: str, number: int) -> Version:

@@ -1,8 +1,12 @@
 """The registry's rows as the API says them: built by hand, because a list is read far more than written."""
 
+from typing import Any
+
+import orjson
+
 from controlplane.registry.api import schemas
+from controlplane.registry.listing import VersionLine
 from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
-from controlplane.registry.selectors import VersionLine
 
 
 def model(row: Model) -> schemas.Model:
@@ -18,14 +22,24 @@ def model(row: Model) -> schemas.Model:
 
 
 def version(row: Version) -> schemas.Version:
-    return _version(row, model=row.model.name, creator=str(row.created_by) if row.created_by else None)
+    creator = str(row.created_by) if row.created_by else None
+    return _version(row, model=row.model.name, creator=creator, signature=row.signature, summary=row.summary)
 
 
 def version_line(row: VersionLine) -> schemas.Version:
-    return _version(row, model=row.model_name, creator=row.creator)
+    """JSON goes out as it came from the database, without being read on the way."""
+    return _version(
+        row,
+        model=row.model_name,
+        creator=row.creator,
+        signature=orjson.Fragment(row.signature),
+        summary=orjson.Fragment(row.summary),
+    )
 
 
-def _version(row: Version | VersionLine, *, model: str, creator: str | None) -> schemas.Version:
+def _version(
+    row: Version | VersionLine, *, model: str, creator: str | None, signature: Any, summary: Any
+) -> schemas.Version:
     return {
         "model": model,
         "version": row.number,
@@ -33,8 +47,8 @@ def _version(row: Version | VersionLine, *, model: str, creator: str | None) -> 
         "sha256": row.source_sha256,
         "size_bytes": row.source_bytes,
         "filename": row.source_filename,
-        "signature": row.signature,
-        "summary": row.summary,
+        "signature": signature,
+        "summary": summary,
         "quarantined": row.quarantined_reason or None,
         "created_by": creator,
         "created_at": row.created_at,

@@ -10,11 +10,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.access import actor_of
-from controlplane.core.api import page_response, parse
+from controlplane.core.api import answer_page, page_response, parse
 from controlplane.core.errors import InvalidInput, TooLarge
 from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals
-from controlplane.registry import artifacts, selectors, services
+from controlplane.core.pagination import Wanted
+from controlplane.registry import artifacts, listing, selectors, services
 from controlplane.registry.api import bodies, documents, inputs, schemas
 from controlplane.registry.models import Dataset
 from controlplane.registry.models import Model as ModelRow
@@ -97,10 +98,10 @@ class Versions(APIView):
     def get(self, request: Request, name: str) -> Response:
         """Versions of a model, newest first."""
         actor = actor_of(request)
-        page = page_response(selectors.version_lines(actor, name), request, documents.version_line)
-        if not page.data["items"]:
+        page = listing.versions(actor, name, Wanted.of(request.GET.dict()))
+        if not page.rows:
             selectors.model(actor, name)
-        return page
+        return answer_page(page, request, documents.version_line)
 
     @extend_schema(
         request=FORM, responses={201: schemas.UploadedVersion, 200: schemas.UploadedVersion, **UPLOADS}

@@ -2,9 +2,11 @@
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import DataError, connection
+from django.test.utils import CaptureQueriesContext
 
 from controlplane.core.bus import conninfo
+from controlplane.core.sql import prepared_cursor
 
 ASKED = "SELECT 7"
 
@@ -71,3 +73,21 @@ def test_after_a_failed_query_the_server_itself_is_asked() -> None:
     connection.errors_occurred = True
     terminate(before)
     assert not connection.is_usable()
+
+
+def test_a_prepared_statement_is_parsed_once_per_connection_and_logged_as_any() -> None:
+    connection.close()
+    with CaptureQueriesContext(connection) as queries:
+        for number in (1, 2, 3):
+            with prepared_cursor() as cursor:
+                cursor.execute("SELECT %s::int + 1", [number])
+                assert cursor.fetchone() == (number + 1,)
+    assert len(queries) == 3
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1::int%%'")
+        assert cursor.fetchone() == (1,)
+
+
+def test_a_failure_of_a_prepared_statement_is_raised_as_djangos() -> None:
+    with pytest.raises(DataError), prepared_cursor() as cursor:
+        cursor.execute("SELECT 1 / %s::int", [0])
