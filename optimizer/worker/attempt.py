@@ -29,6 +29,7 @@ from optimizer.techniques import TECHNIQUES
 from optimizer.transitions import LeaseLost
 from optimizer.worker import scratch
 from optimizer.worker.hold import Cancelled, Hold, Stopped
+from optimizer.worker.scratch import Scratch
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +79,8 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         "calibration_set__artifact",
     ).get(pk=job_id)
     try:
-        with scratch.folder(claim) as folder:
-            return _work(job, hold=hold, folder=folder)
+        with scratch.folder(claim) as own:
+            return _work(job, hold=hold, own=own)
     except LeaseLost:
         log.warning("lease_lost", job=job_id, fence=claim.fence)
         return None
@@ -120,11 +121,11 @@ def _end(hold: Hold, write: Callable[[], str]) -> str | None:
         return None
 
 
-def _work(job: Job, *, hold: Hold, folder: Path) -> str:
-    steps = job.recipe
+def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
+    steps, folder = job.recipe, own.work
     count = len(steps) + 3
     hold.step("Check the input", index=1, count=count)
-    inputs = _tended(hold, lambda: _verified_inputs(job))
+    inputs = _tended(hold, lambda: _verified_inputs(job, own))
     artifact, provenance = inputs.parent, []
     precision = job.parent.precision
     for index, step in enumerate(steps, start=2):
@@ -162,9 +163,9 @@ def _plain_file(output: Path) -> Path:
     return output
 
 
-def _verified_inputs(job: Job) -> Inputs:
+def _verified_inputs(job: Job, own: Scratch) -> Inputs:
     def path(row: Variant | Dataset | None) -> Path | None:
-        return storage.path(row.artifact.sha256, verify=True) if row is not None else None
+        return own.pin(storage.path(row.artifact.sha256, verify=True)) if row is not None else None
 
     parent = path(job.parent)
     assert parent is not None

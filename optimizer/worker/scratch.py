@@ -5,11 +5,13 @@ once the job is over or has another fence. Refused: removal by the next attempt 
 or never.
 """
 
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
@@ -24,13 +26,38 @@ def _root() -> Path:
     return Path(settings.ENVIRONMENT.home) / "scratch"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scratch:
+    """`work` is the children's to write; `inputs` is ours, and they only read what lies there."""
+
+    inputs: Path
+    work: Path
+
+    def pin(self, artifact: Path) -> Path:
+        """The artifact under a name that keeps meaning these bytes: the storage puts a new file in the place of
+        an equal one whenever the same bytes arrive again, and a sandbox lets in the file, not the name.
+
+        A link, or where the storage is on another disk, a copy.
+        """
+        pinned = self.inputs / f"{artifact.parent.name}{artifact.name}"
+        if not pinned.exists():
+            try:
+                os.link(artifact, pinned)
+            except OSError:
+                shutil.copyfile(artifact, pinned)
+        return pinned
+
+
 @contextmanager
-def folder(claim: Claim) -> Iterator[Path]:
+def folder(claim: Claim) -> Iterator[Scratch]:
     """Empty, the attempt's own, and gone after the block."""
     _root().mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f"job-{claim.job_id}-{claim.fence}-", dir=_root()))
     try:
-        yield made
+        own = Scratch(inputs=made / "inputs", work=made / "work")
+        own.inputs.mkdir()
+        own.work.mkdir()
+        yield own
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
