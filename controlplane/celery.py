@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_before_create_process
+from kombu.connection import Connection
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
@@ -19,7 +20,19 @@ from controlplane.core import stopping  # noqa: F401  listens to the signals of 
 
 HARD_LIMIT_S = 2 * 3600
 
+LONGEST_PAUSE_S = 3.0
+
+
+class Broker(Connection):
+    """Is back seconds after the broker is; by itself a worker's pause between two tries grows to half a minute."""
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        wanted: dict[str, Any] = {"interval_max": LONGEST_PAUSE_S} | kwargs
+        return super().ensure_connection(*args, **wanted)  # type: ignore[no-untyped-call]
+
+
 app = Celery("slipway")
+app.amqp.Connection = Broker
 app.conf.update(
     broker_url=settings.ENVIRONMENT.redis_url,
     broker_connection_retry_on_startup=True,
