@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tests.faults import techniques
+from tests.faults.house import House, house
 from tests.faults.stage import Stage, stage
+from tests.faults.waiting import until
 from tests.faults.workshop import Workshop
 
 
@@ -29,3 +31,19 @@ def stands(django_db_blocker: Any) -> Iterator[Stage]:
 def workshop(stands: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with techniques.offered():
         yield Workshop.open(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The whole product with an endpoint on two replicas."""
+    with house() as stands:
+        stands.deploy(tmp_path_factory.mktemp("house"), replicas=2)
+        yield stands
+
+
+@pytest.fixture
+def lived_in(built: House) -> House:
+    """Running, whatever the test before did to it, with both replicas ready."""
+    built.running()
+    until(lambda: len(built.ready_replicas()) == 2, within_s=30, what="two replicas ready")
+    return built

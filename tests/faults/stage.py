@@ -62,6 +62,7 @@ class Server:
             argv, name=self.name, environment=environment, folder=place.log, run_as=run_as
         )
         until(self.answers, within_s=30, what=f"{self.name} answering")
+        connections.close_all()  # the test's own, which an earlier life of the server had broken
 
     def answers(self) -> bool:
         if self.name == "postgres":
@@ -226,10 +227,15 @@ def _settings_of(stands: Stage) -> Iterator[None]:
         redis_url=stands.values["REDIS_URL"],
         lease_s=LEASE_S,
     )
-    artifacts = {**settings.STORAGES["artifacts"], "OPTIONS": {"location": stands.home.root / "artifacts"}}
+    artifacts: dict[str, Any] = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": stands.home.root / "artifacts"},
+    }
     storages = {**settings.STORAGES, "artifacts": artifacts}
     try:
-        with override_settings(ENVIRONMENT=environment, STORAGES=storages):
+        with override_settings(
+            ENVIRONMENT=environment, STORAGES=storages, SECRET_KEY=stands.secrets.secret_key
+        ):
             yield
     finally:
         connections.close_all()

@@ -233,6 +233,19 @@ def test_F23_a_job_whose_input_was_changed_on_disk_fails_and_marks_it(
     assert jobs.effects(job) == 0
 
 
+def test_the_same_bytes_stored_again_do_not_disturb_the_job_that_reads_them(
+    crew: Crew, workshop: Workshop, caught: Job
+) -> None:
+    """Storing puts a new file in the place of the equal one, which a sandbox that is open by then may not read."""
+    path = storage.path(workshop.version.artifact.sha256)
+    before = path.stat().st_ino
+    storage.put_file(path)
+    assert path.stat().st_ino != before
+    jobs.when(caught, JobState.SUCCEEDED)
+    jobs.assert_one_effect(caught)
+    assert len(jobs.starts(caught)) == 1
+
+
 def test_cancelling_a_running_job_ends_it_within_a_heartbeat_and_its_child_with_it(
     crew: Crew, workshop: Workshop
 ) -> None:
