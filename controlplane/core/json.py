@@ -82,13 +82,25 @@ class StrictJSONParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        body = stream.read(limit + 1)
-        if len(body) > limit:
+        """What announces itself as too large is refused unread: waiting for it would hold a thread. What ends
+        before its announced length was cut, also where the rest happens to be JSON."""
+        limit, announced = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, _announced_bytes(parser_context)
+        if announced > limit or len(body := stream.read(limit + 1)) > limit:
             raise TooLarge(
                 "body_too_large", "The JSON body is too large.", f"At most {limit:,} bytes are read."
             )
+        if len(body) < announced:
+            raise InvalidInput(
+                "short_body",
+                "The body ended early.",
+                f"{len(body):,} of {announced:,} announced bytes arrived. Send it again.",
+            )
         return loads(body)
+
+
+def _announced_bytes(parser_context: Mapping[str, Any] | None) -> int:
+    text = parser_context["request"].META.get("CONTENT_LENGTH", "") if parser_context else ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
 
 
 class JSONRenderer(BaseRenderer):

@@ -112,9 +112,9 @@ class Operation(AutoSchema):
         return {status: found[status] | {"description": _WORDS[status]} for status in sorted(found)}
 
     def _refusals(self) -> Iterable[int]:
-        """Bad query, no login, nothing there, no JSON wanted, database away; and what a body can be."""
-        changes = {403, 411, 413, 415} if self.method not in {"GET", "HEAD"} else {415}
-        return {400, 401, 404, 406, 503} | changes
+        """Bad query, no login, nothing there, no JSON wanted, a body as no address takes it, database away."""
+        changes = set() if self.method == "GET" else {403, 413}
+        return {400, 401, 404, 406, 411, 415, 503} | changes
 
 
 _WORDS = {

@@ -148,7 +148,12 @@ class MemoryTarget:
 
     def _reach(self) -> None:
         if not self.reachable:
-            raise Unreachable("node_unreachable", "The target does not answer.", retry_after_s=2)
+            raise Unreachable(
+                "node_unreachable",
+                "The target does not answer.",
+                "What it runs keeps running; try again.",
+                retry_after_s=2,
+            )
 
     def _reconcile(self, key: str) -> None:
         wish = self._wishes.get(key)
