@@ -67,6 +67,8 @@ def _service(row: Process) -> dict[str, Any]:
     }
     if row.container.volumes:
         service["volumes"] = [f"{name}:/var/lib/slipway" for name in row.container.volumes]
+    if row.container.network_of:
+        service["network_mode"] = f"service:{row.container.network_of}"
     if row.name == "node":
         service["ports"] = [f"127.0.0.1:{DATA_PORT}:{DATA_PORT}"]
     return service

@@ -33,10 +33,14 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """What docker-compose says beyond the argv: the image, the port inside, and which of our volumes."""
+    """What docker-compose says beyond the argv: the image, the port inside, and which of our volumes.
+
+    `network_of` is the row whose network it shares, where addresses on this machine must mean the same.
+    """
 
     image: str
     port: int | None = None
+    network_of: str | None = None
     volumes: tuple[str, ...] = ()
 
 
@@ -138,6 +142,7 @@ def _work(site: Site) -> tuple[Process, ...]:
         _node(site),
         _command(site, "dispatcher"),
         _command(site, "collector"),
+        _load(site),
         _worker(site, name="worker-optimize", queue="optimize.cpu", concurrency=1),
         _worker(site, name="worker-rollouts", queue="rollouts", concurrency=2),
     )
@@ -165,6 +170,12 @@ def _command(site: Site, name: str) -> Process:
         reads=INSTALLATION,
         container=Container(image="web", volumes=("home",)),
     )
+
+
+def _load(site: Site) -> Process:
+    """Asks endpoints under the addresses that people see, which are those of the node's machine."""
+    row = _command(site, "load")
+    return replace(row, container=replace(row.container, network_of="node"))
 
 
 def _worker(site: Site, *, name: str, queue: str, concurrency: int) -> Process:

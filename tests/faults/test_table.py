@@ -17,6 +17,7 @@ TABLE = (
     "node",
     "dispatcher",
     "collector",
+    "load",
     "worker-optimize",
     "worker-rollouts",
     "live",

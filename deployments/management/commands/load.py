@@ -18,7 +18,7 @@ async def send() -> None:
 
 
 class Command(BaseCommand):
-    help = "Sends the bounded demo load that people asked for on their deployments."
+    help = "Send the bounded demo load that people ask for on their deployments."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(send())

@@ -33,7 +33,7 @@ def row(name: str) -> Process:
 
 def test_the_table_has_every_process_of_the_design() -> None:
     embedded = ["postgres", "valkey", "edge"]
-    own = ["node", "dispatcher", "collector", "worker-optimize", "worker-rollouts", "live", "web"]
+    own = ["node", "dispatcher", "collector", "load", "worker-optimize", "worker-rollouts", "live", "web"]
     assert sorted(names(table(SITE))) == sorted(embedded + own)
     assert sorted(names(table(CONTAINERS))) == sorted(own)
 
