@@ -168,6 +168,10 @@ def _sentence(
     fidelity: Fidelity | None,
     policy: Policy,
 ) -> str:
+    if fast is Outcome.UNCLEAR and faithful is Outcome.REFUSED and fidelity is not None:
+        # What is certain comes first: no better look at its speed would let this variant pass.
+        certain = f"{_fidelity_text(fidelity)}; {_fidelity_demand(faithful, fidelity, policy)}"
+        return f"Inaccurate, speed inconclusive: {certain}; {_speed_text(speeds)}; {_unclear_text(speeds, policy)}."
     parts = [_speed_text(speeds), _fidelity_text(fidelity)]
     if fast is Outcome.REFUSED and not any(claim(speed, policy) is Claim.LOSS for speed in speeds):
         parts.append(f"at least {policy.min_speedup:.2f}x is asked")

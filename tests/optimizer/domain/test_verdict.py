@@ -169,6 +169,13 @@ def test_the_same_file_twice_is_never_better(seconds: list[float], spread: float
             "items; the same file against itself differs by 10 % on this machine, too much to tell a gain of 1.05x; "
             "whether it stays within 1 % disagreement takes more items to tell.",
         ),
+        (
+            [speed(1.2, spread=0.1)],
+            labelled(lost=530),
+            "Inaccurate, speed inconclusive: accuracy lost 53 points on 1,000 labelled items (at most 56 points lost); "
+            "more than a loss of 1 point is certain; 1.20x at batch 1 (10 ms to 8.33 ms); the same file against "
+            "itself differs by 10 % on this machine, too much to tell a gain of 1.05x.",
+        ),
     ],
 )
 def test_the_sentence_says_the_figures(speeds: list[Speed], fidelity: Fidelity, sentence: str) -> None:
