@@ -1,8 +1,7 @@
 """CPU and memory of processes, as the kernel accounts for them.
 
 The clock of another process counts nanoseconds and threads that are gone; /proc's own figures count hundredths
-of a second. A process that ended between two looks takes its time with it, so count around work, not around
-starts and stops.
+of a second.
 """
 
 import time
@@ -37,22 +36,31 @@ def unique_mib(pid: int) -> float:
     return sum(int(words[1]) for words in private) / 1024
 
 
-@dataclass(kw_only=True)
+def _with_ended_children_s(pid: int) -> float:
+    """What the process used, and its children that have ended and been waited for (in hundredths)."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return process_cpu_s(pid) + times.children_user + times.children_system
+
+
+@dataclass(frozen=True, kw_only=True)
 class CpuOf:
-    """What trees of processes have used since a look before, counting those that were there at either look."""
+    """What trees of processes use from now on, those that start and end meanwhile included."""
 
     roots: tuple[int, ...]
-    before: dict[int, float]
+    before_s: float
 
     @classmethod
     def trees(cls, roots: Iterable[int]) -> Self:
-        found = cls(roots=tuple(roots), before={})
-        found.before = found._now()
-        return found
-
-    def _now(self) -> dict[int, float]:
-        return {pid: process_cpu_s(pid) for root in self.roots for pid in tree(root)}
+        kept = tuple(roots)
+        return cls(roots=kept, before_s=_total_s(kept))
 
     def since(self) -> float:
         """Seconds of CPU."""
-        return sum(used - self.before.get(pid, 0.0) for pid, used in self._now().items())
+        return _total_s(self.roots) - self.before_s
+
+
+def _total_s(roots: Iterable[int]) -> float:
+    return sum(_with_ended_children_s(pid) for root in roots for pid in tree(root))
