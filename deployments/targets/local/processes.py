@@ -16,6 +16,8 @@ from pathlib import Path
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _LONGEST_LINE = 2000
+_BEHIND = 10
+"""A tenth of the weight of a session that does not step back."""
 
 
 def start_ticks(pid: int) -> int | None:
@@ -56,6 +58,17 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
+
+
+def _set_session_nice(pid: int, nice: int) -> None:
+    """Weighs the process's session against the others (sched(7), autogroup); nothing where the kernel has none.
+
+    Refused: the nice value of the process itself, which a user who is not root can raise but never lower again.
+    """
+    with contextlib.suppress(OSError):
+        file = Path(f"/proc/{pid}/autogroup")
+        if not file.read_text().endswith(f" nice {nice}\n"):
+            file.write_text(str(nice))
 
 
 class Process:
@@ -101,6 +114,14 @@ class Process:
         """Caps what it may allocate. Its data, not its address space: code and mapped files are shared."""
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (size_bytes, size_bytes))
+
+    def step_back(self) -> None:
+        """Gives way to everything else on the machine until `step_forward`."""
+        _set_session_nice(self.pid, _BEHIND)
+
+    def step_forward(self) -> None:
+        """Ends `step_back`. To be repeated: the kernel takes such a change from a user only every 0.1 s."""
+        _set_session_nice(self.pid, 0)
 
     def send(self, number: signal.Signals) -> None:
         """Signals exactly this process, never one that was given its pid later."""

@@ -49,7 +49,8 @@ def pause_s(crashes: int) -> float:
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a replica needs of the node. `changed` is called after every change, `unrouted` returns when no new
-    request reaches the port, `report` takes the kind and message of an event and the replica's name."""
+    request reaches the port, `served_without` says whether other revisions than this one serve the deployment,
+    `report` takes the kind and message of an event and the replica's name."""
 
     files: StateFiles
     artifacts: Artifacts
@@ -59,6 +60,7 @@ class Surroundings:
     start_deadline_s: float
     changed: Callable[[str], None]
     unrouted: Callable[[str, int], Awaitable[None]]
+    served_without: Callable[[str, int], bool]
     report: Callable[[str, str, str, str], None]
 
 
@@ -176,6 +178,9 @@ class Replica:
         )
         if workload.memory_bytes is not None:
             process.limit_memory(workload.memory_bytes)
+        if self._around.served_without(record.key, workload.revision):
+            # Nobody waits for it: its start must not cost the requests that the others serve.
+            process.step_back()
         now = datetime.now(UTC)
         self.record = replace(
             record, port=port, pid=process.pid, ticks=process.ticks, started_at=now, ready_at=None
@@ -214,7 +219,7 @@ class Replica:
 
     async def _watch(self, process: Process) -> str:
         """Why the process is gone, in words; empty when the replica is retired and the process still runs."""
-        probing = asyncio.create_task(self._probe())
+        probing = asyncio.create_task(self._probe(process))
         retiring = asyncio.create_task(self._retired.wait())
         try:
             news: set[asyncio.Future[Any]] = {process.exited, probing, retiring}
@@ -232,7 +237,7 @@ class Replica:
         await process.stop(grace_s=1)
         return reason
 
-    async def _probe(self) -> str:
+    async def _probe(self, process: Process) -> str:
         """Keeps the state up to date; returns why the process must be replaced."""
         loop = asyncio.get_running_loop()
         deadline, misses, silences = loop.time() + self._around.start_deadline_s, 0, 0
@@ -241,6 +246,7 @@ class Replica:
             silences = 0 if answer.status is not None else silences + 1
             if answer.ok:
                 misses = 0
+                process.step_forward()
                 self._become_ready()
             elif self.record.ready_at is None:
                 if loop.time() >= deadline:

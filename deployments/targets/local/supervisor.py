@@ -62,6 +62,7 @@ class Supervisor:
             start_deadline_s=settings.start_deadline_s,
             changed=self._changed,
             unrouted=self._unrouted,
+            served_without=self._served_without,
             report=lambda kind, message, key, name: events.add(kind, message, key=key, replica=name),
         )
 
@@ -253,6 +254,9 @@ class Supervisor:
             )
             for key in self.known_keys()
         ]
+
+    def _served_without(self, key: str, revision: int) -> bool:
+        return any(one.ready and one.record.workload.revision != revision for one in self._replicas[key].values())
 
     async def _unrouted(self, key: str, port: int) -> None:
         await self._proxy.settled(key, without=port, timeout_s=0.5 if self._stopping else _CONFIRM_S)

@@ -214,6 +214,27 @@ def test_a_replica_that_never_becomes_ready_is_replaced_with_a_reason(resting_no
     assert status.replicas[0].log_tail[0].startswith("listening")
 
 
+AUTOGROUP = Path("/proc/self/autogroup")
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="not run: this kernel weighs no sessions against each other")
+def test_a_start_beside_another_revision_that_serves_gives_way_until_it_is_ready(node: Node) -> None:
+    def nice(pid: int | None) -> str:
+        return Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+
+    node.target.apply(node.wish(node.workload(1, 1), generation=1))
+    first = node.until(KEY, ready(1)).replicas[0]
+    shy = node.workload(2, 1, environment={"STAND_IN_NEVER_READY": "1"})
+    node.target.apply(node.wish(node.workload(1, 1), shy, generation=2))
+    starting = node.until(KEY, lambda seen: any(one.pid for one in seen.replicas if one.revision == 2))
+    assert {one.revision: nice(one.pid) for one in starting.replicas} == {1: "0", 2: "10"}
+    node.target.apply(node.wish(node.workload(1, 2), node.workload(3, 1), generation=3))
+    wider = node.until(KEY, lambda seen: seen.ready(1) == 2 and seen.ready(3) == 1)
+    served = [one for one in wider.replicas if one.revision != 2]
+    node.until(KEY, lambda seen: {nice(one.pid) for one in served} == {"0"})
+    assert first.pid in {one.pid for one in served}
+
+
 def test_an_unknown_stack_is_found_before_and_said_after(node: Node) -> None:
     desired = node.wish(node.workload(1, 1, stack="abacus"), generation=1)
     assert [one.code for one in node.target.preflight(desired, live=None)] == ["stack_unavailable"]
