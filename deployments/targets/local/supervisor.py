@@ -256,7 +256,9 @@ class Supervisor:
         ]
 
     def _served_without(self, key: str, revision: int) -> bool:
-        return any(one.ready and one.record.workload.revision != revision for one in self._replicas[key].values())
+        return any(
+            one.ready and one.record.workload.revision != revision for one in self._replicas[key].values()
+        )
 
     async def _unrouted(self, key: str, port: int) -> None:
         await self._proxy.settled(key, without=port, timeout_s=0.5 if self._stopping else _CONFIRM_S)

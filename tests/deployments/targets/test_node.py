@@ -217,7 +217,9 @@ def test_a_replica_that_never_becomes_ready_is_replaced_with_a_reason(resting_no
 AUTOGROUP = Path("/proc/self/autogroup")
 
 
-@pytest.mark.skipif(not AUTOGROUP.exists(), reason="not run: this kernel weighs no sessions against each other")
+@pytest.mark.skipif(
+    not AUTOGROUP.exists(), reason="not run: this kernel weighs no sessions against each other"
+)
 def test_a_start_beside_another_revision_that_serves_gives_way_until_it_is_ready(node: Node) -> None:
     def nice(pid: int | None) -> str:
         return Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
