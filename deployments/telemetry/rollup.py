@@ -14,7 +14,7 @@ its middle, and the rate stays right because its seconds go with it.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from deployments.domain.sketch import Sketch, merge, merge_bytes
 from deployments.telemetry.series import Interval, Reading
@@ -43,10 +43,9 @@ DEPLOYMENT_LEVELS: Final = (
 _CLOCK_SLACK_S: Final = 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowKey:
+class WindowKey(NamedTuple):
     """Whose time it is: a deployment's, or a revision's of it, or a replica's. `ts` is the start, epoch
-    seconds."""
+    seconds. A tuple, because three are made and looked up for every scrape."""
 
     ts: int
     resolution_s: int
