@@ -30,7 +30,7 @@ from deployments.targets.local.state import Record, StateFiles, write
 _log = logging.getLogger(__name__)
 
 TAIL_LINES = 50
-_STARTING_POLL_S, _POLL_S, _ANSWER_S = 0.2, 1.0, 2.0
+_NOT_READY_POLL_S, _POLL_S, _ANSWER_S = 0.2, 1.0, 2.0
 _MISSES = 3
 _STEADY_S = 30
 _LONGEST_PAUSE_S = 30.0
@@ -44,6 +44,11 @@ type StartCommand = Callable[[str, Path], Sequence[str]]
 def pause_s(crashes: int) -> float:
     """How long to wait before the next process, after so many in a row that did not hold: 0, 0.5, 1, 2 ... 30."""
     return 0 if crashes <= 1 else min(_LONGEST_PAUSE_S, 0.5 * 2.0 ** min(crashes - 2, 10))
+
+
+def look_again_s(started_s: float) -> float:
+    """How long to wait before a starting process is asked again: a start is noticed within a tenth of its time."""
+    return min(_POLL_S, max(0.03, 0.1 * started_s))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +245,8 @@ class Replica:
     async def _probe(self, process: Process) -> str:
         """Keeps the state up to date; returns why the process must be replaced."""
         loop = asyncio.get_running_loop()
-        deadline, misses, silences = loop.time() + self._around.start_deadline_s, 0, 0
+        began, misses, silences = loop.time(), 0, 0
+        deadline = began + self._around.start_deadline_s
         while True:
             answer, live = await asyncio.gather(self._ask(READY), self._ask(LIVE))
             silences = 0 if answer.status is not None else silences + 1
@@ -258,7 +264,10 @@ class Replica:
                 misses = 0 if live.ok else misses + 1
                 if misses >= _MISSES:
                     return f"{live.words('its liveness check')}, {_MISSES} times in a row"
-            await asyncio.sleep(_POLL_S if answer.ok else _STARTING_POLL_S)
+            if self.record.ready_at is None:
+                await asyncio.sleep(look_again_s(loop.time() - began))
+            else:
+                await asyncio.sleep(_POLL_S if answer.ok else _NOT_READY_POLL_S)
 
     async def _ask(self, path: str) -> Answer:
         return await ask(self._around.session, self.record.port, path, timeout_s=_ANSWER_S)

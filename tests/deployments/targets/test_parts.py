@@ -23,7 +23,7 @@ from deployments.targets.local.events import EventLog
 from deployments.targets.local.ports import Ports, is_free
 from deployments.targets.local.processes import LogFile, Process, start_ticks
 from deployments.targets.local.proxy import Route
-from deployments.targets.local.replicas import pause_s
+from deployments.targets.local.replicas import look_again_s, pause_s
 from deployments.targets.memory import MemoryTarget
 from deployments.targets.port import StaleGeneration, StaleLive
 from deployments.targets.wishes import Wishes
@@ -36,6 +36,15 @@ def test_the_pause_before_another_process_never_shrinks_and_stays_below_half_a_m
 
 def test_a_first_death_is_answered_at_once_and_a_crash_loop_is_slowed() -> None:
     assert [pause_s(crashes) for crashes in range(10)] == [0, 0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+@given(st.floats(0, 600))
+def test_a_start_is_noticed_within_a_tenth_of_its_time_and_never_asked_after_in_a_hurry(
+    started_s: float,
+) -> None:
+    pause = look_again_s(started_s)
+    assert 0.03 <= pause <= 1
+    assert pause <= max(0.03, started_s / 10)
 
 
 async def test_a_digest_is_computed_once_until_the_file_changes(
