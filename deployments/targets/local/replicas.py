@@ -48,7 +48,7 @@ def pause_s(crashes: int) -> float:
 
 def look_again_s(started_s: float) -> float:
     """How long to wait before a starting process is asked again: a start is noticed within a tenth of its time."""
-    return min(_POLL_S, max(0.03, 0.1 * started_s))
+    return min(_POLL_S, max(0.03, started_s / 10))
 
 
 @dataclass(frozen=True, kw_only=True)
