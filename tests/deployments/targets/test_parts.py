@@ -21,7 +21,7 @@ from deployments.targets.local import envoy_config
 from deployments.targets.local.artifacts import Artifacts
 from deployments.targets.local.events import EventLog
 from deployments.targets.local.ports import Ports, is_free
-from deployments.targets.local.processes import LogFile, Process, start_ticks
+from deployments.targets.local.processes import LogFile, Process, command_line, start_ticks
 from deployments.targets.local.proxy import Route
 from deployments.targets.local.replicas import look_again_s, pause_s
 from deployments.targets.memory import MemoryTarget
@@ -99,6 +99,9 @@ async def test_a_process_is_adopted_only_under_its_own_start_time_and_name(tmp_p
     spawned = Process.spawn(
         [sys.executable, str(program)], folder=tmp_path, environment={}, log=tmp_path / "log"
     )
+    async with asyncio.timeout(10):
+        while str(program) not in command_line(spawned.pid):  # Empty for a moment after exec.
+            await asyncio.sleep(0.01)
     assert spawned.ticks == start_ticks(spawned.pid) != 0
     assert Process.adopt(spawned.pid, ticks=spawned.ticks + 1, naming=tmp_path) is None
     assert Process.adopt(spawned.pid, ticks=spawned.ticks, naming=tmp_path / "other") is None
