@@ -5,7 +5,8 @@
 A plain ASGI application, because Django's streaming response costs five times the memory per open page. What
 waits for a client is a set of topics, so a client that stops reading costs a bounded amount and delays
 nobody. A reconnecting client names the last id it saw, a new page when it was asked for (`since`): both get what
-they missed, or `resync` when that is unknown. Refused: sending content, which would need a permission check per row and client.
+they missed, or `resync` when that is unknown. Refused: sending content, which would need a permission check per
+row and client.
 """
 
 import asyncio
