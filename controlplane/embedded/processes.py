@@ -99,6 +99,14 @@ def table(site: Site) -> tuple[Process, ...]:
     return (*_servers(site), *_work(site), _live(site), _web(site), *_edge(site))
 
 
+def with_sender(site: Site) -> tuple[Process, ...]:
+    """The table, and what sends the load that people ask for on a deployment's page.
+
+    Only where all runs on one machine: elsewhere whoever wants a load decides where it comes from.
+    """
+    return (*table(site), _command(site, "load"))
+
+
 def _servers(site: Site) -> tuple[Process, ...]:
     if site.home is None:
         return ()

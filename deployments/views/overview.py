@@ -25,6 +25,7 @@ from deployments.views.revisions import example_revision
 
 HOLD = timedelta(seconds=8)
 """How long a stop of the load can be taken back."""
+SENDS_WITHIN = timedelta(seconds=15)
 PARTS = ("now", "replicas", "load")
 """What ticks refresh: partials of the page, so that two seconds of life do not cost a whole page."""
 
@@ -79,7 +80,12 @@ def _load(load: Load | None, *, now: datetime) -> dict[str, Any] | None:
         return None
     double = min(load.rate_per_s * 2, services.MAX_LOAD_PER_S)
     left_s = (load.until - now).total_seconds()
-    return {"row": load, "running": left_s > 0, "double": double if double > load.rate_per_s else None}
+    return {
+        "row": load,
+        "running": left_s > 0,
+        "double": double if double > load.rate_per_s else None,
+        "silent": left_s > 0 and not load.sent and now - load.updated_at > SENDS_WITHIN,
+    }
 
 
 def _held(request: HttpRequest, load: Load | None, *, now: datetime) -> dict[str, Any] | None:

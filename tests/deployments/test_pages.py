@@ -421,6 +421,17 @@ def test_nothing_brings_an_ended_load_back_or_prolongs_it_beyond_the_cap(world: 
     assert Load.objects.get().until <= datetime.now(UTC)
 
 
+def test_a_load_that_nobody_sends_is_not_silent_about_it(world: World) -> None:
+    world.serve()
+    client = world.browser(world.owner)
+    client.post(f"{ONE}load/", {"rate_per_s": "20", "minutes": "5"})
+    assert "No process sends it here" not in client.get(f"{ONE}?part=load").content.decode()
+    Load.objects.update(updated_at=datetime.now(UTC) - timedelta(minutes=1))
+    assert "No process sends it here" in client.get(f"{ONE}?part=load").content.decode()
+    Load.objects.update(sent=1)
+    assert "No process sends it here" not in client.get(f"{ONE}?part=load").content.decode()
+
+
 def test_a_protected_endpoint_s_load_is_refused_with_the_reason(world: World) -> None:
     world.serve()
     Deployment.objects.update(api_key_sha256="0" * 64)

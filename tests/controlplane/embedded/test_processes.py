@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import LINE_LIMIT_BYTES, LogFile
-from controlplane.embedded.processes import CONTAINERS, Kind, Process, Site, Tier, copies, table
+from controlplane.embedded.processes import CONTAINERS, Kind, Process, Site, Tier, copies, table, with_sender
 from controlplane.embedded.spawn import INSTALLATION, child_environment
 from controlplane.embedded.supervisor import describe
 
@@ -36,6 +36,11 @@ def test_the_table_has_every_process_of_the_design() -> None:
     own = ["node", "dispatcher", "collector", "worker-optimize", "worker-rollouts", "live", "web"]
     assert sorted(names(table(SITE))) == sorted(embedded + own)
     assert sorted(names(table(CONTAINERS))) == sorted(own)
+
+
+def test_this_machine_also_sends_the_load_that_its_pages_offer() -> None:
+    more = [each for each in with_sender(SITE) if each not in table(SITE)]
+    assert [each.argv for each in more] == [("python", "manage.py", "load")]
 
 
 def test_what_a_process_needs_starts_before_it() -> None:

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand
 from controlplane.embedded import up
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.preflight import wanted
+from controlplane.embedded.processes import with_sender
 
 
 class Command(BaseCommand):
@@ -16,6 +17,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            up.run(wanted(os.environ))
+            up.run(wanted(os.environ), rows=with_sender)
         except SetupError as error:
             raise SystemExit(f"Slipway cannot start. {error.title}") from error
