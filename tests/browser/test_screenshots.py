@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_deployment_page_under_load(visit: Visit, product: Product, stock: Stock, folder: Path) -> None:
+    api, load = Api(product), f"{stock.deployment.strip('/')}/load/"
     page = visit("admin", color_scheme="light", reduced_motion="reduce")
     page.goto(f"{stock.deployment}?range=5m")
     settle(page)
@@ -42,7 +43,7 @@ def test_the_deployment_page_under_load(visit: Visit, product: Product, stock: S
     wanted, points = DRAWN_POINTS, 0
     if os.environ.get("SLIPWAY_SCREENSHOTS"):
         wanted = A_FULL_WINDOW
-        Api(product)("PUT", f"{stock.deployment.strip('/')}/load/", PICTURED)
+        api("PUT", load, PICTURED)
     while points < wanted:  # each answer of the series adds what the last seconds brought
         with page.expect_response(lambda answer: "/series/" in answer.url, timeout=60_000):
             pass
@@ -52,4 +53,5 @@ def test_the_deployment_page_under_load(visit: Visit, product: Product, stock: S
     expect(page.locator(".tiles")).to_contain_text("ms")
     picture = folder / "deployment.png"
     page.screenshot(path=picture)
+    api("DELETE", load)
     assert 20_000 < picture.stat().st_size < MAX_BYTES

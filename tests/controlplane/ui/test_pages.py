@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Team
-from controlplane.registry.models import Artifact
+from controlplane.registry.models import Alias, Artifact, Dataset
 from deployments.models import Deployment, Revision, Rollout, Target
 from optimizer.models import Job, Worker
 from tests import factories
@@ -184,6 +184,12 @@ def test_the_overview_costs_no_query_per_row() -> None:
         ("FRAUD-SC", {"fraud-scorer"}),
         ("fraud-scorer v1", {"fraud-scorer v1"}),
         ("model.onnx", {"fraud-scorer v1"}),
+        ("champ", {"champion"}),
+        ("HOLD", {"holdout"}),
+        ("fraud-endpoint revision 1", {"fraud-endpoint revision 1"}),
+        ("endpoint r1", {"fraud-endpoint revision 1"}),
+        ("revision 1", {"fraud-endpoint revision 1"}),
+        ("fraud-endpoint r2", set()),
         ("nothing of that name", set()),
         ("%", set()),
         ("_", set()),
@@ -195,10 +201,20 @@ def test_the_overview_costs_no_query_per_row() -> None:
 def test_search_finds_names_literally_and_only_the_teams_own(look: Look, text: str, found: set[str]) -> None:
     team = factories.team()
     owner, viewer, stranger = factories.three_people(team)
-    factories.version(factories.model(team, "fraud-scorer"))
+    model = factories.model(team, "fraud-scorer")
+    variant = factories.version(model).variants.get()
+    Alias.objects.create(model=model, name="champion", variant=variant)
+    Dataset.objects.create(model=model, name="holdout", artifact=variant.artifact, items=1)
     a_deployment(team, "fraud-endpoint")
     address = f"/search/?{urlencode({'q': text})}"
-    known = {"fraud-scorer", "fraud-scorer v1", "fraud-endpoint"}
+    known = {
+        "fraud-scorer",
+        "fraud-scorer v1",
+        "fraud-endpoint",
+        "champion",
+        "holdout",
+        "fraud-endpoint revision 1",
+    }
     for person in (owner, viewer):
         page = look(person, address)
         assert {name for name in known if f">{name}</a>" in page} == found
