@@ -61,6 +61,7 @@ def rollout(request: HttpRequest, name: str, rollout: int) -> HttpResponse:
         plan=found.plan,
         plan_counts=counts([Change.from_json(change) for change in found.plan]),
         after_label=f"Revision {found.to_revision.number}",
+        rollout_path=f"/api/v1/deployments/{row.name}/rollouts/{found.pk}/",
         cancel_path=f"/api/v1/deployments/{row.name}/rollouts/{found.pk}/cancel/",
         may_cancel=found.state in CANCELLABLE,
     )

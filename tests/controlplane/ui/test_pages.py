@@ -13,7 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Team
 from controlplane.registry.models import Alias, Artifact, Dataset
-from deployments.models import Deployment, Revision, Rollout, Target
+from deployments import services
+from deployments.models import Decision, Deployment, Revision, Rollout, Target
 from optimizer.models import Job, Worker
 from tests import factories
 
@@ -157,6 +158,35 @@ def test_what_was_last_seen_long_ago_is_called_old(look: Look) -> None:
     assert "what stands here is old" not in look(owner, "/")
     Deployment.objects.filter(pk=live.pk).update(observed_at=datetime.now(UTC) - timedelta(minutes=3))
     assert "was last looked at 3 min ago; what stands here is old." in look(owner, "/")
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ("inference_queue_depth", "stays at 2 replicas: what it scales by is old (queue depth)."),
+        ("inference_p99_latency", ""),
+    ],
+)
+def test_only_a_signal_that_the_size_follows_is_missed(look: Look, old: str, said: str) -> None:
+    """Of an endpoint that nobody asks, latency is old, and needs nobody."""
+    team = factories.team()
+    live = a_deployment(team, ready=2)
+    Revision.objects.update(spec=services.read_spec({}).to_json())
+    now = datetime.now(UTC)
+    names = ("inference_queue_depth", "inference_in_flight", "inference_p99_latency")
+    Decision.objects.create(
+        deployment=live,
+        at=now,
+        last_at=now,
+        current_replicas=2,
+        desired_replicas=2,
+        limited_by="none",
+        signals={name: {"value": 0.0, "error": "stale" if name == old else None} for name in names},
+        sentence="Held at 2.",
+    )
+    page = look(factories.member(team), "/")
+    assert said in page
+    assert ("is old (" in page) is bool(said)
 
 
 def test_the_overview_costs_no_query_per_row() -> None:
