@@ -1,15 +1,18 @@
 """The event stream: one server-sent tick per topic that changed, never the change itself.
 
-    GET /live/events?topics=job:12,jobs     text/event-stream, for a logged-in browser
+    GET /live/events?topics=job:12,jobs&since=1764000000.250     text/event-stream, for a logged-in browser
 
 A plain ASGI application, because Django's streaming response costs five times the memory per open page. What
 waits for a client is a set of topics, so a client that stops reading costs a bounded amount and delays
-nobody. A reconnecting client names the last id it saw and gets what it missed, or `resync` when that is
-unknown. Refused: sending content, which would need a permission check per row and client.
+nobody. A reconnecting client names the last id it saw, a new page when it was asked for (`since`): both get what
+they missed, or `resync` when that is unknown. Refused: sending content, which would need a permission check per
+row and client.
 """
 
 import asyncio
+import math
 import os
+import re
 import secrets
 import signal
 import threading
@@ -54,6 +57,8 @@ KEEP_ALIVE_S = 15.0
 RECHECK_S = 60.0
 """Between two checks that the login still holds, however busy the stream is."""
 MAX_TOPICS = 50
+CLOCKS_DIFFER_S = 1.0
+"""Between the host that made a page and this one. A tick too many costs one refresh, one too few a stale page."""
 RESYNC = "resync"
 
 
@@ -89,10 +94,11 @@ class Hub:
     boot: str = field(default_factory=lambda: secrets.token_hex(4))
     streams: set[Stream] = field(default_factory=set)
     per_user: Counter[int] = field(default_factory=Counter)
-    remembered: deque[tuple[int, int, list[str]]] = field(
+    remembered: deque[tuple[int, int, list[str], float]] = field(
         default_factory=lambda: deque(maxlen=REMEMBERED_TICKS)
     )
     count: int = 0
+    heard_since: float = math.inf
     stopping: bool = False
 
     def stop(self) -> None:
@@ -110,7 +116,7 @@ class Hub:
             log.warning("unreadable_tick", payload=payload[:200])
             return
         self.count += 1
-        self.remembered.append((self.count, team_id, topics))
+        self.remembered.append((self.count, team_id, topics, time.time()))
         for stream in self.streams:
             wanted = stream.wants(team_id, topics)
             if wanted:
@@ -120,6 +126,7 @@ class Hub:
         """After a gap in what was heard, every page asks again, and so does whoever reconnects from before it."""
         self.count += 1
         self.remembered.clear()
+        self.heard_since = time.time()
         for stream in self.streams:
             stream.offer({RESYNC}, self.count)
 
@@ -131,8 +138,21 @@ class Hub:
         if boot != self.boot or not readable or int(number) + 1 < oldest:
             return {RESYNC}
         found: set[str] = set()
-        for tick_id, team_id, topics in self.remembered:
+        for tick_id, team_id, topics, _ in self.remembered:
             if tick_id > int(number):
+                found |= stream.wants(team_id, topics)
+        return found
+
+    def missed_since(self, stream: Stream, made_at: float) -> set[str]:
+        """What changed between the making of a page and its first connection; `resync` if that cannot be known."""
+        made_at -= CLOCKS_DIFFER_S
+        full = len(self.remembered) == REMEMBERED_TICKS
+        known_since = self.remembered[0][3] if full else self.heard_since
+        if made_at < known_since:
+            return {RESYNC}
+        found: set[str] = set()
+        for _, team_id, topics, heard_at in self.remembered:
+            if heard_at >= made_at:
                 found |= stream.wants(team_id, topics)
         return found
 
@@ -259,6 +279,8 @@ async def _stream(scope: Scope, receive: Receive, send: Send, *, viewer: Viewer,
     last_seen = _header(scope, b"last-event-id")
     if last_seen:
         stream.pending = hub.missed(stream, last_seen)
+    elif made_at := _seconds(query.get("since", [""])[0]):
+        stream.pending = hub.missed_since(stream, made_at)
     hub.streams.add(stream)
     hub.per_user[viewer.user_id] += 1
     gone = asyncio.create_task(_until_gone(receive))
@@ -268,6 +290,11 @@ async def _stream(scope: Scope, receive: Receive, send: Send, *, viewer: Viewer,
         gone.cancel()
         hub.streams.discard(stream)
         hub.per_user[viewer.user_id] -= 1
+
+
+def _seconds(text: str) -> float:
+    """A moment as a page writes it; 0.0 for anything else."""
+    return float(text) if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", text, re.ASCII) else 0.0
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -4,12 +4,12 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models import F, Value
+from django.db.models.functions import Least, Now
 from pydantic import ValidationError
 
 from controlplane.accounts import audit
@@ -546,13 +546,31 @@ def _refuse_load(deployment: Deployment, *, rate_per_s: float, duration_s: int) 
         )
 
 
-def stop_load(actor: Actor, deployment: Deployment) -> None:
-    """Ends it now; what was sent stays to be read. Stopping twice is the same."""
+def stop_load(actor: Actor, deployment: Deployment, *, in_s: float = 0) -> None:
+    """Ends it now or in so many seconds, never later than it would have ended; what was sent stays to be read.
+
+    Stopping twice is the same.
+    """
     actor.require(Role.ENGINEER)
+    end = Now() + timedelta(seconds=in_s)
     with transaction.atomic():
-        if Load.objects.filter(deployment=deployment, until__gt=Now()).update(until=Now()):
+        if Load.objects.filter(deployment=deployment, until__gt=end).update(until=end):
             _audit(actor, "stopped the load on", deployment)
             transitions.announce(deployment)
+
+
+def keep_load(actor: Actor, deployment: Deployment, *, until: datetime) -> bool:
+    """Takes a stop back that has not come yet: the load ends at `until` again. False if it is too late."""
+    actor.require(Role.ENGINEER)
+    latest = Now() + timedelta(seconds=MAX_LOAD_S)
+    with transaction.atomic():
+        kept = Load.objects.filter(deployment=deployment, until__gt=Now(), until__lt=until).update(
+            until=Least(Value(until), latest)
+        )
+        if kept:
+            _audit(actor, "kept the load on", deployment)
+            transitions.announce(deployment)
+    return bool(kept)
 
 
 def remove_deployment(actor: Actor, deployment: Deployment) -> None:

@@ -15,6 +15,7 @@ urlpatterns = [
     path(ONE + "load/", overview.start_load, name="load"),
     path(ONE + "load/raise/", overview.raise_load, name="load-raise"),
     path(ONE + "load/stop/", overview.stop_load, name="load-stop"),
+    path(ONE + "load/keep/", overview.keep_load, name="load-keep"),
     path(ONE + "rollouts/", rollouts.rollouts, name="rollouts"),
     path(ONE + "rollouts/<id:rollout>/", rollouts.rollout, name="rollout"),
     path(ONE + "rollouts/<id:rollout>/cancel/", rollouts.cancel, name="rollout-cancel"),
@@ -24,6 +25,8 @@ urlpatterns = [
     path(ONE + "scaling/scale/", scaling.scale, name="scale"),
     path(ONE + "scaling/pause/", scaling.pause, name="pause"),
     path(ONE + "logs/", logs.logs, name="logs"),
+    path(ONE + "logs/lines/", logs.lines, name="log-lines"),
+    path(ONE + "logs/text/", logs.text, name="log-text"),
     path(ONE + "settings/", settings.settings, name="settings"),
     path(ONE + "settings/remove/", settings.remove, name="remove"),
 ]

@@ -15,7 +15,7 @@ from controlplane.accounts.forms import ActivityFilterForm, NewMemberForm, NewTo
 from controlplane.accounts.models import Membership, Role, User
 from controlplane.core.csv_export import csv_response
 from controlplane.core.forms import VerbForm
-from controlplane.core.pagination import MAX_LIMIT, paginate
+from controlplane.core.pagination import MAX_LIMIT, capped_count, paginate
 
 read_and_post = require_http_methods(["GET", "HEAD", "POST"])
 EXPORT_CHUNK = 500
@@ -156,13 +156,17 @@ def activity(request: HttpRequest) -> HttpResponse:
     actor = actor_of(request)
     form = ActivityFilterForm(actor, request.GET)
     wanted = form.wanted()
-    page = paginate(selectors.activity(actor, wanted), request.GET.dict())
+    rows = selectors.activity(actor, wanted)
+    if request.GET.get("part") == "total":
+        return HttpResponse(f"of {capped_count(rows)}")
+    page = paginate(rows, request.GET.dict())
     filters = request.GET.copy()
     later = bool(filters.pop("cursor", None))
     context = {
         "form": form,
         "events": page.rows,
-        "shown": f"{len(page.rows)} events",
+        "shown": f"{len(page.rows)} event{'' if len(page.rows) == 1 else 's'}",
+        "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
         "later": later,
         "previous_url": f"?{filters.urlencode()}" if later else "",
         "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",

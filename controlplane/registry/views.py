@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
 from controlplane.core.pagination import capped_count, paginate
-from controlplane.registry import examples, reports, selectors, services, usage
+from controlplane.registry import examples, reports, selectors, services, tables, usage
 from controlplane.registry.forms import (
     AliasForm,
     DatasetForm,
@@ -48,13 +48,16 @@ def _rights(actor: Actor) -> dict[str, Any]:
 
 
 @require_safe
-def models(request: HttpRequest) -> HttpResponse:
+def models(request: HttpRequest) -> HttpResponseBase:
     actor = actor_of(request)
     form = ModelFilterForm(request.GET)
     wanted = form.wanted()
     rows = selectors.filtered_models(selectors.models(actor), **wanted)
-    if request.GET.get("part") == "total":
-        return HttpResponse(f"of {capped_count(rows)}")
+    match request.GET.get("part"):
+        case "total":
+            return HttpResponse(f"of {capped_count(rows)}")
+        case "csv":
+            return tables.models_csv(selectors.with_findings(rows))
     page = paginate(selectors.with_findings(rows), request.GET.dict())
     filters = request.GET.copy()
     later = bool(filters.pop("cursor", None))
@@ -67,6 +70,7 @@ def models(request: HttpRequest) -> HttpResponse:
         "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
         "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
         "filtered": any(wanted.values()),
+        "csv_url": f"?{filters.urlencode()}&part=csv",
     }
     context |= {
         "first_curl": examples.first_model(request.build_absolute_uri("/")),

@@ -10,13 +10,14 @@ from controlplane.core.errors import NotFound
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    """The actor (lazy: no query unless the template asks) and the request's id.
+    """The actor (lazy: no query unless the template asks) and the request's id and time.
 
     Nobody is an actor on the login page, and who belongs to no team has to be told so by an error page.
     """
     return {
         "actor": SimpleLazyObject(lambda: _actor(request)),
         "request_id": getattr(request, "request_id", ""),
+        "came_at": getattr(request, "came_at", None),
     }
 
 

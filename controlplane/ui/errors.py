@@ -20,7 +20,7 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    detail = "It does not exist, it was renamed, or it belongs to another team."
+    detail = "It does not exist, it was removed, or it belongs to another team."
     return answer(NotFound("not_found", "There is nothing here.", detail), request)
 
 

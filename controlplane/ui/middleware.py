@@ -1,6 +1,7 @@
 """What every answer has: a request id, and an error that its reader can use."""
 
 import re
+import time
 import uuid
 from collections.abc import Callable
 
@@ -24,7 +25,10 @@ type View = Callable[[HttpRequest], HttpResponse]
 
 
 class RequestId:
-    """Takes the proxy's id if it is a sane one, so that one id finds the request in every log."""
+    """Takes the proxy's id if it is a sane one, so that one id finds the request in every log.
+
+    Also notes when the request came: what a page read was true from then on, and its event stream starts there.
+    """
 
     def __init__(self, get_response: View) -> None:
         self.get_response = get_response
@@ -32,6 +36,7 @@ class RequestId:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-Id", "")
         request.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex  # type: ignore[attr-defined]
+        request.came_at = time.time()  # type: ignore[attr-defined]
         with structlog.contextvars.bound_contextvars(request_id=request.request_id):  # type: ignore[attr-defined]
             response = self.get_response(request)
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]

@@ -15,7 +15,9 @@ from controlplane.core import formats
 from controlplane.core.vocabulary import Tone
 from controlplane.registry.models import Artifact, Variant
 from deployments import selectors as deployments
+from deployments.domain import words
 from deployments.domain.rollouts import Health, RolloutState
+from deployments.domain.spec import RevisionSpec
 from deployments.models import Decision, Deployment, Rollout
 from optimizer import fleet
 from optimizer import selectors as optimizer
@@ -243,6 +245,15 @@ def _unmeasured(deployment: Deployment, decision: Decision | None, *, now: datet
     if now - decision.last_at > STALE_AFTER:
         return f"is not measured: the last signal was read {formats.relative(decision.last_at, now=now)}."
     lost = [
-        name.replace("_", " ") for name, signal in decision.signals.items() if signal.get("error") == "stale"
+        words.SIGNAL_NAMES.get(name, name).lower()
+        for name in _steering(deployment)
+        if decision.signals.get(name, {}).get("error") == "stale"
     ]
-    return f"keeps its {deployment.replicas} replicas: {', '.join(lost)} stale." if lost else ""
+    size = f"{deployment.replicas} replica{'' if deployment.replicas == 1 else 's'}"
+    return f"stays at {size}: what it scales by is old ({', '.join(lost)})." if lost else ""
+
+
+def _steering(deployment: Deployment) -> list[str]:
+    """The signals its size follows. Of an endpoint that nobody asks, latency and rate are old, and that is no news."""
+    assert deployment.live_revision is not None
+    return [metric.name for metric in RevisionSpec.from_json(deployment.live_revision.spec).hpa().metrics]

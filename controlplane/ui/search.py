@@ -1,4 +1,4 @@
-"""Finds what is named in everything the team has: models, versions, deployments, jobs. A text is matched literally.
+"""Finds what is named in everything the team has, down to aliases and revisions. A text is matched literally.
 
 Refused: a search index. Names are short and few, and an index can lag behind what was just made.
 """
@@ -8,16 +8,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db.models import Q
+from django.urls import reverse
 
 from controlplane.accounts.access import Actor
 from controlplane.registry import selectors as registry
+from controlplane.registry.models import Alias, Dataset
 from deployments import selectors as deployments
+from deployments.models import Revision
 from optimizer import selectors as optimizer
 
 MOST_HITS = 8
 MAX_TEXT = 200
 _JOB = re.compile(r"(?:job\s*)?#?([0-9]{1,18})", re.IGNORECASE | re.ASCII)
 _VERSION = re.compile(r"(.*?)\s+v(?:ersion\s*)?([0-9]{1,9})", re.IGNORECASE | re.ASCII)
+_REVISION = re.compile(r"(.*?)\s*\br(?:evision\s*)?([0-9]{1,9})", re.IGNORECASE | re.ASCII)
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
@@ -47,7 +51,10 @@ def search(actor: Actor, text: str) -> list[Group]:
     groups = (
         _group("Models", "models", _models(actor, text)),
         _group("Versions", "versions", _versions(actor, text)),
+        _group("Aliases", "aliases", _aliases(actor, text)),
+        _group("Data sets", "datasets", _datasets(actor, text)),
         _group("Deployments", "deployments", _deployments(actor, text)),
+        _group("Revisions", "revisions", _revisions(actor, text)),
         _group("Jobs", "jobs", _jobs(actor, text)),
     )
     return [group for group in groups if group.hits]
@@ -74,11 +81,34 @@ def _versions(actor: Actor, text: str) -> Iterable[Hit]:
         yield Hit(name=str(row), note=row.source_filename, url=row.get_absolute_url())
 
 
+def _aliases(actor: Actor, text: str) -> Iterable[Hit]:
+    rows = Alias.objects.in_team(actor.team).filter(name__icontains=text).order_by("model__name", "name")
+    for row in rows.select_related("variant__version__model")[: MOST_HITS + 1]:
+        yield Hit(name=row.name, note=f"points to {row.variant}", url=row.variant.get_absolute_url())
+
+
+def _datasets(actor: Actor, text: str) -> Iterable[Hit]:
+    rows = Dataset.objects.in_team(actor.team).filter(name__icontains=text).order_by("model__name", "name")
+    for row in rows.select_related("model")[: MOST_HITS + 1]:
+        yield Hit(name=row.name, note=f"data of {row.model.name}", url=row.model.get_absolute_url())
+
+
 def _deployments(actor: Actor, text: str) -> Iterable[Hit]:
     for row in deployments.deployments(actor).filter(name__icontains=text)[: MOST_HITS + 1]:
         serves = str(row.live_revision.variant) if row.live_revision else "serves nothing yet"
         state = str(deployments.health_of(row))
         yield Hit(name=row.name, note=serves, url=row.get_absolute_url(), state=state)
+
+
+def _revisions(actor: Actor, text: str) -> Iterable[Hit]:
+    """By `name revision 3` or `name r3`, and every deployment's by `revision 3` alone."""
+    if not (named := _REVISION.fullmatch(text)):
+        return
+    mine = deployments.deployments(actor).filter(name__icontains=named[1])
+    rows = Revision.objects.filter(deployment__in=mine, number=int(named[2])).order_by("-pk")
+    for row in rows.select_related("deployment", "variant__version__model")[: MOST_HITS + 1]:
+        url = reverse("deployments:plan", args=[row.deployment.name, row.number])
+        yield Hit(name=f"{row.deployment.name} revision {row.number}", note=f"of {row.variant}", url=url)
 
 
 def _jobs(actor: Actor, text: str) -> Iterable[Hit]:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 _BESIDE = frozenset({"at", "level", "event", "deployment", "revision", "replica"})
@@ -27,6 +29,40 @@ def read(text: str) -> Line:
         level=str(document.get("level", "info")),
         message=f"{document['event']} {rest}".strip(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """A line with an id by which a reader asks for what came after it."""
+
+    id: int
+    at: datetime | None
+    level: str
+    message: str
+
+
+def numbered(texts: Sequence[str]) -> list[Numbered]:
+    """The last lines of a log, oldest first, with ids that grow and stay the same while the window moves on.
+
+    A target hands out text, not numbers: an id is the line's own millisecond times 1000, or one more than the line
+    before it, which also counts the lines without a time. Only a window that begins inside one millisecond, or
+    whose lines are out of order, could number a line anew.
+    """
+    found: list[Numbered] = []
+    last = 0
+    for text in texts:
+        line = read(text)
+        at = _moment(line.at)
+        last = max(last + 1, int(at.timestamp() * 1000) * 1000 if at else 0)
+        found.append(Numbered(id=last, at=at, level=line.level, message=line.message))
+    return found
+
+
+def _moment(text: str) -> datetime | None:
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else None
+    return None
 
 
 def last_error(tail: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def deployments(request: HttpRequest) -> HttpResponseBase:
             return tables.deployments_csv(rows)
     page = paginate(rows, request.GET.dict())
     query = request.GET.copy()
-    query.pop("cursor", None)
+    later = bool(query.pop("cursor", None))
     return render(
         request,
         "deployments/deployments.html",
@@ -46,8 +46,10 @@ def deployments(request: HttpRequest) -> HttpResponseBase:
             "rows": _rows(page.rows),
             "filters": filters,
             "filtered": any(wanted.values()),
-            "later": "cursor" in request.GET,
-            "shown": f"{len(page.rows)} shown",
+            "later": later,
+            "shown": f"{len(page.rows)} deployment{'' if len(page.rows) == 1 else 's'}",
+            "previous_url": f"?{query.urlencode()}" if later else "",
+            "total_url": f"?{query.urlencode()}&part=total" if later or page.next_cursor else "",
             "next_url": f"?{query.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
             "may_change": actor.may(Role.ENGINEER),
             "csv": f"?{query.urlencode()}&part=csv",

@@ -1,6 +1,13 @@
-"""What a replica wrote last, asked of the target now."""
+"""What a replica writes: the last lines in the page, then whatever comes, asked of the target each time.
 
-from django.http import HttpRequest, HttpResponse
+Nothing is stored: a replica that was replaced takes its log with it, and its rollout keeps the last lines.
+"""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
 from controlplane.core.errors import SlipwayError
@@ -10,6 +17,8 @@ from deployments.models import Deployment
 from deployments.views import frame
 
 TAIL = 200
+MOST = 5000
+"""What the target keeps at hand; more than a page that was away for a while has missed."""
 
 
 @require_safe
@@ -21,6 +30,7 @@ def logs(request: HttpRequest, name: str) -> HttpResponse:
     unready = [one.name for one in seen.replicas if one.state != "ready"] if seen else []
     chosen = request.GET.get("replica") or next(iter(unready + names), "")
     lines, refusal = _lines(row, chosen) if chosen else ([], None)
+    query = urlencode({"replica": chosen})
     return frame.page(
         request,
         actor,
@@ -29,14 +39,48 @@ def logs(request: HttpRequest, name: str) -> HttpResponse:
         status=refusal.status if refusal else 200,
         replicas=list(seen.replicas) if seen else [],
         chosen=chosen,
-        lines=lines,
+        events=lines,
         refusal=refusal,
         tail=TAIL,
+        lines_url=f"{reverse('deployments:log-lines', args=[row.name])}?{query}",
+        download_url=f"{reverse('deployments:log-text', args=[row.name])}?{query}",
     )
 
 
-def _lines(row: Deployment, replica: str) -> tuple[list[loglines.Line], SlipwayError | None]:
+def _lines(row: Deployment, replica: str) -> tuple[list[loglines.Numbered], SlipwayError | None]:
     try:
-        return [loglines.read(text) for text in services.replica_log(row, replica, tail=TAIL)], None
+        return loglines.numbered(services.replica_log(row, replica, tail=TAIL)), None
     except SlipwayError as error:
         return [], error
+
+
+@require_safe
+def lines(request: HttpRequest, name: str) -> HttpResponse:
+    """What `?replica=` wrote after the line `?after=`, for the log viewer of the page."""
+    _, row = frame.find(request, name)
+    after = request.GET.get("after", "")
+    known = int(after) if after.isascii() and after.isdecimal() and len(after) < 20 else 0
+    found = loglines.numbered(services.replica_log(row, request.GET.get("replica", ""), tail=MOST))
+    return JsonResponse({"events": [_event(line) for line in found if line.id > known]})
+
+
+def _event(line: loglines.Numbered) -> dict[str, Any]:
+    return {
+        "id": line.id,
+        "at": line.at.isoformat() if line.at else "",
+        "level": line.level,
+        "message": line.message,
+    }
+
+
+@require_safe
+def text(request: HttpRequest, name: str) -> HttpResponse:
+    """All lines at hand, as the replica wrote them."""
+    _, row = frame.find(request, name)
+    replica = request.GET.get("replica", "")
+    found = services.replica_log(row, replica, tail=MOST)
+    return HttpResponse(
+        "".join(f"{line}\n" for line in found),
+        content_type="text/plain; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{row.name}-replica.log"'},
+    )

@@ -1,9 +1,12 @@
 """A deployment at a glance: four numbers, charts on one axis, why this many replicas, replicas, and how to ask it."""
 
-from datetime import UTC, datetime
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
@@ -20,7 +23,10 @@ from deployments.telemetry.figures import figure
 from deployments.views import frame, tables
 from deployments.views.revisions import example_revision
 
-PARTS = ("now", "load")
+HOLD = timedelta(seconds=8)
+"""How long a stop of the load can be taken back."""
+SENDS_WITHIN = timedelta(seconds=15)
+PARTS = ("now", "replicas", "load")
 """What ticks refresh: partials of the page, so that two seconds of life do not cost a whole page."""
 
 
@@ -35,6 +41,7 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
     seen = selectors.status(row)
     now = datetime.now(UTC)
     part = request.GET.get("part")
+    load = selectors.load_of(row)
     hpa = RevisionSpec.from_json(row.live_revision.spec).hpa() if row.live_revision else None
     return frame.page(
         request,
@@ -55,8 +62,9 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
         snippets=_snippets(row, frame.endpoint(row, seen)),
         series_url=f"/api/v1/deployments/{row.name}/series/",
         csv_url=reverse("deployments:series-csv", args=[row.name]),
-        load=_load(selectors.load_of(row), now=now),
+        load=_load(load, now=now),
         load_form=form,
+        held=_held(request, load, now=now),
         bounds=(services.MAX_LOAD_PER_S, services.MAX_LOAD_S // 60),
     )
 
@@ -72,7 +80,29 @@ def _load(load: Load | None, *, now: datetime) -> dict[str, Any] | None:
         return None
     double = min(load.rate_per_s * 2, services.MAX_LOAD_PER_S)
     left_s = (load.until - now).total_seconds()
-    return {"row": load, "running": left_s > 0, "double": double if double > load.rate_per_s else None}
+    return {
+        "row": load,
+        "running": left_s > 0,
+        "double": double if double > load.rate_per_s else None,
+        "silent": left_s > 0 and not load.sent and now - load.updated_at > SENDS_WITHIN,
+    }
+
+
+def _held(request: HttpRequest, load: Load | None, *, now: datetime) -> dict[str, Any] | None:
+    """The stop that can still be taken back. `?stopping=` says when the load would have ended.
+
+    The row already ends when the countdown does, so nothing is lost with the page.
+    """
+    until = _moment(request.GET.get("stopping", ""))
+    if load is None or until is None or not now < load.until <= now + HOLD or until <= load.until:
+        return None
+    return {"at": load.until, "seconds": int(HOLD.total_seconds()), "until": int(until.timestamp())}
+
+
+def _moment(text: str) -> datetime | None:
+    """Epoch seconds as a page's address carries them."""
+    readable = text.isascii() and text.isdecimal() and len(text) <= 11
+    return datetime.fromtimestamp(int(text), UTC) if readable else None
 
 
 @require_safe
@@ -115,7 +145,20 @@ def raise_load(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_POST
 def stop_load(request: HttpRequest, name: str) -> HttpResponse:
+    """In a few seconds, so that a slip can be taken back; the row holds it."""
     actor, row = frame.find(request, name)
-    return frame.attempt(
-        request, row, lambda: services.stop_load(actor, row), to="deployment", said="The load was stopped."
-    )
+    load = selectors.load_of(row)
+    services.stop_load(actor, row, in_s=HOLD.total_seconds())
+    to = reverse("deployments:deployment", args=[row.name])
+    return redirect(f"{to}?stopping={math.ceil(load.until.timestamp())}" if load else to)
+
+
+@require_POST
+def keep_load(request: HttpRequest, name: str) -> HttpResponse:
+    """Cancels the stop that is held; `until` says when the load ends instead."""
+    actor, row = frame.find(request, name)
+    until = _moment(request.POST.get("until", ""))
+    if until is not None and services.keep_load(actor, row, until=until):
+        return frame.done(request, row, "deployment", "The load goes on.")
+    messages.error(request, "The load had ended already. Start it again below.")
+    return redirect(reverse("deployments:deployment", args=[row.name]))

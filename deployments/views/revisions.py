@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import paginate
+from controlplane.core.pagination import capped_count, paginate
 from deployments import selectors, services
 from deployments.domain.plan import Finding, Severity, counts
 from deployments.models import Deployment, Revision
-from deployments.views import frame
+from deployments.views import frame, tables
 
 _SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
 _WORST_FIRST = list(_SEVERITY)
@@ -24,10 +24,16 @@ def find_revision(row: Deployment, number: int) -> Revision:
 
 
 @require_safe
-def revisions(request: HttpRequest, name: str) -> HttpResponse:
+def revisions(request: HttpRequest, name: str) -> HttpResponseBase:
     """With `?from=5&to=7` also what differs between the two."""
     actor, row = frame.find(request, name)
-    page = paginate(selectors.revisions(row), request.GET.dict())
+    rows = selectors.revisions(row)
+    match request.GET.get("part"):
+        case "total":
+            return HttpResponse(f"of {capped_count(rows)}")
+        case "csv":
+            return tables.revisions_csv(row.name, rows)
+    page = paginate(rows, request.GET.dict())
     return frame.page(
         request,
         actor,
@@ -35,7 +41,8 @@ def revisions(request: HttpRequest, name: str) -> HttpResponse:
         tab="revisions",
         revisions=page.rows,
         next_url=page.next_query() or "",
-        shown=f"{len(page.rows)} shown",
+        shown=f"{len(page.rows)} revision{'' if len(page.rows) == 1 else 's'}",
+        total_url="?part=total" if "cursor" in request.GET or page.next_cursor else "",
         later="cursor" in request.GET,
         revision_body=example_revision(row),
         live_number=row.live_revision.number if row.live_revision else 0,

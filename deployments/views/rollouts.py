@@ -1,26 +1,32 @@
 """The moves between revisions: a list, one page each with its timeline and evidence, and cancelling."""
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import paginate
+from controlplane.core.pagination import capped_count, paginate
 from deployments import selectors, services
 from deployments.domain import loglines
 from deployments.domain.plan import Change, counts
 from deployments.domain.rollouts import RolloutState
-from deployments.views import frame
+from deployments.views import frame, tables
 
 CANCELLABLE = (RolloutState.PENDING, RolloutState.RUNNING, RolloutState.PAUSED)
 
 
 @require_safe
-def rollouts(request: HttpRequest, name: str) -> HttpResponse:
+def rollouts(request: HttpRequest, name: str) -> HttpResponseBase:
     actor, row = frame.find(request, name)
-    page = paginate(selectors.rollouts(row), request.GET.dict())
+    rows = selectors.rollouts(row)
+    match request.GET.get("part"):
+        case "total":
+            return HttpResponse(f"of {capped_count(rows)}")
+        case "csv":
+            return tables.rollouts_csv(row.name, rows)
+    page = paginate(rows, request.GET.dict())
     return frame.page(
         request,
         actor,
@@ -28,7 +34,8 @@ def rollouts(request: HttpRequest, name: str) -> HttpResponse:
         tab="rollouts",
         rollouts=page.rows,
         next_url=page.next_query() or "",
-        shown=f"{len(page.rows)} shown",
+        shown=f"{len(page.rows)} rollout{'' if len(page.rows) == 1 else 's'}",
+        total_url="?part=total" if "cursor" in request.GET or page.next_cursor else "",
         later="cursor" in request.GET,
     )
 
@@ -54,6 +61,7 @@ def rollout(request: HttpRequest, name: str, rollout: int) -> HttpResponse:
         plan=found.plan,
         plan_counts=counts([Change.from_json(change) for change in found.plan]),
         after_label=f"Revision {found.to_revision.number}",
+        rollout_path=f"/api/v1/deployments/{row.name}/rollouts/{found.pk}/",
         cancel_path=f"/api/v1/deployments/{row.name}/rollouts/{found.pk}/cancel/",
         may_cancel=found.state in CANCELLABLE,
     )

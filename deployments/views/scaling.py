@@ -8,7 +8,7 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.accounts.access import actor_of
 from controlplane.accounts.models import Role
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import paginate
+from controlplane.core.pagination import capped_count, paginate
 from deployments import selectors, services
 from deployments.domain import words
 from deployments.domain.spec import RevisionSpec
@@ -22,6 +22,10 @@ def scaling(request: HttpRequest, name: str) -> HttpResponseBase:
     _, row = frame.find(request, name)
     if request.GET.get("part") == "csv":
         return tables.decisions_csv(row.name, selectors.decisions(row, changes_only=_changes_only(request)))
+    if request.GET.get("part") == "total":
+        return HttpResponse(
+            f"of {capped_count(selectors.decisions(row, changes_only=_changes_only(request)))}"
+        )
     return _page(request, row, ScaleForm(initial={"replicas": row.replicas}))
 
 
@@ -57,7 +61,8 @@ def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int
         changes_only=changes_only,
         any_decision=row.decisions.exists(),
         next_url=f"{query}{show}" if (query := page.next_query()) else "",
-        shown=f"{len(page.rows)} shown",
+        shown=f"{len(page.rows)} decision{'' if len(page.rows) == 1 else 's'}",
+        total_url=f"?part=total{show}" if "cursor" in request.GET or page.next_cursor else "",
         later="cursor" in request.GET,
     )
 

@@ -3,18 +3,18 @@
 Streamed, so that a year of decisions costs no memory.
 """
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from controlplane.core import formats
+from controlplane.core.csv_export import csv_response
 from deployments import selectors
-from deployments.models import Decision, Deployment
+from deployments.models import Decision, Deployment, Revision, Rollout
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CHART_COLUMNS = (
     "p50_ms",
     "p95_ms",
@@ -27,32 +27,6 @@ CHART_COLUMNS = (
     "in_flight_max",
     "replicas",
 )
-
-
-class _Line:
-    """What the csv module writes to: it only hands the line on."""
-
-    def write(self, text: str) -> str:
-        return text
-
-
-def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def streamed(name: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> StreamingHttpResponse:
-    writer = csv.writer(_Line())
-
-    def lines() -> Iterator[str]:
-        yield writer.writerow(head)
-        for row in rows:
-            yield writer.writerow([_safe(value) for value in row])
-
-    return StreamingHttpResponse(
-        lines(),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
-    )
 
 
 def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
@@ -68,7 +42,7 @@ def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
         "p99_ms",
         "requests_per_s",
     )
-    return streamed("deployments", head, (_deployment(row, figures[row.pk]) for row in found))
+    return csv_response("deployments.csv", head, (_deployment(row, figures[row.pk]) for row in found))
 
 
 def _deployment(row: Deployment, figures: selectors.Figures) -> Sequence[Any]:
@@ -83,6 +57,42 @@ def _deployment(row: Deployment, figures: selectors.Figures) -> Sequence[Any]:
         figures.latest_p99_ms,
         figures.latest_requests_per_s,
     )
+
+
+def rollouts_csv(name: str, rows: QuerySet[Rollout]) -> StreamingHttpResponse:
+    head = (
+        "rollout",
+        "kind",
+        "state",
+        "from_revision",
+        "to_revision",
+        "message",
+        "by",
+        "created_at",
+        "finished_at",
+    )
+    lines = (
+        (
+            *(row.pk, row.kind, row.state),
+            row.from_revision.number if row.from_revision else "",
+            *(row.to_revision.number, row.message, str(row.created_by or "")),
+            *(formats.machine(at) if at else "" for at in (row.created_at, row.finished_at)),
+        )
+        for row in rows.iterator(chunk_size=500)
+    )
+    return csv_response(f"{name}-rollouts.csv", head, lines)
+
+
+def revisions_csv(name: str, rows: QuerySet[Revision]) -> StreamingHttpResponse:
+    head = ("revision", "variant", "by", "created_at", "spec")
+    lines = (
+        (
+            *(row.number, str(row.variant), str(row.created_by or "")),
+            *(formats.machine(row.created_at), json.dumps(row.spec)),
+        )
+        for row in rows.iterator(chunk_size=500)
+    )
+    return csv_response(f"{name}-revisions.csv", head, lines)
 
 
 def decisions_csv(name: str, rows: QuerySet[Decision]) -> StreamingHttpResponse:
@@ -100,10 +110,10 @@ def decisions_csv(name: str, rows: QuerySet[Decision]) -> StreamingHttpResponse:
         )
         for row in rows.iterator(chunk_size=500)
     )
-    return streamed(f"{name}-decisions", head, lines)
+    return csv_response(f"{name}-decisions.csv", head, lines)
 
 
 def series_csv(name: str, drawn: dict[str, Any]) -> StreamingHttpResponse:
     """A chart's points: epoch seconds and one column per series; a gap is empty."""
     columns = [drawn[column] for column in CHART_COLUMNS]
-    return streamed(f"{name}-series", ("t", *CHART_COLUMNS), zip(drawn["t"], *columns, strict=True))
+    return csv_response(f"{name}-series.csv", ("t", *CHART_COLUMNS), zip(drawn["t"], *columns, strict=True))

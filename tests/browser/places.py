@@ -7,7 +7,7 @@ FULL = {
     "overview": "/",
     "search": "/search/?q=shop",
     "models": "/models/",
-    "models, none match": "/models/?q=nothing-is-called-this",
+    "models, none match": "/models/?search=nothing-is-called-this",
     "new model": "/models/new/",
     "model": "{model}",
     "describe": "{model}edit/",

@@ -120,6 +120,21 @@ def test_a_refused_form_takes_the_focus_to_what_was_wrong(page: Page) -> None:
     expect(page.get_by_label("Name")).to_be_focused()
 
 
+def test_a_technique_is_chosen_and_a_plan_reached_with_keys_alone(page: Page, stock: Stock) -> None:
+    page.goto(stock.version)
+    chosen = page.locator("input[name=technique]:checked")
+    chosen.wait_for()
+    before = chosen.input_value()
+    tab_to(page, chosen)  # one stop for the whole group
+    page.keyboard.press("ArrowUp")
+    expect(chosen).not_to_have_value(before)
+    expect(chosen).to_be_focused()
+    page.goto(stock.deployment + "revisions/")
+    tab_to(page, page.locator("main").get_by_role("link", name="Revision 1", exact=True))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/revisions/1/plan/")
+
+
 def test_the_dialog_of_an_alias_traps_the_focus_and_gives_it_back(page: Page, stock: Stock) -> None:
     page.goto(stock.model)
     opener = page.get_by_role("link", name="Remove champion")

@@ -1,6 +1,7 @@
 """The pages of deployments, for their three people, with the sentences that they must say."""
 
 import csv
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from deployments import services
 from deployments.forms import initial_of
 from deployments.models import Decision, Deployment, Load, Rollout
 from deployments.telemetry import store
+from deployments.views.overview import HOLD
 from tests.deployments.telemetry.windows import window
 from tests.deployments.world import World, make
 
@@ -43,14 +45,20 @@ READS = (
     "rollouts/",
     "rollouts/{rollout}/",
     "revisions/",
+    "rollouts/?part=csv",
+    "rollouts/?part=total",
     "revisions/?from=1&to=1",
+    "revisions/?part=csv",
+    "revisions/?part=total",
     "revisions/1/plan/",
     "scaling/",
     "scaling/?show=all",
     "scaling/?part=csv",
+    "scaling/?part=total",
     "logs/",
     "settings/",
     "?part=now",
+    "?part=replicas",
     "?part=load",
 )
 
@@ -69,6 +77,7 @@ POSTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("load/", {"rate_per_s": "5", "minutes": "1"}),
     ("load/raise/", {}),
     ("load/stop/", {}),
+    ("load/keep/", {"until": "9999999999"}),
     ("scaling/scale/", {"replicas": "2"}),
     ("scaling/pause/", {"paused": "1"}),
     ("settings/remove/", {"confirm": "scorer"}),
@@ -380,7 +389,47 @@ def test_the_load_is_started_doubled_up_to_the_cap_and_stopped(world: World) -> 
         assert Load.objects.get().rate_per_s == expected
     assert abs((Load.objects.get().until - ends).total_seconds()) < 10, "raising does not prolong"
     client.post(f"{ONE}load/stop/")
+    assert Load.objects.get().until <= datetime.now(UTC) + HOLD, "it ends, whether or not a page stays open"
+
+
+def test_a_stop_of_the_load_can_be_taken_back_for_some_seconds(world: World) -> None:
+    world.serve()
+    client = world.browser(world.owner)
+    client.post(f"{ONE}load/", {"rate_per_s": "20", "minutes": "5"})
+    ends = Load.objects.get().until
+    held = client.post(f"{ONE}load/stop/")
+    page = client.get(held.url).content.decode()  # type: ignore[attr-defined]
+    assert "The load stops" in page
+    until = f'name="until" value="{math.ceil(ends.timestamp())}"'
+    assert until in page
+    client.post(f"{ONE}load/keep/", {"until": math.ceil(ends.timestamp())})
+    assert abs((Load.objects.get().until - ends).total_seconds()) < 2
+    assert "The load stops" not in client.get(held.url).content.decode()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("until", ["", "x", "1", "9" * 11, "-5"])
+def test_nothing_brings_an_ended_load_back_or_prolongs_it_beyond_the_cap(world: World, until: str) -> None:
+    world.serve()
+    client = world.browser(world.owner)
+    client.post(f"{ONE}load/", {"rate_per_s": "20", "minutes": "5"})
+    client.post(f"{ONE}load/keep/", {"until": until})
+    cap = datetime.now(UTC) + timedelta(seconds=services.MAX_LOAD_S)
+    assert Load.objects.get().until <= cap
+    Load.objects.update(until=datetime.now(UTC) - timedelta(seconds=1))
+    answer = client.post(f"{ONE}load/keep/", {"until": until}, follow=True)
+    assert "had ended already" in answer.content.decode()
     assert Load.objects.get().until <= datetime.now(UTC)
+
+
+def test_a_load_that_nobody_sends_is_not_silent_about_it(world: World) -> None:
+    world.serve()
+    client = world.browser(world.owner)
+    client.post(f"{ONE}load/", {"rate_per_s": "20", "minutes": "5"})
+    assert "No process sends it here" not in client.get(f"{ONE}?part=load").content.decode()
+    Load.objects.update(updated_at=datetime.now(UTC) - timedelta(minutes=1))
+    assert "No process sends it here" in client.get(f"{ONE}?part=load").content.decode()
+    Load.objects.update(sent=1)
+    assert "No process sends it here" not in client.get(f"{ONE}?part=load").content.decode()
 
 
 def test_a_protected_endpoint_s_load_is_refused_with_the_reason(world: World) -> None:
@@ -397,6 +446,57 @@ def test_logs_show_the_target_s_answer_or_its_silence(world: World) -> None:
     assert client.get(f"{ONE}logs/?replica=gone").status_code == 404
     world.target.reachable = False
     assert client.get(f"{ONE}logs/").status_code == 503
+
+
+def test_a_page_of_logs_asks_only_for_what_came_since(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.serve()
+    written = [
+        '{"at": "2026-11-24T10:00:00.100+00:00", "level": "info", "event": "ready"}',
+        "Traceback of a library",
+        '{"at": "2026-11-24T10:00:00.100+00:00", "level": "error", "event": "refused", "rows": 9}',
+    ]
+    monkeypatch.setattr(world.target, "logs", lambda key, *, replica, tail: tuple(written[-tail:]))
+    client = world.browser(world.viewer)
+    lines = f"{ONE}logs/lines/?replica=r1"
+    first = client.get(lines).json()["events"]
+    assert [one["message"] for one in first] == ["ready", "Traceback of a library", "refused rows=9"]
+    assert client.get(f"{lines}&after={first[-1]['id']}").json() == {"events": []}
+    written.append('{"at": "2026-11-24T10:00:00.100+00:00", "level": "info", "event": "again"}')
+    assert [one["message"] for one in client.get(f"{lines}&after={first[0]['id']}").json()["events"]] == [
+        "Traceback of a library",
+        "refused rows=9",
+        "again",
+    ]
+    text = client.get(f"{ONE}logs/text/?replica=r1")
+    assert text.content.decode().splitlines() == written
+    assert "attachment" in text["Content-Disposition"]
+
+
+def test_a_replica_that_is_gone_has_no_more_lines(world: World) -> None:
+    world.serve()
+    client = world.browser(world.viewer)
+    for path in ("lines", "text"):
+        assert client.get(f"{ONE}logs/{path}/?replica=gone").status_code == 404
+
+
+def test_rollouts_and_revisions_are_files_too(world: World) -> None:
+    world.serve()
+    client = world.browser(world.viewer)
+    for path, column, value in (("rollouts", "state", "succeeded"), ("revisions", "revision", "1")):
+        answer = client.get(f"{ONE}{path}/?part=csv")
+        text = b"".join(answer.streaming_content).decode()  # type: ignore[attr-defined]
+        assert [row[column] for row in csv.DictReader(text.splitlines())] == [value]
+
+
+def test_a_list_counts_what_its_filter_leaves(world: World) -> None:
+    world.serve()
+    client = world.browser(world.viewer)
+    assert client.get(f"{LIST}?q=nothing-like-it&part=total").content == b"of 0"
+    assert client.get(f"{LIST}?part=total").content == b"of 1"
+    services.create_deployment(world.owner, name="second", target=world.row.target)
+    page = client.get(f"{LIST}?q=s&limit=1").content.decode()
+    assert 'hx-get="?q=s&amp;limit=1&amp;part=total"' in page
+    assert 'href="?q=s&amp;limit=25"' in page
 
 
 def test_a_new_revision_begins_as_the_live_one(world: World) -> None:

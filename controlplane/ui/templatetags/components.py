@@ -15,6 +15,7 @@ Single:
     {% live "job:12" url %}                                              attributes: refresh this element on a tick
     {% confirm_name model.name %}                                        typing the name unlocks the button
     {% charts series_url topic="metrics:7" csv_url=… target_ms=50 %}     the charts of a deployment
+    {% page_sizes as sizes %}                                            links to more or fewer rows of a list
     {% rail %}, {% link "registry:models" as url %}                      addresses that may not exist yet
 
 Templates stand in templates/components/, one per part, with what they take at their head. Refused: a component
@@ -34,6 +35,8 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from controlplane.core.pagination import DEFAULT_LIMIT, MAX_LIMIT
+from controlplane.core.templatetags.presentation import query_with
 from controlplane.core.vocabulary import word_of
 
 register = template.Library()
@@ -247,6 +250,7 @@ def live(topics: str, url: str = "", select: str = "") -> SafeString:
     )
 
 
+PAGE_SIZES = (25, DEFAULT_LIMIT, 100, MAX_LIMIT)
 CHART_RANGES = ("5m", "15m", "1h", "6h", "24h", "7d", "30d", "all")
 CHART_PANELS = (
     ("latency", "Latency", "ms", True, (("p50", "p50"), ("p95", "p95"), ("p99", "p99"))),
@@ -283,6 +287,21 @@ def charts(series_url: str, topic: str, csv_url: str = "", target_ms: float | No
         "chart_ranges": CHART_RANGES,
         "chart_panels": panels,
     }
+
+
+@register.simple_tag(takes_context=True)
+def page_sizes(context: Context) -> list[dict[str, Any]]:
+    """How many rows a list may show at once, each as a link that keeps the filters and begins at the newest."""
+    request = cast(HttpRequest | None, context.get("request"))
+    chosen = request.GET.get("limit", "") if request is not None else ""
+    return [
+        {
+            "rows": rows,
+            "url": query_with(context, limit=rows, cursor=None),
+            "current": (chosen or str(DEFAULT_LIMIT)) == str(rows),
+        }
+        for rows in PAGE_SIZES
+    ]
 
 
 @register.inclusion_tag("components/confirm_name.html")

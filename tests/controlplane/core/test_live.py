@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
+from urllib.parse import quote
 
 import pytest
 from django.conf import settings
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 PATIENCE_S = 20.0
 GRACE_S = 5.0
 CAP = 40
+CLOCKS_DIFFER_S = 1.0
 
 
 def database_url() -> str:
@@ -156,10 +159,10 @@ class Page:
 
 @contextmanager
 def opened(
-    server: Server, actor: Actor, *, topics: str = "", last_id: str = "", session: str = ""
+    server: Server, actor: Actor, *, topics: str = "", last_id: str = "", session: str = "", since: str = ""
 ) -> Iterator[Page]:
     headers = {"Cookie": session or cookie(actor)} | ({"Last-Event-ID": last_id} if last_id else {})
-    with server.asked(f"/live/events?topics={topics}", headers) as response:
+    with server.asked(f"/live/events?topics={topics}&since={since}", headers) as response:
         assert response.status == 200, response.read()
         page = Page(response=response)
         assert page.next() == "hello"
@@ -216,6 +219,34 @@ def test_a_page_that_comes_back_hears_what_it_missed_and_not_what_it_knew(server
         with opened(server, owner, last_id=seen) as page:
             page.until("workers")
             assert page.heard == ["hello", "models", "workers"]
+
+
+def test_a_new_page_hears_what_changed_since_it_was_made(server: Server) -> None:
+    """It was read before the change and connects after it; nobody would tell it again."""
+    owner = factories.member(factories.team())
+    made_at = f"{time.time() + CLOCKS_DIFFER_S:.3f}"  # as by a host whose clock is ahead
+    with opened(server, owner, topics="job:1,jobs") as watcher:
+        bus.publish("job:1", team_id=owner.team.pk)
+        watcher.until("job:1")
+        with opened(server, owner, topics="job:1,models", since=made_at) as page:
+            bus.publish("models", team_id=owner.team.pk)
+            page.until("models")
+            assert page.heard == ["hello", "job:1", "models"]
+
+
+def test_a_page_made_before_anything_was_heard_asks_for_everything_again(server: Server) -> None:
+    owner = factories.member(factories.team())
+    with opened(server, owner, since="1.5") as page:
+        assert page.next() == "resync"
+
+
+@pytest.mark.parametrize("since", ["x", "-1", "1e9", "nan", "9" * 400, "٣", "1.", ""])
+def test_a_moment_that_is_none_is_passed_over(server: Server, since: str) -> None:
+    owner = factories.member(factories.team())
+    with opened(server, owner, since=quote(since)) as page:
+        bus.publish("jobs", team_id=owner.team.pk)
+        page.until("jobs")
+        assert page.heard == ["hello", "jobs"]
 
 
 @pytest.mark.parametrize(

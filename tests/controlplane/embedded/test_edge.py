@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,9 @@ class Upstream(BaseHTTPRequestHandler):
         if self.path == "/broken":
             self.close_connection = True
             return
+        if self.path.startswith("/typed/"):
+            self._answer(b"<p>the same again</p>" * 500, kind=unquote(self.path.removeprefix("/typed/")))
+            return
         self._answer(f"{self.server.server_port} {self.path}".encode())
 
     def do_PUT(self) -> None:
@@ -43,8 +47,10 @@ class Upstream(BaseHTTPRequestHandler):
         rest = self.rfile.read(int(self.headers["Content-Length"]) - 1)
         self._answer(str(len(rest) + 1).encode())
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, body: bytes, *, kind: str = "text/plain") -> None:
         self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("ETag", '"one"')
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -160,6 +166,27 @@ def test_an_event_reaches_the_client_before_the_stream_ends(address: str) -> Non
     Upstream.release.set()
     assert answer.read() == b"data: last\n\n"
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "small"),
+    [
+        ("text/html; charset=utf-8", True),
+        ("text/css", True),
+        ("text/javascript", True),
+        ("application/json", False),
+        ("application/octet-stream", False),
+        ("text/csv", False),
+    ],
+)
+def test_pages_are_compressed_and_what_the_api_answers_keeps_its_tag(
+    address: str, kind: str, small: bool
+) -> None:
+    answer, body = ask(address, f"/typed/{quote(kind)}", Accept_Encoding="gzip, br")
+    assert answer.status == 200
+    assert (answer.headers["Content-Encoding"] == "gzip") is small
+    assert (len(body) < 1000) is small
+    assert small or answer.headers["ETag"] == '"one"'
 
 
 def test_a_request_that_web_may_have_seen_is_not_repeated(address: str) -> None:

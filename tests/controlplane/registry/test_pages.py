@@ -1,5 +1,6 @@
 """The pages of models: what stands in them, who sees them, and forms that work without a script."""
 
+import csv
 import errno
 import io
 import json
@@ -158,6 +159,9 @@ def test_filters_and_pages_are_in_the_address(three, measured):
     assert f'href="/models/{other.name}/"' in first
     assert f'href="/models/{model.name}/"' in second
     assert text(owner.browser.get("/models/?limit=1&part=total")) == "of 2"
+    exported = owner.browser.get(f"/models/?search={other.name}&part=csv")
+    rows = list(csv.DictReader(b"".join(exported.streaming_content).decode().splitlines()))
+    assert [row["name"] for row in rows] == [other.name]
     assert owner.browser.get("/models/?cursor=x").status_code == 400
     assert owner.browser.get("/models/?verdict=x").status_code == 200, "a shared address always opens"
 

@@ -12,8 +12,9 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Team
-from controlplane.registry.models import Artifact
-from deployments.models import Deployment, Revision, Rollout, Target
+from controlplane.registry.models import Alias, Artifact, Dataset
+from deployments import services
+from deployments.models import Decision, Deployment, Revision, Rollout, Target
 from optimizer.models import Job, Worker
 from tests import factories
 
@@ -159,6 +160,35 @@ def test_what_was_last_seen_long_ago_is_called_old(look: Look) -> None:
     assert "was last looked at 3 min ago; what stands here is old." in look(owner, "/")
 
 
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ("inference_queue_depth", "stays at 2 replicas: what it scales by is old (queue depth)."),
+        ("inference_p99_latency", ""),
+    ],
+)
+def test_only_a_signal_that_the_size_follows_is_missed(look: Look, old: str, said: str) -> None:
+    """Of an endpoint that nobody asks, latency is old, and needs nobody."""
+    team = factories.team()
+    live = a_deployment(team, ready=2)
+    Revision.objects.update(spec=services.read_spec({}).to_json())
+    now = datetime.now(UTC)
+    names = ("inference_queue_depth", "inference_in_flight", "inference_p99_latency")
+    Decision.objects.create(
+        deployment=live,
+        at=now,
+        last_at=now,
+        current_replicas=2,
+        desired_replicas=2,
+        limited_by="none",
+        signals={name: {"value": 0.0, "error": "stale" if name == old else None} for name in names},
+        sentence="Held at 2.",
+    )
+    page = look(factories.member(team), "/")
+    assert said in page
+    assert ("is old (" in page) is bool(said)
+
+
 def test_the_overview_costs_no_query_per_row() -> None:
     team = factories.team()
     owner = factories.member(team)
@@ -184,6 +214,12 @@ def test_the_overview_costs_no_query_per_row() -> None:
         ("FRAUD-SC", {"fraud-scorer"}),
         ("fraud-scorer v1", {"fraud-scorer v1"}),
         ("model.onnx", {"fraud-scorer v1"}),
+        ("champ", {"champion"}),
+        ("HOLD", {"holdout"}),
+        ("fraud-endpoint revision 1", {"fraud-endpoint revision 1"}),
+        ("endpoint r1", {"fraud-endpoint revision 1"}),
+        ("revision 1", {"fraud-endpoint revision 1"}),
+        ("fraud-endpoint r2", set()),
         ("nothing of that name", set()),
         ("%", set()),
         ("_", set()),
@@ -195,10 +231,20 @@ def test_the_overview_costs_no_query_per_row() -> None:
 def test_search_finds_names_literally_and_only_the_teams_own(look: Look, text: str, found: set[str]) -> None:
     team = factories.team()
     owner, viewer, stranger = factories.three_people(team)
-    factories.version(factories.model(team, "fraud-scorer"))
+    model = factories.model(team, "fraud-scorer")
+    variant = factories.version(model).variants.get()
+    Alias.objects.create(model=model, name="champion", variant=variant)
+    Dataset.objects.create(model=model, name="holdout", artifact=variant.artifact, items=1)
     a_deployment(team, "fraud-endpoint")
     address = f"/search/?{urlencode({'q': text})}"
-    known = {"fraud-scorer", "fraud-scorer v1", "fraud-endpoint"}
+    known = {
+        "fraud-scorer",
+        "fraud-scorer v1",
+        "fraud-endpoint",
+        "champion",
+        "holdout",
+        "fraud-endpoint revision 1",
+    }
     for person in (owner, viewer):
         page = look(person, address)
         assert {name for name in known if f">{name}</a>" in page} == found

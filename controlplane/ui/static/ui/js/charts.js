@@ -1,4 +1,4 @@
-/* The charts of one page: one time axis, one cursor, one address. What is chosen (range, from, to, paused, table)
+/* The charts of one page: one time axis, one cursor, one address. What is chosen (range, from, to, every, paused, table)
  * stands in the URL. Data comes as arrays; a null is a gap and is drawn as one. Plotly draws only the plot: legend,
  * values at the cursor and tables are HTML, so that keyboard and screen reader reach them. */
 import { loadPlotly } from "../../vendor/plotly-strict.js";
@@ -14,6 +14,7 @@ const DEFAULT_RANGE = "15m";
 const SECONDS = { "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000 };
 /* The API's arrays say their unit in their name; a line here is named for what it shows. */
 const ARRAYS = { p50: "p50_ms", p95: "p95_ms", p99: "p99_ms", errors: "error_rate" };
+const EVERY = new Set(["10", "30", "60"]);
 const pad = (number) => String(number).padStart(2, "0");
 
 /* Plotly knows no zones: it is given the reader's wall clock as text and gives it back. */
@@ -49,15 +50,17 @@ class Charts {
     this.to = Number(query.get("to")) || null;
     this.range = query.get("range") ?? DEFAULT_RANGE;
     this.paused = query.has("paused");
+    this.every = EVERY.has(query.get("every")) ? query.get("every") : "";
     this.root.toggleAttribute("data-table", query.has("table"));
     this.showChoice();
   }
 
   writeAddress(push) {
     const url = new URL(location.href);
-    for (const name of ["range", "from", "to", "paused", "table"]) url.searchParams.delete(name);
+    for (const name of ["range", "from", "to", "every", "paused", "table"]) url.searchParams.delete(name);
     if (this.between()) { url.searchParams.set("from", this.from); url.searchParams.set("to", this.to); }
     else if (this.range !== DEFAULT_RANGE) url.searchParams.set("range", this.range);
+    if (this.every) url.searchParams.set("every", this.every);
     if (this.paused) url.searchParams.set("paused", "");
     if (this.root.hasAttribute("data-table")) url.searchParams.set("table", "");
     history[push ? "pushState" : "replaceState"](history.state, "", url);
@@ -83,6 +86,8 @@ class Charts {
     }
     const between = this.root.querySelector("[data-charts-between]");
     if (between) between.textContent = this.between() ? `${wall(this.from).slice(5, 16)} – ${wall(this.to).slice(5, 16)}` : "Between…";
+    const every = this.root.querySelector("[data-charts-every]");
+    if (every) every.value = this.every;
     this.root.querySelector("[data-charts-pause]")?.setAttribute("aria-pressed", String(this.paused));
     this.root.querySelector("[data-charts-table]")?.setAttribute("aria-pressed", String(this.root.hasAttribute("data-table")));
     const csv = this.root.querySelector("[data-charts-csv]");
@@ -99,6 +104,13 @@ class Charts {
     addEventListener("popstate", () => { this.readAddress(); this.fetch(); });
     new ResizeObserver(() => this.figures.forEach((chart) => chart.drawn && chart.plot.offsetWidth && this.plotly.Plots.resize(chart.plot))).observe(this.root);
     this.root.addEventListener("click", (event) => this.click(event));
+    this.root.querySelector("[data-charts-every]")?.addEventListener("change", (event) => {
+      this.every = event.target.value;
+      clearTimeout(this.timer);
+      this.timer = 0;
+      this.writeAddress(false);
+      this.soon();
+    });
     this.root.querySelector("[data-charts-range]")?.addEventListener("submit", (event) => {
       event.preventDefault();
       const form = new FormData(event.target);
@@ -150,7 +162,7 @@ class Charts {
   /* the data */
   soon() {
     if (this.paused || this.between() || document.hidden || this.timer) return;
-    const every = (SECONDS[this.range] ?? Infinity) > 3600 ? 15_000 : 2000;
+    const every = Number(this.every) * 1000 || ((SECONDS[this.range] ?? Infinity) > 3600 ? 15_000 : 2000);
     this.timer = setTimeout(() => { this.timer = 0; this.fetch(); }, Math.max(0, this.asked + every - Date.now()));
   }
 

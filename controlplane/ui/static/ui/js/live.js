@@ -18,6 +18,7 @@ let lostAt = 0;
 let refused = false;
 let retry = 0;
 let staleTimer = 0;
+let made = document.body.dataset.made ?? "";
 
 function wanted() {
   const found = new Set();
@@ -68,7 +69,10 @@ function connect() {
   topics = names.join(",");
   if (!names.length) { show("live", "unknown", "No live parts"); light?.setAttribute("hidden", ""); return; }
   light?.removeAttribute("hidden");
-  source = new EventSource(`/live/events?topics=${encodeURIComponent(topics)}`);
+  /* What changed between the making of this page and this moment comes at once. Later streams name the last id. */
+  const since = made ? `&since=${made}` : "";
+  made = "";
+  source = new EventSource(`/live/events?topics=${encodeURIComponent(topics)}${since}`);
   source.onopen = () => {
     const missed = refused;
     failures = lostAt = 0;

@@ -23,6 +23,7 @@ class Log {
     this.text = "";
     this.asking = false;
     this.again = false;
+    this.ended = false;
     this.follow(!location.hash.startsWith(`#${root.id}-`));
     this.wire();
     for (const time of this.list.querySelectorAll("time")) this.clock(time);
@@ -33,8 +34,9 @@ class Log {
   part(name) { return this.root.querySelector(`[data-log-${name}]`); }
 
   wire() {
-    const topic = this.root.dataset.liveTopic;
-    if (topic) document.addEventListener(`live:${topic}`, () => this.fetch());
+    for (const topic of (this.root.dataset.liveTopic ?? "").split(",")) {
+      if (topic) document.addEventListener(`live:${topic}`, () => this.fetch());
+    }
     document.addEventListener("live:resync", () => this.fetch());
     this.box.addEventListener("scroll", () => {
       const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 24;
@@ -92,7 +94,8 @@ class Log {
     const all = this.lines().length;
     const shown = this.shown().length;
     const words = this.root.querySelector("[data-log-count]");
-    words.textContent = shown === all ? `${all} line${all === 1 ? "" : "s"}` : `${shown} of ${all} lines`;
+    const number = shown === all ? `${all} line${all === 1 ? "" : "s"}` : `${shown} of ${all} lines`;
+    words.textContent = this.ended ? `${number}; what wrote them is gone` : number;
   }
 
   clock(time) {
@@ -133,6 +136,8 @@ class Log {
         const url = new URL(this.root.dataset.logUrl, location.href);
         url.searchParams.set("after", this.after);
         const answer = await fetch(url, { headers: { Accept: "application/json" } });
+        const ended = answer.status === 404;
+        if (ended !== this.ended) { this.ended = ended; this.count(); }
         if (!answer.ok) break;
         const { events } = await answer.json();
         for (const event of events) this.add(event);
