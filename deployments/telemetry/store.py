@@ -18,6 +18,9 @@ from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Windo
 
 LATE_S = 30
 """A shorter window may close this much after its end; until then the longer one waits."""
+OUTAGE_S = 900
+"""Shorter windows may wait in the collector while the database is away. So long the longer one waits for a sign
+that they are written, which is any that came after; then it is made of what there is."""
 _FIELDS = (
     "observed_s",
     "requests",
@@ -112,7 +115,13 @@ def lengthen(now: datetime) -> int:
 def _lengthen(shorter_s: int, longer_s: int, now: datetime) -> int:
     whole = Q(replica="")
     last = Rollup.objects.filter(whole, resolution_s=longer_s).aggregate(at=Max("ts"))["at"]
-    until = datetime.fromtimestamp((now.timestamp() - LATE_S) // longer_s * longer_s, UTC)
+    newest = Rollup.objects.filter(whole, resolution_s=shorter_s).aggregate(at=Max("ts"))["at"]
+    if newest is None:
+        return 0
+    written_to = newest.timestamp() + shorter_s
+    now_s = now.timestamp()
+    ripe_s = min(now_s - LATE_S, max(written_to, now_s - OUTAGE_S))
+    until = datetime.fromtimestamp(ripe_s // longer_s * longer_s, UTC)
     since = last + timedelta(seconds=longer_s) if last else until - timedelta(days=1)
     if since >= until:
         return 0
