@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.faults import workshop as jobs
 from tests.faults.crew import Crew, assert_gone, builders_of, pool_child
 from tests.faults.programs import alive, tree
 from tests.faults.stage import LEASE_S, PLAIN, Stage
-from tests.faults.techniques import FREEZE, HANG, SEGFAULT, SLOW
+from tests.faults.techniques import FREEZE, HANG, HUNGRY, SEGFAULT, SLOW
 from tests.faults.waiting import until
 from tests.faults.workshop import Workshop
 
@@ -115,6 +116,27 @@ def test_F03_a_killed_celery_parent_takes_its_build_along(crew: Crew, caught: Jo
     assert_gone(remains, within_s=3)
     jobs.when(caught, JobState.SUCCEEDED)
     jobs.assert_one_effect(caught)
+
+
+def test_F04_a_build_that_runs_out_of_memory_is_tried_twice_and_says_what_it_took(
+    dispatched: Stage, workshop: Workshop
+) -> None:
+    limit = 1024**3
+    with dispatched.worker_of_its_own("small", SLIPWAY_JOB_MEMORY_BYTES=str(limit)) as (worker, queue):
+        job = workshop.queue(HUNGRY, to=queue)
+        failed = jobs.when(job, JobState.FAILED)
+        assert (failed.reason, failed.attempt) == (FailureReason.OUT_OF_MEMORY, 2)
+        told = re.fullmatch(r"It ran out of memory: peak ([\d,]+) MB, limit 1,024 MB\.", failed.message)
+        assert told, failed.message
+        assert limit / 2 < int(told[1].replace(",", "")) * 1024**2 <= limit
+        assert jobs.effects(job) == 0
+        assert jobs.leftovers(dispatched.scratch, [job]) == []
+        following = workshop.queue(SLOW, to=queue)
+        jobs.when(following, JobState.SUCCEEDED)
+        jobs.assert_one_effect(following)
+        assert not type(workshop.version).objects.get(pk=workshop.version.pk).quarantined_reason
+        assert worker.running
+        assert worker.said().count(" ready.") == 1
 
 
 def test_F05_a_poison_model_is_tried_twice_and_its_version_put_away(
