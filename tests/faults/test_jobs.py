@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
 
-from controlplane.core import storage
+from controlplane.core import bus, storage
 from controlplane.embedded import procfs
 from optimizer import services
 from optimizer.domain.jobs import FailureReason, JobState
@@ -311,3 +313,34 @@ def test_F44_a_worker_told_to_stop_gives_back_what_it_cannot_finish(
     services.cancel_job(workshop.actor, job)
     jobs.when(job, JobState.CANCELLED)
     assert jobs.effects(job) == 0
+
+
+@pytest.fixture
+def ticks(stands: Stage) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(bus.conninfo(), autocommit=True) as listening:
+        listening.execute(f"LISTEN {bus.TICKS}")
+        yield listening
+
+
+def shown(ticks: psycopg.Connection, true: Callable[[Worker], bool], *, called: str) -> Worker:
+    """What a page that looks when it is told, and only then, sees of a worker once it is as wanted."""
+    for tick in ticks.notifies(timeout=20):
+        rows = Worker.objects.filter(name__startswith=f"{called}@")
+        if "workers" in json.loads(tick.payload)["topics"] and (row := rows.first()) and true(row):
+            return row
+    raise AssertionError(f"no tick showed it; the rows are {list(rows.values())}")
+
+
+def test_open_pages_are_told_when_a_worker_comes_works_comes_back_and_goes(
+    dispatched: Stage, workshop: Workshop, ticks: psycopg.Connection
+) -> None:
+    with dispatched.worker_of_its_own("seen") as (worker, queue):
+        first = shown(ticks, lambda row: not row.draining, called="seen")
+        job = workshop.queue(SLOW, to=queue)
+        shown(ticks, lambda row: row.current_job_id == job.pk, called="seen")
+        shown(ticks, lambda row: row.current_job_id is None, called="seen")
+        worker.kill_group()
+    with dispatched.worker_of_its_own("seen") as (worker, queue):
+        shown(ticks, lambda row: row.started_at > first.started_at, called="seen")
+        worker.terminate(within_s=dispatched.rows["worker-optimize"].grace_s)
+        shown(ticks, lambda row: row.draining, called="seen")
