@@ -1,8 +1,8 @@
 """The collector: scrapes replicas every 2 s, keeps signals and windows, and runs the local autoscaler.
 
 One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
-charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery tasks per
-scrape, which cost more than the scrape.
+charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery
+tasks per scrape, which cost more than the scrape.
 """
 
 import asyncio

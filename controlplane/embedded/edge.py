@@ -50,7 +50,11 @@ def binary() -> Path:
     return wheel_folder("envoy") / "_bin" / "envoy"
 
 
-def argv(home: Home) -> tuple[str, ...]:
+def argv(home: Home, *, python: str) -> tuple[str, ...]:
+    return (python, "-m", "controlplane.embedded.edge_process", str(home.root))
+
+
+def envoy(home: Home) -> tuple[str, ...]:
     """Without --disable-hot-restart Envoy ends itself whenever the thread that started it does."""
     options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1")
     return (str(binary()), "-c", str(home.run / "edge.json"), *options)
@@ -276,16 +280,21 @@ def _admin(home: Home, method: str, target: str) -> str:
         connection.close()
 
 
+def under_way(home: Home) -> int:
+    """How many requests web has not answered yet. Raises OSError or http.client.HTTPException."""
+    return int(_admin(home, "GET", "/stats?filter=^cluster.web.upstream_rq_active$").rpartition(":")[2])
+
+
 def drain(home: Home, *, within_s: float) -> None:
     """Takes no new connection, then waits until web has answered what it was asked, or time is up."""
     deadline = time.monotonic() + within_s
     try:
         _admin(home, "POST", "/drain_listeners")
         while time.monotonic() < deadline:
-            if _admin(home, "GET", "/stats?filter=^cluster.web.upstream_rq_active$").strip().endswith(": 0"):
+            time.sleep(0.05)  # what was just accepted may be on its way to web
+            if not under_way(home):
                 return
-            time.sleep(0.05)
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):
         return
 
 

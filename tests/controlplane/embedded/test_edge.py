@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from controlplane.embedded import edge, ports
 from controlplane.embedded.home import Home
 from controlplane.embedded.spawn import child_environment, spawn
+from controlplane.settings.environment import REPOSITORY
 from tests.controlplane.embedded.conftest import home_folder, until
 
 pytestmark = pytest.mark.processes
@@ -100,7 +102,12 @@ def running_edge(*, web: str, live: str) -> Iterator[str]:
         address = f"127.0.0.1:{ports.choose(home, ['edge'])['edge']}"
         edge.prepare(home, address=address, web=web, live=live)
         environment = child_environment(home=folder, values={}, reads=())
-        child = spawn(edge.argv(home), environment=environment, cwd=folder, stdout=subprocess.DEVNULL)
+        child = spawn(
+            edge.argv(home, python=sys.executable),
+            environment=environment,
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+        )
         try:
             until(lambda: ports.bind_error(*edge.split(address)) is not None)
             yield address
