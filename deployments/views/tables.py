@@ -1,20 +1,16 @@
-"""Lists as CSV: the same rows as the page with its filters, safe to open in a spreadsheet, times in UTC.
+"""Lists and charts as rows of a CSV: the same as the page with its filters, times in UTC."""
 
-Streamed, so that a year of decisions costs no memory.
-"""
-
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from controlplane.core import formats
+from controlplane.core.csv_export import csv_response
 from deployments import selectors
 from deployments.models import Decision, Deployment
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CHART_COLUMNS = (
     "p50_ms",
     "p95_ms",
@@ -27,32 +23,6 @@ CHART_COLUMNS = (
     "in_flight_max",
     "replicas",
 )
-
-
-class _Line:
-    """What the csv module writes to: it only hands the line on."""
-
-    def write(self, text: str) -> str:
-        return text
-
-
-def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def streamed(name: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> StreamingHttpResponse:
-    writer = csv.writer(_Line())
-
-    def lines() -> Iterator[str]:
-        yield writer.writerow(head)
-        for row in rows:
-            yield writer.writerow([_safe(value) for value in row])
-
-    return StreamingHttpResponse(
-        lines(),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
-    )
 
 
 def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
@@ -68,7 +38,7 @@ def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
         "p99_ms",
         "requests_per_s",
     )
-    return streamed("deployments", head, (_deployment(row, figures[row.pk]) for row in found))
+    return csv_response("deployments.csv", head, (_deployment(row, figures[row.pk]) for row in found))
 
 
 def _deployment(row: Deployment, figures: selectors.Figures) -> Sequence[Any]:
@@ -100,10 +70,10 @@ def decisions_csv(name: str, rows: QuerySet[Decision]) -> StreamingHttpResponse:
         )
         for row in rows.iterator(chunk_size=500)
     )
-    return streamed(f"{name}-decisions", head, lines)
+    return csv_response(f"{name}-decisions.csv", head, lines)
 
 
 def series_csv(name: str, drawn: dict[str, Any]) -> StreamingHttpResponse:
     """A chart's points: epoch seconds and one column per series; a gap is empty."""
     columns = [drawn[column] for column in CHART_COLUMNS]
-    return streamed(f"{name}-series", ("t", *CHART_COLUMNS), zip(drawn["t"], *columns, strict=True))
+    return csv_response(f"{name}-series.csv", ("t", *CHART_COLUMNS), zip(drawn["t"], *columns, strict=True))

@@ -172,11 +172,11 @@ async def test_an_unreachable_target_leaves_what_was_last_seen(
 
 
 def _second_deployment(world: World) -> Deployment:
-    from deployments import services
+    from deployments import services, specs
 
     row, _ = services.create_deployment(world.owner, name="other", target=world.row.target)
     variant = world.row.revisions.get().variant
-    revision = services.add_revision(world.owner, row, variant=variant, spec=services.read_spec({}))
+    revision = services.add_revision(world.owner, row, variant=variant, spec=specs.read_spec({}))
     services.roll_out(world.owner, row, revision, etag=None)
     for _ in range(6):
         world.target.advance(1)
