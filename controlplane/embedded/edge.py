@@ -18,6 +18,8 @@ from controlplane.embedded.wheels import wheel_folder
 type Json = dict[str, Any]
 
 HEADERS_TIMEOUT = "10s"
+REQUEST_TIMEOUT = "7200s"
+"""How long a request may take to come, whatever it trickles: the largest upload at 300 kB/s."""
 IDLE_CONNECTION_TIMEOUT = "75s"
 WEB_IDLE_TIMEOUT = "180s"
 """Longer than the longest silence of an upload: the signature is read while the client waits."""
@@ -122,6 +124,7 @@ def _connection_manager() -> Json:
         "skip_xff_append": True,
         "normalize_path": True,
         "request_headers_timeout": HEADERS_TIMEOUT,
+        "request_timeout": REQUEST_TIMEOUT,
         "stream_idle_timeout": WEB_IDLE_TIMEOUT,
         "delayed_close_timeout": "1s",
         "common_http_protocol_options": {"idle_timeout": IDLE_CONNECTION_TIMEOUT},
