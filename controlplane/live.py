@@ -76,8 +76,9 @@ class Stream:
     last_id: int = 0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def wants(self, team_id: int, topics: list[str]) -> set[str]:
-        if team_id != self.viewer.team_id:
+    def wants(self, team_id: int | None, topics: list[str]) -> set[str]:
+        """None: of what all teams share."""
+        if team_id not in (None, self.viewer.team_id):
             return set()
         return set(topics) & self.topics if self.topics else set(topics)
 
@@ -94,7 +95,7 @@ class Hub:
     boot: str = field(default_factory=lambda: secrets.token_hex(4))
     streams: set[Stream] = field(default_factory=set)
     per_user: Counter[int] = field(default_factory=Counter)
-    remembered: deque[tuple[int, int, list[str], float]] = field(
+    remembered: deque[tuple[int, int | None, list[str], float]] = field(
         default_factory=lambda: deque(maxlen=REMEMBERED_TICKS)
     )
     count: int = 0
@@ -111,7 +112,8 @@ class Hub:
         """A notification that is none of ours is noted and passed over: anybody may send one."""
         try:
             message = orjson.loads(payload)
-            team_id, topics = int(message["team"]), [str(topic) for topic in message["topics"]]
+            team, topics = message["team"], [str(topic) for topic in message["topics"]]
+            team_id = None if team is None else int(team)
         except (ValueError, TypeError, KeyError):
             log.warning("unreadable_tick", payload=payload[:200])
             return

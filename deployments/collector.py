@@ -1,8 +1,8 @@
 """The collector: scrapes replicas every 2 s, keeps signals and windows, and runs the local autoscaler.
 
 One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
-charts, never the scrapes; while it is away the signals go on and decisions hold. Refused: Celery tasks per
-scrape, which cost more than the scrape.
+charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery
+tasks per scrape, which cost more than the scrape.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ from deployments.models import Deployment, Revision
 from deployments.reconciler import record_observation
 from deployments.selectors import active_rollout
 from deployments.telemetry import store
+from deployments.telemetry.backlog import Backlog
 from deployments.telemetry.rollup import Accumulator, Window
 from deployments.telemetry.scraper import Scrape, Scraper, Target
 from deployments.telemetry.series import SeriesBook
@@ -43,6 +44,8 @@ from deployments.telemetry.snapshot import write_signals
 log = structlog.get_logger(__name__)
 
 PERIOD_S = 2.0
+PORTION = 2000
+"""Windows that are written in one go: what an outage left is caught up with while the periods go on."""
 SCRAPED = frozenset({ReplicaState.READY, ReplicaState.NOT_READY, ReplicaState.DRAINING})
 
 
@@ -59,6 +62,7 @@ class Watched:
 class Collector:
     redis: Redis
     period_s: float = PERIOD_S
+    waiting: Backlog = field(default_factory=Backlog)
     _series: SeriesBook = field(default_factory=SeriesBook)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
     _watched: dict[str, Watched] = field(default_factory=dict)
@@ -83,7 +87,9 @@ class Collector:
                 continue
         scraping.cancel()
         await asyncio.gather(scraping, return_exceptions=True)
-        await self._in_database(self._write, self._windows.close_all(), list(self._watched.values()))
+        self.waiting.add(self._windows.close_all())
+        while self.waiting and await self._store():
+            continue
         await self._in_database(connections.close_all)
         self._database.shutdown()
 
@@ -108,7 +114,19 @@ class Collector:
         await self._publish(signals.values())
         if watched is not None:
             await self._in_database(self._decide, watched, signals, wall)
-        await self._in_database(self._write, self._windows.close(wall), list(self._watched.values()))
+        self.waiting.add(self._windows.close(wall))
+        await self._store()
+
+    async def _store(self) -> bool:
+        """Writes the oldest windows that wait; False while the database is away, and they go on waiting.
+
+        What was committed though its reply was lost is written again, which changes nothing.
+        """
+        portion = self.waiting.first(PORTION)
+        written = await self._in_database(self._write, portion, list(self._watched.values()))
+        if written:
+            self.waiting.written(len(portion))
+        return bool(written)
 
     async def _in_database[**P, R](self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Runs in the database's thread; None while the database is away."""
@@ -182,12 +200,13 @@ class Collector:
                 # One that was removed meanwhile, or cannot be read, must not stop the others.
                 log.warning("no_decision", deployment=row.key, cause=str(error).splitlines()[0])
 
-    def _write(self, windows: list[Window], watched: Iterable[Watched]) -> None:
+    def _write(self, windows: list[Window], watched: Iterable[Watched]) -> bool:
         living = [one.deployment for one in watched]
         try:
             self._write_of(windows, living)
         except IntegrityError:  # a deployment went between the look and the commit; the others stay
             self._write_of(windows, living)
+        return True
 
     def _write_of(self, windows: list[Window], living: list[Deployment]) -> None:
         with transaction.atomic():

@@ -1,6 +1,6 @@
 """The deployment forms: what a person types, turned into the same spec that the API takes.
 
-The spec's own values check it (`services.read_spec`, the stack's schema), so a form and an API call are refused
+The spec's own values check it (`specs.read_spec`, the stack's schema), so a form and an API call are refused
 with the same sentence; `take_refusal` puts each message beside its field.
 """
 
@@ -13,7 +13,7 @@ from django import forms
 from controlplane.core.errors import SlipwayError
 from controlplane.core.vocabulary import word_of
 from controlplane.registry.models import Variant
-from deployments import services
+from deployments import specs
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.models import Target
@@ -140,7 +140,7 @@ class SpecForm(forms.Form):
 
     def spec(self) -> RevisionSpec:
         """Raises InvalidInput that names the fields."""
-        return services.read_spec(self.document())
+        return specs.read_spec(self.document())
 
 
 def _amount(value: Decimal) -> str:
@@ -170,7 +170,7 @@ def initial_of(spec: RevisionSpec) -> dict[str, Any]:
 
 
 def defaults() -> Mapping[str, Any]:
-    found = initial_of(services.read_spec({}))
+    found = initial_of(specs.read_spec({}))
     return found | {"in_flight_target": ""}
 
 

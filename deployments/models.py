@@ -208,6 +208,7 @@ class Rollup(models.Model):
                 name="one_rollup_per_window",
             )
         ]
+        indexes = [models.Index(fields=["resolution_s", "ts"], name="rollup_by_age")]
 
     def __str__(self) -> str:
         return f"{self.deployment_id} {self.ts} {self.resolution_s}s"

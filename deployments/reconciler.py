@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 
 from controlplane.core.clock import database_now
 from controlplane.core.errors import NotFound, SlipwayError
-from deployments import services, targets, transitions
+from deployments import targets, transitions, wishes
 from deployments.domain.rolling import Count, finished, next_counts
 from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
@@ -134,7 +134,7 @@ def _apply_if_different(deployment: Deployment, target: Target, counts: Mapping[
     live = target.desired(deployment.key)
     if live is None and not any(counts.values()):
         return False
-    wanted = services.wish(deployment, counts, generation=live.generation if live else 0)
+    wanted = wishes.wish(deployment, counts, generation=live.generation if live else 0)
     if live is not None and _content(live) == _content(wanted):
         return False
     generation = max(deployment.generation, live.generation if live else 0) + 1
@@ -142,7 +142,7 @@ def _apply_if_different(deployment: Deployment, target: Target, counts: Mapping[
     if not mine.update(generation=generation):
         raise StaleGeneration("stale_generation", "Somebody else wrote this deployment meanwhile.")
     deployment.generation = generation
-    target.apply(services.wish(deployment, counts, generation=generation))
+    target.apply(wishes.wish(deployment, counts, generation=generation))
     return True
 
 

@@ -3,63 +3,37 @@
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Least, Now
-from pydantic import ValidationError
 
 from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role, Team
-from controlplane.core import storage
-from controlplane.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Unprocessable
+from controlplane.core.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 from controlplane.core.names import check_name
-from controlplane.registry.models import Artifact, Variant
-from deployments import stacks, targets, transitions
-from deployments.domain import readable
-from deployments.domain.hpa import InvalidHpa
-from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
+from controlplane.registry.models import Variant
+from deployments import targets, transitions
+from deployments.domain.plan import Severity
 from deployments.domain.rollouts import ACTIVE, RolloutState
-from deployments.domain.spec import RevisionSpec, default_autoscaling
-from deployments.domain.workload import MAX_REPLICAS, Batching, DesiredDeployment, Workload
+from deployments.domain.spec import RevisionSpec
 from deployments.models import Deployment, Load, Revision, Rollout, Target
+from deployments.preview import Preview, preview
 from deployments.selectors import active_rollout
+from deployments.specs import refuse_unusable
+from deployments.wishes import start_size
 
-DEFAULT_MAX_REPLICAS = 4
 MAX_LOAD_PER_S = 200.0
 MAX_LOAD_S = 1800
 THIS_MACHINE = "this-machine"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preview:
-    """What rolling out would do. `etag` names the live state it was made against; apply must bring it.
-
-    `diff` is what people decided on, live against after (see `domain.readable`); `plan` is the target's own.
-    """
-
-    plan: Plan
-    diff: tuple[Change, ...]
-    findings: tuple[Finding, ...]
-    etag: str
-
-    @property
-    def blocked(self) -> bool:
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
-
-    @property
-    def counts(self) -> Counts:
-        return counts(self.diff)
-
-
-def this_machine(team: Team) -> Target:
-    """The team's target for this machine, made when it is missing."""
-    target, _ = Target.objects.get_or_create(team=team, name=THIS_MACHINE, defaults={"kind": "local"})
-    return target
+def add_this_machine(team: Team) -> Target:
+    """The target that a team has from its beginning; see `apps`."""
+    return Target.objects.create(team=team, name=THIS_MACHINE, kind="local")
 
 
 def create_deployment(
@@ -98,44 +72,10 @@ def create_with_revision(
         return deployment, add_revision(actor, deployment, variant=variant, spec=spec), key
 
 
-def read_spec(document: object) -> RevisionSpec:
-    """The spec that a person or a program wrote; what it leaves out gets its default.
-
-    Raises InvalidInput that names the field.
-    """
-    if not isinstance(document, dict):
-        raise InvalidInput("invalid_spec", "The spec cannot be used.", "It must be a JSON object.")
-    try:
-        batching = Batching.from_json(document.get("batching", {}))
-        autoscaling = document.get("autoscaling")
-        if autoscaling is None:
-            autoscaling = default_autoscaling(
-                min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
-            )
-        return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
-    except InvalidInput as error:
-        raise _of_spec(error) from error
-
-
-def _of_spec(error: InvalidInput) -> InvalidInput:
-    """The same refusal with the fields as the writer of the spec names them."""
-    fields = {_field_of_spec(name): messages for name, messages in error.fields.items()}
-    named = "; ".join(f"{name} {', '.join(messages)}" for name, messages in fields.items())
-    return InvalidInput(
-        "invalid_spec", "The spec cannot be used.", f"{named or error.detail}.", fields=fields
-    )
-
-
-def _field_of_spec(path: str) -> str:
-    """“Batching.max_batch_size” and “RevisionSpec.threads” are names of ours; “spec.threads” is the writer's."""
-    path = path.removeprefix("RevisionSpec.").replace("Batching.", "batching.", 1)
-    return "spec" if path in {"RevisionSpec", "Batching"} else f"spec.{path}"
-
-
 def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec: RevisionSpec) -> Revision:
     """Fixes what could be rolled out. Nothing moves yet. Raises Unprocessable for a spec that cannot run."""
     actor.require(Role.ENGINEER)
-    _refuse_unusable(deployment, variant, spec)
+    refuse_unusable(deployment, variant, spec)
     with transaction.atomic():
         locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
         if locked.removing:
@@ -152,189 +92,11 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
     return revision
 
 
-def _refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec) -> None:
-    if variant.version.model.team_id != deployment.team_id:
-        raise Unprocessable("foreign_variant", "The variant belongs to another team.")
-    if spec.stack not in stacks.TABLE:
-        known = ", ".join(stacks.TABLE)
-        raise Unprocessable("unknown_stack", f"There is no stack “{spec.stack}”.", f"Known stacks: {known}.")
-    if variant.format not in stacks.load(spec.stack).formats:
-        raise Unprocessable(
-            "format_not_served",
-            f"The stack {spec.stack} does not serve {variant.format}.",
-            "Choose another stack.",
-        )
-    if variant.version.quarantined_reason:
-        raise Conflict(
-            "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
-        )
-    _refuse_parameters(spec)
-    _refuse_autoscaling(spec)
-    try:
-        _workload_of(variant, spec, revision=1, replicas=1, path="/", api_key_sha256="")
-    except InvalidInput as error:
-        raise _of_spec(error) from error
-
-
-def _refuse_parameters(spec: RevisionSpec) -> None:
-    """What the stack's own schema refuses, a replica would refuse when it starts."""
-    try:
-        stacks.load(spec.stack).parameters.model_validate(spec.batching.to_json() | {"threads": spec.threads})
-    except ValidationError as error:
-        fields: dict[str, list[str]] = {}
-        for problem in error.errors(include_url=False, include_context=False):
-            place = ".".join(str(part) for part in problem["loc"]) or "preferred_batch_size"
-            name = f"spec.{place}" if place == "threads" else f"spec.batching.{place}"
-            fields.setdefault(name, []).append(problem["msg"].removeprefix("Value error, "))
-        told = "; ".join(f"{name}: {messages[0]}" for name, messages in fields.items())
-        raise Unprocessable(
-            "invalid_parameters",
-            f"The stack {spec.stack} cannot run with these parameters.",
-            f"{told}.",
-            fields=fields,
-        ) from error
-
-
-def _refuse_autoscaling(spec: RevisionSpec) -> None:
-    title = "The autoscaling spec cannot be used."
-    try:
-        hpa = spec.hpa()
-    except InvalidHpa as error:
-        fields = {"spec.autoscaling": [str(error)]}
-        raise Unprocessable("invalid_autoscaling", title, str(error), fields=fields) from error
-    if hpa.max_replicas > MAX_REPLICAS:
-        detail = f"maxReplicas is {hpa.max_replicas:,}; a target runs at most {MAX_REPLICAS} replicas."
-        raise Unprocessable(
-            "invalid_autoscaling", title, detail, fields={"spec.autoscaling.maxReplicas": [detail]}
-        )
-
-
-def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
-    """The wish for these replicas by revision number. One query."""
-    rows = deployment.revisions.filter(number__in=counts).select_related(
-        "variant__artifact", "variant__version__model"
-    )
-    return DesiredDeployment(
-        key=deployment.key,
-        path=f"/{deployment.team.name}/{deployment.name}",
-        generation=generation,
-        workloads=tuple(_workload(deployment, row, counts[row.number]) for row in rows.order_by("number")),
-    )
-
-
-def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Workload:
-    return _workload_of(
-        revision.variant,
-        RevisionSpec.from_json(revision.spec),
-        revision=revision.number,
-        replicas=replicas,
-        path=_artifact_path(revision.variant),
-        api_key_sha256=deployment.api_key_sha256,
-    )
-
-
-def _artifact_path(variant: Variant) -> str:
-    try:
-        return str(storage.path(variant.artifact.sha256))
-    except NotFound as error:
-        raise Conflict(
-            "artifact_missing",
-            f"The stored bytes of {variant} are missing.",
-            "Upload the same file again; it mends the stored bytes.",
-        ) from error
-
-
-def _workload_of(
-    variant: Variant, spec: RevisionSpec, *, revision: int, replicas: int, path: str, api_key_sha256: str
-) -> Workload:
-    return spec.workload(
-        revision=revision,
-        replicas=replicas,
-        model=variant.version.model.name,
-        version=variant.version.number,
-        artifact=(variant.artifact.sha256, path),
-        signature=variant.signature,
-        api_key_sha256=api_key_sha256,
-    )
-
-
-def start_size(deployment: Deployment, revision: Revision) -> int:
-    """The wanted size within the revision's bounds."""
-    hpa = RevisionSpec.from_json(revision.spec).hpa()
-    return min(max(deployment.replicas, hpa.min_replicas), hpa.max_replicas)
-
-
-def preview(deployment: Deployment, revision: Revision) -> Preview:
-    """Plan and pre-flight against what runs now. Talks to the target; changes nothing."""
-    target = targets.load(deployment.target.kind)
-    desired = wish(
-        deployment, {revision.number: start_size(deployment, revision)}, generation=deployment.generation + 1
-    )
-    live = target.desired(deployment.key)
-    findings = target.preflight(desired, live=live)
-    if revision.variant.artifact.state == Artifact.State.DAMAGED:
-        findings = (*findings, _damaged(revision.variant))
-    plan = target.plan(desired)
-    return Preview(
-        plan=plan,
-        diff=_changes(deployment, live, revision, replicas=desired.workloads[0].replicas),
-        findings=findings,
-        etag=_etag(deployment, plan),
-    )
-
-
-def _changes(
-    deployment: Deployment, live: DesiredDeployment | None, revision: Revision, *, replicas: int
-) -> tuple[Change, ...]:
-    """From the revision that has replicas now to the one to come; what is live comes from the target."""
-    running = {one.revision: one.replicas for one in live.workloads if one.replicas} if live else {}
-    serving = deployment.live_revision
-    number = serving.number if serving and serving.number in running else max(running, default=None)
-    before = None
-    if number is not None:
-        row = deployment.revisions.select_related("variant__artifact", "variant__version__model").get(
-            number=number
-        )
-        before = read_revision(row, replicas=sum(running.values()))
-    return diff(before, read_revision(revision, replicas=replicas))
-
-
-def read_revision(row: Revision, *, replicas: int | None = None) -> dict[str, Any]:
-    """The revision as people compare it; with `replicas` also its number, as one side of a plan."""
-    return readable.document(
-        RevisionSpec.from_json(row.spec),
-        variant=str(row.variant),
-        artifact_sha256=row.variant.artifact.sha256,
-        signature=row.variant.signature,
-        revision=None if replicas is None else row.number,
-        replicas=replicas,
-    )
-
-
-def compare(before: Revision, after: Revision) -> tuple[Change, ...]:
-    """What differs between two revisions, whatever runs."""
-    return diff(read_revision(before), read_revision(after))
-
-
-def _etag(deployment: Deployment, plan: Plan) -> str:
-    return digest([deployment.pk, deployment.live_revision_id, plan.live_digest])[:32]
-
-
 def _removing(deployment: Deployment) -> Conflict:
     return Conflict(
         "removing",
         f"“{deployment.name}” is being removed.",
         "Wait until it is gone, then create it again, or use another name.",
-    )
-
-
-def _damaged(variant: Variant) -> Finding:
-    return Finding(
-        severity=Severity.ERROR,
-        code="integrity",
-        title="The variant's stored bytes are damaged.",
-        evidence=f"{variant.artifact.sha256} no longer matches what is on disk.",
-        action="Upload the same file again; it mends the stored bytes.",
     )
 
 

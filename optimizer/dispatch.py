@@ -1,4 +1,4 @@
-"""The optimizer's duties: publish queued jobs, take back expired ones, forget workers that are gone."""
+"""The optimizer's duties: publish queued jobs, take back expired ones, tell of silent workers and forget them."""
 
 from datetime import timedelta
 
@@ -8,8 +8,10 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from kombu.exceptions import OperationalError as BrokerError
 
+from controlplane.core import bus
 from controlplane.core.dispatcher import Duty
 from optimizer.domain.jobs import JobState
+from optimizer.fleet import OFFLINE_AFTER, SILENT_AFTER
 from optimizer.models import Job, Worker
 from optimizer.tasks import RUN_JOB
 from optimizer.transitions import reap_expired
@@ -20,6 +22,7 @@ BATCH = 200
 REPUBLISH_AFTER = timedelta(minutes=5)
 REPUBLISH_LOST_AFTER = timedelta(seconds=5)
 FORGET_WORKER_AFTER = timedelta(hours=24)
+LOOK_FOR_SILENCE = timedelta(seconds=2)
 
 
 def publish_jobs() -> int:
@@ -61,8 +64,24 @@ def _waiting_messages(queue: str) -> int | None:
         return None
 
 
+def tell_of_silent_workers() -> bool:
+    """Nobody who falls silent says so: open pages are told when a worker's age passes a bound of its state.
+
+    Returns whether they were. Looks overlap, so that a late one misses nothing; told twice is asked twice.
+    """
+    passed = Q()
+    for bound in (SILENT_AFTER, OFFLINE_AFTER):
+        passed |= Q(heartbeat_at__lt=Now() - bound, heartbeat_at__gte=Now() - bound - 2 * LOOK_FOR_SILENCE)
+    if not Worker.objects.filter(passed).exists():
+        return False
+    bus.publish("workers", team_id=None)
+    return True
+
+
 def forget_workers() -> int:
     removed, _ = Worker.objects.filter(heartbeat_at__lt=Now() - FORGET_WORKER_AFTER).delete()
+    if removed:
+        bus.publish("workers", team_id=None)
     return removed
 
 
@@ -70,5 +89,6 @@ DUTIES = (
     Duty(name="publish jobs", run=publish_jobs, every_s=1, woken=True),
     Duty(name="republish lost jobs", run=republish_lost_jobs, every_s=3),
     Duty(name="take back expired jobs", run=reap_expired, every_s=1),
+    Duty(name="tell of silent workers", run=tell_of_silent_workers, every_s=LOOK_FOR_SILENCE.total_seconds()),
     Duty(name="forget workers", run=forget_workers, every_s=600),
 )

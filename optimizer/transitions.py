@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from controlplane.core import bus, transitions
 from controlplane.core.clock import database_now
 from optimizer.domain.jobs import EDGES, FailureReason, JobState, backoff_s, may_retry
-from optimizer.models import Job, JobEvent
+from optimizer.models import Job, JobEvent, Worker
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)
 
@@ -67,10 +67,21 @@ def announce(job_id: int, *, team_id: int) -> None:
     bus.publish(f"job:{job_id}", "jobs", team_id=team_id)
 
 
+def _show_at_work(owner: str, *, on: int) -> None:
+    Worker.objects.filter(name=owner).update(current_job=on)
+    bus.publish("workers", team_id=None)
+
+
+def _show_free(owner: str, *, of: int) -> None:
+    """Unless it has another job by now."""
+    Worker.objects.filter(name=owner, current_job=of).update(current_job=None)
+    bus.publish("workers", team_id=None)
+
+
 def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
     """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, quietly.
 
-    `message_id` names the broker's message that led here. Three statements in one transaction.
+    `message_id` names the broker's message that led here. Six statements in one transaction.
     """
     due = Q(state=JobState.QUEUED, run_after__lte=Now()) | Q(state=JobState.RUNNING, lease_until__lt=Now())
     rows = Job.objects.filter(due, pk=job_id, attempt__lt=F("max_attempts"), cancel_requested=False)
@@ -102,6 +113,7 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
             data={"message_id": message_id},
         )
         announce(job_id, team_id=job.team_id)
+        _show_at_work(owner, on=job_id)
         return Claim(
             job_id=job_id,
             team_id=job.team_id,
@@ -146,6 +158,7 @@ def succeed(claim: Claim, *, message: str) -> None:
     if not done:
         raise LeaseLost
     announce(claim.job_id, team_id=claim.team_id)
+    _show_free(claim.owner, of=claim.job_id)
 
 
 def fail(claim: Claim, *, reason: FailureReason, message: str) -> str:
@@ -298,6 +311,7 @@ def _change(
     if not moved:
         raise LeaseLost
     announce(job.pk, team_id=job.team_id)
+    _show_free(job.owner, of=job.pk)
     if to == JobState.QUEUED:
         bus.wake_dispatcher()
     return to

@@ -14,8 +14,11 @@ TICKS = "slipway_ticks"
 OUTBOX = "slipway_outbox"
 
 
-def publish(*topics: str, team_id: int) -> None:
-    """Sends one tick per topic on commit. Cost: one statement; equal payloads in a transaction are merged."""
+def publish(*topics: str, team_id: int | None) -> None:
+    """Sends one tick per topic on commit, to pages of the team; None is for what all teams share.
+
+    Cost: one statement; equal payloads in a transaction are merged.
+    """
     payload = json.dumps({"team": team_id, "topics": sorted(set(topics))}, separators=(",", ":"))
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, %s)", [TICKS, payload])

@@ -18,6 +18,8 @@ from controlplane.embedded.wheels import wheel_folder
 type Json = dict[str, Any]
 
 HEADERS_TIMEOUT = "10s"
+REQUEST_TIMEOUT = "7200s"
+"""How long a request may take to come, whatever it trickles: the largest upload at 300 kB/s."""
 IDLE_CONNECTION_TIMEOUT = "75s"
 WEB_IDLE_TIMEOUT = "180s"
 """Longer than the longest silence of an upload: the signature is read while the client waits."""
@@ -54,7 +56,11 @@ def binary() -> Path:
     return wheel_folder("envoy") / "_bin" / "envoy"
 
 
-def argv(home: Home) -> tuple[str, ...]:
+def argv(home: Home, *, python: str) -> tuple[str, ...]:
+    return (python, "-m", "controlplane.embedded.edge_process", str(home.root))
+
+
+def envoy(home: Home) -> tuple[str, ...]:
     """Without --disable-hot-restart Envoy ends itself whenever the thread that started it does."""
     options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1")
     return (str(binary()), "-c", str(home.run / "edge.json"), *options)
@@ -122,6 +128,7 @@ def _connection_manager() -> Json:
         "skip_xff_append": True,
         "normalize_path": True,
         "request_headers_timeout": HEADERS_TIMEOUT,
+        "request_timeout": REQUEST_TIMEOUT,
         "stream_idle_timeout": WEB_IDLE_TIMEOUT,
         "delayed_close_timeout": "1s",
         "common_http_protocol_options": {"idle_timeout": IDLE_CONNECTION_TIMEOUT},
@@ -298,16 +305,21 @@ def _admin(home: Home, method: str, target: str) -> str:
         connection.close()
 
 
+def under_way(home: Home) -> int:
+    """How many requests web has not answered yet. Raises OSError or http.client.HTTPException."""
+    return int(_admin(home, "GET", "/stats?filter=^cluster.web.upstream_rq_active$").rpartition(":")[2])
+
+
 def drain(home: Home, *, within_s: float) -> None:
     """Takes no new connection, then waits until web has answered what it was asked, or time is up."""
     deadline = time.monotonic() + within_s
     try:
         _admin(home, "POST", "/drain_listeners")
         while time.monotonic() < deadline:
-            if _admin(home, "GET", "/stats?filter=^cluster.web.upstream_rq_active$").strip().endswith(": 0"):
+            time.sleep(0.05)  # what was just accepted may be on its way to web
+            if not under_way(home):
                 return
-            time.sleep(0.05)
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):
         return
 
 

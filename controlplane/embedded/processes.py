@@ -242,13 +242,14 @@ def _web(site: Site) -> Process:
 def _edge(site: Site) -> tuple[Process, ...]:
     if site.home is None:
         return ()
+    """Its grace is what it waits for answers that are under way, and a second for Envoy's end."""
     row = Process(
         name="edge",
-        argv=edge.argv(site.home),
+        argv=edge.argv(site.home, python=site.python),
         tier=Tier.EDGE,
         kind=Kind.BINARY,
         needs=("web", "live"),
-        grace_s=1.0,
+        grace_s=2.0,
         container=Container(image="envoyproxy/envoy:v1.40.0", port=8400),
     )
     return (row,)

@@ -33,13 +33,11 @@ PROBE_EVERY_S = 0.03
 class Hooks:
     """What a row needs done on this machine. Each runs in a thread and may block for a moment.
 
-    `prepare` comes before every start and raises SetupError; `answers` says whether it serves;
-    `drain` comes before its stop signal and returns within the time it is given.
+    `prepare` comes before every start and raises SetupError; `answers` says whether it serves.
     """
 
     prepare: Callable[[], None] | None = None
     answers: Callable[[], bool] | None = None
-    drain: Callable[[float], None] | None = None
 
 
 NO_HOOKS = Hooks()
@@ -202,9 +200,6 @@ class Keeper:
         self.stopping.set()
         until = min(by, time.monotonic() + self.process.grace_s)
         if self.child is not None:
-            if self.hooks.drain is not None:
-                await asyncio.to_thread(self.hooks.drain, self.process.grace_s)
-                until = min(by, time.monotonic() + self.process.grace_s)
             self.child.signal(self.process.stop_signal)
         await self._wait(until)
         if self.child is not None:

@@ -133,7 +133,6 @@ def hooks(plan: Plan) -> dict[str, Hooks]:
         "edge": Hooks(
             prepare=lambda: edge.prepare(home, address=up.address, web=site.web, live=site.live),
             answers=lambda: edge.answers(up.address),
-            drain=lambda within_s: edge.drain(home, within_s=within_s),
         ),
     }
 

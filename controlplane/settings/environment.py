@@ -20,7 +20,8 @@ DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
 class Environment:
     """`max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job.
 
-    `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes;
+    `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes,
+    `job_memory_bytes` the address space of each process that builds or measures;
     `worker_finish_s` is how long a worker that is told to stop lets its job go on before it gives it back.
     """
 
@@ -37,6 +38,7 @@ class Environment:
     max_upload_bytes: int
     lease_s: int
     technique_wall_s: int
+    job_memory_bytes: int
     measure_budget_s: float
     worker_finish_s: float
     intake_wall_s: int
@@ -71,6 +73,7 @@ def read_environment() -> Environment:
         max_upload_bytes=env.int("SLIPWAY_MAX_UPLOAD_BYTES", 2 * 1024**3),
         lease_s=env.int("SLIPWAY_LEASE_S", 20),
         technique_wall_s=env.int("SLIPWAY_TECHNIQUE_WALL_S", 1800),
+        job_memory_bytes=env.int("SLIPWAY_JOB_MEMORY_BYTES", 8 * 1024**3),
         measure_budget_s=env.float("SLIPWAY_MEASURE_BUDGET_S", 20),
         worker_finish_s=env.float("SLIPWAY_WORKER_FINISH_S", 2.5),
         intake_wall_s=env.int("SLIPWAY_INTAKE_WALL_S", 60),

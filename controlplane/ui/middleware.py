@@ -153,7 +153,7 @@ class Problems:
             return problems.LengthRequired(
                 "length_required",
                 "The length of this body was not announced.",
-                "Send Content-Length; only raw uploads may come in chunks.",
+                "Send Content-Length. Only raw uploads may come in chunks, with X-Content-SHA256.",
             )
         if not request.path.startswith("/api/") and request.method not in _PAGE_METHODS:
             return problems.method_not_allowed()

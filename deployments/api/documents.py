@@ -2,8 +2,8 @@
 
 from deployments.api import schemas
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
+from deployments.preview import Preview
 from deployments.selectors import active_rollout, health_of, status
-from deployments.services import Preview
 
 
 def target(row: Target) -> schemas.Target:

@@ -13,7 +13,7 @@ from controlplane.core.api import page_response, parse
 from controlplane.core.errors import PreconditionRequired
 from controlplane.core.openapi import PAGING, Page, header, query, refusals
 from controlplane.registry import selectors as registry
-from deployments import selectors, services
+from deployments import preview, selectors, services, specs
 from deployments.api import documents, inputs, schemas
 from deployments.models import Deployment as DeploymentRow
 from deployments.models import Load as LoadRow
@@ -45,7 +45,6 @@ class Targets(APIView):
     def get(self, request: Request) -> Response:
         """Where the team's replicas can run."""
         actor = actor_of(request)
-        services.this_machine(actor.team)
         return page_response(selectors.targets(actor), request, documents.target)
 
 
@@ -60,7 +59,6 @@ class Deployments(APIView):
         """Create an endpoint. With `protected`, the answer carries its API key, once."""
         actor = actor_of(request)
         wanted = parse(inputs.NewDeployment, request)
-        services.this_machine(actor.team)
         target = get_object_or_404(selectors.targets(actor), name=wanted["target"])
         row, key = services.create_deployment(
             actor, name=wanted["name"], target=target, protected=wanted["protected"]
@@ -99,7 +97,7 @@ class Revisions(APIView):
             actor,
             deployment,
             variant=registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
-            spec=services.read_spec(wanted["spec"]),
+            spec=specs.read_spec(wanted["spec"]),
         )
         return Response(documents.revision(row), status=201)
 
@@ -116,7 +114,7 @@ class Plan(APIView):
     def get(self, request: Request, name: str, number: int) -> Response:
         """What rolling the revision out would change, and what stands in its way. The ETag goes into If-Match."""
         _, deployment = _deployment(request, name)
-        shown = services.preview(deployment, _revision(deployment, number))
+        shown = preview.preview(deployment, _revision(deployment, number))
         return Response(documents.preview(shown), headers={"ETag": f'"{shown.etag}"'})
 
 

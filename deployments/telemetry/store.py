@@ -16,10 +16,14 @@ from django.db.models import Max, Q
 
 from deployments.models import Rollup
 from deployments.telemetry.chart import Grid
-from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Window, WindowKey, coarsen
+from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Level, Window, WindowKey, coarsen
 
 LATE_S = 30
 """A shorter window may close this much after its end; until then the longer one waits."""
+OUTAGE_S = 900
+"""Shorter windows may wait in the collector while the database is away. So long the longer one waits for a sign
+that they are written, which is any that came after; then it is made of what there is."""
+FORGET_ROWS = 5000
 _INSERT = f"""
     INSERT INTO {Rollup._meta.db_table} (deployment_id, resolution_s, ts, revision, replica, data, sketch)
     SELECT deployment_id, resolution_s, to_timestamp(ts), revision, replica, data, decode(sketch, 'base64')
@@ -129,7 +133,13 @@ def lengthen(now: datetime) -> int:
 def _lengthen(shorter_s: int, longer_s: int, now: datetime) -> int:
     whole = Q(replica="")
     last = Rollup.objects.filter(whole, resolution_s=longer_s).aggregate(at=Max("ts"))["at"]
-    until = datetime.fromtimestamp((now.timestamp() - LATE_S) // longer_s * longer_s, UTC)
+    newest = Rollup.objects.filter(whole, resolution_s=shorter_s).aggregate(at=Max("ts"))["at"]
+    if newest is None:
+        return 0
+    written_to = newest.timestamp() + shorter_s
+    now_s = now.timestamp()
+    ripe_s = min(now_s - LATE_S, max(written_to, now_s - OUTAGE_S))
+    until = datetime.fromtimestamp(ripe_s // longer_s * longer_s, UTC)
     since = last + timedelta(seconds=longer_s) if last else until - timedelta(days=1)
     if since >= until:
         return 0
@@ -140,11 +150,19 @@ def _lengthen(shorter_s: int, longer_s: int, now: datetime) -> int:
 
 
 def forget(now: datetime) -> int:
-    """Deletes what is older than its level is kept. Returns how many rows."""
-    removed = 0
-    for level in (REPLICA_LEVEL, *DEPLOYMENT_LEVELS):
-        cutoff = now - timedelta(seconds=level.keep_s)
-        count, _ = Rollup.objects.filter(resolution_s=level.resolution_s, ts__lt=cutoff).delete()
+    """Deletes what is older than its level is kept. Returns how many rows. See docs/adr/0004."""
+    return sum(_forget(level, now) for level in (REPLICA_LEVEL, *DEPLOYMENT_LEVELS))
+
+
+def _forget(level: Level, now: datetime) -> int:
+    """The oldest first, so many at a time: by the order and the limit Postgres knows that an index serves. It
+    takes time and level for independent and would read the whole table for the thousandth of it that is due."""
+    due = Rollup.objects.filter(
+        resolution_s=level.resolution_s, ts__lt=now - timedelta(seconds=level.keep_s)
+    ).order_by("ts")
+    removed, count = 0, FORGET_ROWS
+    while count == FORGET_ROWS:
+        count, _ = Rollup.objects.filter(pk__in=due.values("pk")[:FORGET_ROWS]).delete()
         removed += count
     return removed
 

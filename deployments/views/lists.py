@@ -80,7 +80,6 @@ def new(request: HttpRequest) -> HttpResponse:
     """One form: deployment and revision 1. Nothing runs before its plan was seen."""
     actor = actor_of(request)
     actor.require(Role.ENGINEER)
-    services.this_machine(actor.team)
     choices = servable(actor)
     form = DeploymentForm(
         request.POST or None, initial=_initial(request), variants=choices, targets=list(_targets(actor))

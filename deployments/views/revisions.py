@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from controlplane.core.errors import SlipwayError
 from controlplane.core.pagination import capped_count, paginate
-from deployments import selectors, services
+from deployments import preview, selectors, services
 from deployments.domain.plan import Finding, Severity, counts
 from deployments.models import Deployment, Revision
 from deployments.views import frame, tables
@@ -54,7 +54,7 @@ def _comparison(row: Deployment, before: str, after: str) -> dict[str, Any] | No
     if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in (before, after)):
         return None
     old, new = find_revision(row, int(before)), find_revision(row, int(after))
-    changes = services.compare(old, new)
+    changes = preview.compare(old, new)
     return {"before": old, "after": new, "changes": changes, "counts": counts(changes)}
 
 
@@ -98,9 +98,9 @@ def plan(request: HttpRequest, name: str, number: int) -> HttpResponse:
     )
 
 
-def _preview(row: Deployment, revision: Revision) -> tuple[services.Preview | None, SlipwayError | None]:
+def _preview(row: Deployment, revision: Revision) -> tuple[preview.Preview | None, SlipwayError | None]:
     try:
-        return services.preview(row, revision), None
+        return preview.preview(row, revision), None
     except SlipwayError as error:
         return None, error
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from controlplane.accounts.models import Role
 from controlplane.core.errors import SlipwayError
-from deployments import services
+from deployments import preview, services
 from deployments.domain.spec import RevisionSpec
 from deployments.forms import SpecForm, defaults, initial_of, take_refusal, variant_key
 from deployments.models import Deployment, Revision
@@ -64,7 +64,7 @@ def _initial(base: Revision | None) -> dict[str, object]:
 def _facts(base: Revision) -> list[tuple[str, object]]:
     """The readable spec, one level deep, in the words of the diff."""
     found: list[tuple[str, object]] = []
-    for name, value in services.read_revision(base).items():
+    for name, value in preview.read_revision(base).items():
         if isinstance(value, dict):
             found += [(f"{name}.{inner}", shown) for inner, shown in value.items()]
         else:

@@ -1,7 +1,4 @@
-"""Lists as CSV: the same rows as the page with its filters, safe to open in a spreadsheet, times in UTC.
-
-Streamed, so that a year of decisions costs no memory.
-"""
+"""Lists and charts as rows of a CSV: the same as the page with its filters, times in UTC."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""A worker tells the fleet page that it is there, what it runs on, and what it works on.
+"""A worker tells the fleet page that it is there, what it runs on, and what it works on. Open pages are told
+when one appears or begins to stop, not at every beat; of its jobs, `optimizer.transitions` tells them.
 
 From a thread of the worker's parent process: it builds nothing, so nothing can starve the thread. On the
 same beat it removes what killed attempts left on this machine.
@@ -11,20 +12,23 @@ from typing import Any
 import structlog
 from celery.signals import worker_ready
 from celery.worker import state
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 from django.db.models.functions import Now
 
+from controlplane.core import bus
 from optimizer.domain.jobs import JobState
 from optimizer.models import Job, Worker
 from optimizer.worker import hardware, scratch
 
 log = structlog.get_logger(__name__)
 EVERY_S = 5.0
+MISSED_S = 2 * EVERY_S
+"""After so long without a beat pages may have called it silent."""
 LOOK_EVERY_S = 0.25
 
 
-def announce(name: str, *, queues: list[str], **changes: Any) -> None:
-    """One row per worker name, with what else `changes` says of it. Three statements."""
+def announce(name: str, *, queues: list[str], tell: bool, **changes: Any) -> None:
+    """One row per worker name, with what else `changes` says of it; `tell` lets open pages look. Four statements."""
     current = Job.objects.filter(owner=name, state__in=[JobState.RUNNING, JobState.CANCELLING]).first()
     now = {
         "queues": queues,
@@ -35,17 +39,23 @@ def announce(name: str, *, queues: list[str], **changes: Any) -> None:
         "heartbeat_at": Now(),
         **changes,
     }
-    Worker.objects.update_or_create(name=name, defaults=now, create_defaults={"started_at": Now()} | now)
+    with transaction.atomic():
+        Worker.objects.update_or_create(name=name, defaults=now, create_defaults={"started_at": Now()} | now)
+        if tell:
+            bus.publish("workers", team_id=None)
 
 
 def _keep_announcing(name: str, queues: list[str]) -> None:
     """Until the process ends; at once when it begins to stop, so that nobody waits for it to take a job."""
     news: dict[str, Any] = {"started_at": Now()}
+    told: bool | None = None
+    told_at = 0.0
     while True:
         stops = _stops()
+        tell = stops is not told or time.monotonic() - told_at > MISSED_S
         try:
-            announce(name, queues=queues, **news | {"draining": stops})
-            news = {}
+            announce(name, queues=queues, tell=tell, **news | {"draining": stops})
+            news, told, told_at = {}, stops, time.monotonic()
             scratch.collect()
         except (OperationalError, InterfaceError) as error:
             log.warning("announce_failed", cause=str(error).partition("\n")[0])

@@ -229,7 +229,11 @@ def supervise(
 ) -> dict[str, Any]:
     """Runs a child to its end, tending the hold meanwhile. Raises StepFailed, LeaseLost or Cancelled."""
     limits = Limits(
-        memory_bytes=8 * 1024**3, cpu_s=int(wall_s), wall_s=wall_s, file_bytes=8 * 1024**3, processes=256
+        memory_bytes=settings.ENVIRONMENT.job_memory_bytes,
+        cpu_s=int(wall_s),
+        wall_s=wall_s,
+        file_bytes=8 * 1024**3,
+        processes=256,
     )
     with Child.start(entry=entry, spec=spec, scratch=folder, limits=limits, readable=readable) as child:
         while not child.finished:

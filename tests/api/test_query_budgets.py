@@ -18,7 +18,7 @@ from django.utils import timezone
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role, User
 from controlplane.core.pagination import MAX_LIMIT
 from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
-from deployments import services
+from deployments import specs
 from deployments.models import Decision, Deployment, Revision, Rollout, RolloutEvent, Target
 from optimizer.models import Job, JobEvent, Worker
 from tests import factories
@@ -87,7 +87,7 @@ def _grow_registry(world: World, people: list[User]) -> None:
 def _grow_deployments(world: World, people: list[User], variant: Variant) -> None:
     live = Deployment.objects.get(team=world.team, name="scoring")
     turning = Deployment.objects.get(team=world.team, name="turning")
-    spec, now = services.read_spec({}).to_json(), timezone.now()
+    spec, now = specs.read_spec({}).to_json(), timezone.now()
     Target.objects.bulk_create(Target(team=world.team, name=f"t-{one.pk}", kind="memory") for one in people)
     for person in people:
         row = Deployment.objects.create(

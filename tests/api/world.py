@@ -16,7 +16,7 @@ from controlplane.accounts.access import Actor
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role, Team, User
 from controlplane.core import storage
 from controlplane.registry.models import Alias, Artifact, Dataset, Report, Variant
-from deployments import services, targets
+from deployments import services, specs, targets, wishes
 from deployments.models import Decision, Deployment, Load, Target
 from deployments.targets.memory import MemoryTarget
 from optimizer.models import Job, JobEvent, Worker
@@ -126,7 +126,7 @@ def build() -> World:
         for name, role in (("ada", Role.ADMIN), ("eve", Role.ENGINEER), ("vic", Role.VIEWER))
     )
     stranger = _person(Team.objects.create(name="island"), "sam", Role.ADMIN)
-    Target.objects.create(team=stranger.actor.team, name="this-machine", kind="memory")
+    Target.objects.filter(team=stranger.actor.team).update(kind="memory")
     target = MemoryTarget()
     targets.load.cache_clear()
     targets.TABLE._loaded["memory"] = lambda: target
@@ -230,17 +230,19 @@ def _digest(own: Variant) -> str:
 
 def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment, Deployment]:
     """`scoring` serves revision 1 and has a second; a rollout of `turning` waits for its first step."""
-    place = Target.objects.create(team=team, name="this-machine", kind="memory")
+    place = Target.objects.get(team=team)
+    place.kind = "memory"
+    place.save()
     variant = Variant.objects.in_team(team).get(version__number=1, number=1)
     rows = []
     for name in ("scoring", "turning"):
         row, _ = services.create_deployment(actor, name=name, target=place)
         for size in (1, 2):
-            spec = services.read_spec({"batching": {"max_batch_size": size}})
+            spec = specs.read_spec({"batching": {"max_batch_size": size}})
             services.add_revision(actor, row, variant=variant, spec=spec)
         rows.append(row)
     live, turning = rows
-    target.apply(services.wish(live, {1: 1}, generation=1))
+    target.apply(wishes.wish(live, {1: 1}, generation=1))
     target.advance(5)
     Deployment.objects.filter(pk=live.pk).update(
         live_revision=live.revisions.get(number=1),

@@ -7,7 +7,7 @@ import pytest
 from django.db import connections
 
 from controlplane.accounts.models import AuditEvent
-from deployments import services
+from deployments import services, specs
 from deployments.models import Deployment, Load, Rollout
 from tests import factories
 from tests.deployments.world import World, make
@@ -202,7 +202,7 @@ def test_a_spec_that_a_replica_would_refuse_is_refused_with_its_field(
 
 def test_more_replicas_than_a_target_runs_are_refused_when_they_are_asked_for(world: World) -> None:
     factories.version(factories.model(world.owner.team, "scorer"))
-    autoscaling = services.read_spec({}).autoscaling | {"maxReplicas": 257}
+    autoscaling = specs.read_spec({}).autoscaling | {"maxReplicas": 257}
     body = {"model": "scorer", "version": 1, "spec": {"autoscaling": autoscaling}}
     answer = world.api(world.owner, "POST", "scorer/revisions/", body)
     assert answer.status_code == 422

@@ -39,7 +39,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def _point_at(world: World, exporter: FakeExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def point_at(world: World, exporter: FakeExporter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory target's replicas answer scrapes at the exporter's addresses."""
     observe_all = world.target.observe_all
 
@@ -84,7 +84,7 @@ async def test_scrapes_become_signals_decisions_and_windows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with FakeExporter(1) as exporter:
-        _point_at(world, exporter, monkeypatch)
+        point_at(world, exporter, monkeypatch)
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
             await _until(lambda: Deployment.objects.get().replicas == 3)
@@ -102,7 +102,7 @@ async def test_a_silent_replica_holds_the_size_and_is_said(
 ) -> None:
     """F36 and F39: after three periods the signal is an error, never a zero."""
     async with FakeExporter(1) as exporter:
-        _point_at(world, exporter, monkeypatch)
+        point_at(world, exporter, monkeypatch)
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
             await _until(lambda: Deployment.objects.get().replicas == 3)
@@ -123,7 +123,7 @@ async def test_a_paused_autoscaler_decides_nothing_but_is_still_measured(
 ) -> None:
     await sync_to_async(Deployment.objects.update)(autoscaling_paused=True)
     async with FakeExporter(1) as exporter:
-        _point_at(world, exporter, monkeypatch)
+        point_at(world, exporter, monkeypatch)
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
 
@@ -143,7 +143,7 @@ async def test_a_removed_deployment_does_not_stop_the_others(
 ) -> None:
     other = await sync_to_async(_second_deployment)(world)
     async with FakeExporter(2) as exporter:
-        _point_at(world, exporter, monkeypatch)
+        point_at(world, exporter, monkeypatch)
         async with _collecting():
             await _until(lambda: Decision.objects.filter(deployment=other).exists())
             await sync_to_async(_remove)(other)
@@ -158,7 +158,7 @@ async def test_an_unreachable_target_leaves_what_was_last_seen(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with FakeExporter(1) as exporter:
-        _point_at(world, exporter, monkeypatch)
+        point_at(world, exporter, monkeypatch)
         async with _collecting():
             await _until(lambda: Decision.objects.exists())
             world.target.reachable = False
@@ -172,11 +172,11 @@ async def test_an_unreachable_target_leaves_what_was_last_seen(
 
 
 def _second_deployment(world: World) -> Deployment:
-    from deployments import services
+    from deployments import services, specs
 
     row, _ = services.create_deployment(world.owner, name="other", target=world.row.target)
     variant = world.row.revisions.get().variant
-    revision = services.add_revision(world.owner, row, variant=variant, spec=services.read_spec({}))
+    revision = services.add_revision(world.owner, row, variant=variant, spec=specs.read_spec({}))
     services.roll_out(world.owner, row, revision, etag=None)
     for _ in range(6):
         world.target.advance(1)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deployments import services
+from deployments import preview, services, specs
 from deployments.forms import initial_of
 from deployments.models import Decision, Deployment, Load, Rollout
 from deployments.telemetry import store
@@ -159,7 +159,7 @@ def test_the_wizard_makes_deployment_and_revision_and_leads_to_the_plan(world: W
     client = world.browser(world.owner)
     page = client.get(f"{LIST}new/?model=scorer&version=1&variant=0").content.decode()
     assert "Two signals" in page
-    body = initial_of(services.read_spec({})) | {
+    body = initial_of(specs.read_spec({})) | {
         "name": "fresh",
         "target": "memory",
         "variant": f"scorer/{variant.version.number}/0",
@@ -179,7 +179,7 @@ def test_the_wizard_makes_deployment_and_revision_and_leads_to_the_plan(world: W
 
 def test_the_wizard_shows_a_key_once(world: World) -> None:
     variant = world.revision().variant
-    body = initial_of(services.read_spec({})) | {
+    body = initial_of(specs.read_spec({})) | {
         "name": "locked",
         "target": "memory",
         "variant": f"scorer/{variant.version.number}/0",
@@ -211,7 +211,7 @@ def test_the_wizard_refuses_beside_the_field_and_makes_nothing(
     world: World, field: str, value: str, words: str
 ) -> None:
     variant = world.revision().variant
-    body = initial_of(services.read_spec({})) | {
+    body = initial_of(specs.read_spec({})) | {
         "name": "fresh",
         "target": "memory",
         "variant": f"scorer/{variant.version.number}/0",
@@ -507,4 +507,4 @@ def test_a_new_revision_begins_as_the_live_one(world: World) -> None:
     answer = world.browser(world.owner).post(f"{ONE}settings/", form.initial | {"threads": 1})
     assert answer["Location"] == f"{ONE}revisions/2/plan/"
     before, after = world.row.revisions.order_by("number")
-    assert [change.path for change in services.compare(before, after)] == ["threads"]
+    assert [change.path for change in preview.compare(before, after)] == ["threads"]

@@ -1,13 +1,14 @@
 """What the verbs promise beyond the pages: guarded sizes, targets, plans against what really runs."""
 
 import pytest
+from django.test import Client
 
 from controlplane.accounts.models import AuditEvent
 from controlplane.core.errors import Conflict, Unprocessable
 from controlplane.registry import usage
 from controlplane.registry.models import Artifact
-from deployments import services
-from deployments.models import Deployment
+from deployments import preview, services, specs
+from deployments.models import Deployment, Target
 from tests import factories
 from tests.deployments.world import World, make
 
@@ -30,10 +31,16 @@ def test_a_size_is_written_only_from_the_size_it_was_decided_on(world: World) ->
     assert not AuditEvent.objects.filter(verb="scaled").exists(), "what did not happen is not in the audit"
 
 
-def test_every_team_has_this_machine_once(world: World) -> None:
-    first = services.this_machine(world.stranger.team)
-    assert services.this_machine(world.stranger.team) == first
-    assert services.this_machine(world.owner.team) != first
+def test_a_team_has_this_machine_from_its_beginning_and_looking_makes_nothing(world: World) -> None:
+    team = world.stranger.team
+    assert [(one.name, one.kind) for one in team.targets.all()] == [("this-machine", "local")]
+    Target.objects.filter(team=team).delete()
+    answer = Client().get(
+        "/api/v1/targets/", headers={"Authorization": f"Bearer {factories.token(world.stranger)}"}
+    )
+    assert (answer.status_code, answer.json()["items"]) == (200, [])
+    assert world.browser(world.stranger).get("/deployments/new/").status_code == 200
+    assert not Target.objects.filter(team=team).exists()
 
 
 def test_deployment_and_first_revision_are_made_together_or_not_at_all(world: World) -> None:
@@ -45,7 +52,7 @@ def test_deployment_and_first_revision_are_made_together_or_not_at_all(world: Wo
             target=world.row.target,
             protected=False,
             variant=variant,
-            spec=services.read_spec({}),
+            spec=specs.read_spec({}),
         )
     assert not Deployment.objects.filter(name="half").exists()
 
@@ -62,14 +69,14 @@ def test_a_quarantined_version_cannot_become_a_revision(world: World) -> None:
     version.quarantined_reason = "It crashed at its cap."
     version.save()
     with pytest.raises(Conflict, match="quarantined"):
-        services.add_revision(world.owner, world.row, variant=revision.variant, spec=services.read_spec({}))
+        services.add_revision(world.owner, world.row, variant=revision.variant, spec=specs.read_spec({}))
 
 
 def test_damaged_bytes_block_a_plan(world: World) -> None:
     revision = world.revision()
     Artifact.objects.filter(pk=revision.variant.artifact_id).update(state=Artifact.State.DAMAGED)
     fresh = world.row.revisions.get()
-    shown = services.preview(world.deployment, fresh)
+    shown = preview.preview(world.deployment, fresh)
     assert shown.blocked
     with pytest.raises(Conflict, match="damaged"):
         services.roll_out(world.owner, world.deployment, fresh, etag=shown.etag)
@@ -79,7 +86,7 @@ def test_missing_bytes_are_said_and_do_not_stop_what_runs(world: World) -> None:
     world.serve(replicas=2)
     Artifact.objects.filter(pk=world.deployment.live_revision.variant.artifact_id).update(sha256="f" * 64)  # type: ignore[union-attr]
     with pytest.raises(Conflict, match="are missing"):
-        services.preview(world.deployment, world.row.revisions.get())
+        preview.preview(world.deployment, world.row.revisions.get())
     world.step()
     assert world.seen.ready() == 2
 
@@ -90,7 +97,7 @@ def test_the_plan_is_against_what_runs_not_against_what_was_meant_to(world: Worl
     assert wish is not None
     world.target.scale(world.row.key, revision=1, replicas=5, generation=wish.generation + 1)
     changes = {
-        change.path: (change.before, change.after) for change in services.preview(world.deployment, live).diff
+        change.path: (change.before, change.after) for change in preview.preview(world.deployment, live).diff
     }
     assert changes == {"replicas": (5, 2)}
 
@@ -98,11 +105,11 @@ def test_the_plan_is_against_what_runs_not_against_what_was_meant_to(world: Worl
 def test_an_etag_moves_with_what_runs(world: World) -> None:
     world.serve()
     second = world.revision()
-    before = services.preview(world.deployment, second).etag
-    assert services.preview(world.deployment, second).etag == before
+    before = preview.preview(world.deployment, second).etag
+    assert preview.preview(world.deployment, second).etag == before
     services.scale(world.owner, world.deployment, replicas=2)
     world.step()
-    assert services.preview(world.deployment, second).etag != before
+    assert preview.preview(world.deployment, second).etag != before
 
 
 def test_a_variant_in_use_names_its_revisions(world: World) -> None:

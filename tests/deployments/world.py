@@ -16,7 +16,7 @@ from django.test import Client
 from controlplane.accounts.access import Actor
 from controlplane.core import storage
 from controlplane.registry.models import Artifact
-from deployments import reconciler, selectors, services, targets
+from deployments import preview, reconciler, selectors, services, specs, targets
 from deployments.domain.workload import TargetStatus
 from deployments.models import Deployment, Revision, Rollout, Target
 from deployments.targets.memory import MemoryTarget
@@ -51,10 +51,10 @@ class World:
         blob = storage.put([f"bytes of {variant.pk}".encode()], limit_bytes=100)
         Artifact.objects.filter(pk=variant.artifact_id).update(sha256=blob.sha256)
         variant.refresh_from_db()
-        return services.add_revision(self.owner, self.row, variant=variant, spec=services.read_spec(spec))
+        return services.add_revision(self.owner, self.row, variant=variant, spec=specs.read_spec(spec))
 
     def start(self, revision: Revision, *, by: Actor | None = None) -> Rollout:
-        etag = services.preview(self.deployment, revision).etag
+        etag = preview.preview(self.deployment, revision).etag
         return services.roll_out(by or self.owner, self.deployment, revision, etag=etag)
 
     def step(self, *, advance_s: float = 0.5) -> None:
@@ -84,7 +84,7 @@ class World:
 
     def serve(self, *, replicas: int = 1, **spec: Any) -> Revision:
         """A new revision, rolled out to its end."""
-        autoscaling = services.read_spec({}).autoscaling | {"minReplicas": replicas, "maxReplicas": 8}
+        autoscaling = specs.read_spec({}).autoscaling | {"minReplicas": replicas, "maxReplicas": 8}
         revision = self.revision(autoscaling=autoscaling, **spec)
         assert self.finish(self.start(revision)).state == "succeeded"
         return revision

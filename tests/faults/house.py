@@ -27,8 +27,10 @@ from controlplane.settings.environment import REPOSITORY
 from deployments.domain.spec import default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.targets.local.client import NodeClient
+from deployments.targets.port import Unreachable
 from tests.controlplane.embedded.conftest import processes_of
 from tests.faults.load import Ask, OpenLoop
+from tests.faults.programs import send
 from tests.faults.waiting import until
 from tests.optimizer import onnx_models
 from tests.product import THEIRS, Product
@@ -83,12 +85,15 @@ class House:
     def kill_everything(self) -> None:
         """SIGKILL to `up` and to all that it and its node started, replicas and proxy included."""
         assert self.popen is not None
-        everything = [self.popen.pid, *procfs.belonging(self.home)]
-        for pid in everything:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        send([self.popen.pid], signal.SIGKILL)
+
+        def nothing_left() -> bool:
+            """What was just being started when the others were killed is killed at the next look."""
+            send(procfs.belonging(self.home), signal.SIGKILL)
+            return processes_of(self.home) == {}
+
         self.popen.wait(10)
-        until(lambda: processes_of(self.home) == {}, within_s=10, what="the end of everything")
+        until(nothing_left, within_s=10, what="the end of everything")
 
     def running(self) -> "House":
         """Starts it again if a test before has ended it."""
@@ -133,6 +138,13 @@ class House:
 
     def ready_replicas(self) -> list[dict[str, Any]]:
         return [one for one in self.replicas() if one["state"] == "ready"]
+
+    def serving(self) -> int:
+        """How many replicas are ready; 0 while the node is away."""
+        try:
+            return len(self.ready_replicas())
+        except Unreachable:
+            return 0
 
     def routed_ports(self) -> set[int]:
         """The replicas that the data proxy may send requests to, as it says itself."""
@@ -183,8 +195,13 @@ class House:
         address = f"http://127.0.0.1:{self.up.data_port}/main/{DEPLOYMENT}"
         return Ask(url=f"{address}/v2/models/{MODEL}/infer", body=orjson.dumps(body))
 
-    def load(self) -> OpenLoop:
-        return OpenLoop(asks=[self.asking], per_s=PER_S)
+    def load(self, *, keep_alive: bool = True) -> OpenLoop:
+        return OpenLoop(asks=[self.asking], per_s=PER_S, keep_alive=keep_alive)
+
+    def visits(self) -> OpenLoop:
+        """Of a list through the edge; each comes on a connection of its own."""
+        ask = Ask(url=f"{self.up.url}api/v1/models/", headers={"Authorization": f"Bearer {self.api.token}"})
+        return OpenLoop(asks=[ask], per_s=PER_S, keep_alive=False)
 
 
 @contextmanager

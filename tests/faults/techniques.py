@@ -28,6 +28,8 @@ from optimizer.techniques.port import (
 from optimizer.workbench.journal import Emit
 
 SLOW, SEGFAULT, HANG, FREEZE = "fault-slow", "fault-segfault", "fault-hang", "fault-freeze"
+HUNGRY = "fault-hungry"
+BITE_BYTES = 32 * 1024**2
 LINE_EVERY_S = 0.05
 
 
@@ -64,9 +66,14 @@ HANG_TECHNIQUE = _technique(HANG, entry="hang")
 FREEZE_TECHNIQUE = _technique(FREEZE, entry="copy")
 """Copies at once; `tests.faults.app` freezes its first attempt where it is about to finish."""
 
+HUNGRY_TECHNIQUE = _technique(HUNGRY, entry="devour")
+
 ENTRIES = tuple(
     Entry(key=key, label=key, path=f"{__name__}:{name}_TECHNIQUE")
-    for key, name in ((SLOW, "SLOW"), (SEGFAULT, "SEGFAULT"), (HANG, "HANG"), (FREEZE, "FREEZE"))
+    for key, name in (
+        *((SLOW, "SLOW"), (SEGFAULT, "SEGFAULT"), (HANG, "HANG")),
+        *((FREEZE, "FREEZE"), (HUNGRY, "HUNGRY")),
+    )
 )
 
 
@@ -112,3 +119,10 @@ def segfault(work: Work, params: Lines) -> dict[str, Any]:
 def hang(work: Work, params: Lines) -> dict[str, Any]:
     while True:
         time.sleep(60)
+
+
+def devour(work: Work, params: Lines) -> dict[str, Any]:
+    """Takes memory, and writes to all of it, until there is no more."""
+    eaten = []
+    while True:
+        eaten.append(b"\1" * BITE_BYTES)

@@ -3,14 +3,17 @@
 import base64
 import json
 import os
+import re
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
 
-from controlplane.core import storage
+from controlplane.core import bus, storage
 from controlplane.embedded import procfs
 from optimizer import services
 from optimizer.domain.jobs import FailureReason, JobState
@@ -19,7 +22,7 @@ from tests.faults import workshop as jobs
 from tests.faults.crew import Crew, assert_gone, builders_of, pool_child
 from tests.faults.programs import alive, tree
 from tests.faults.stage import LEASE_S, PLAIN, Stage
-from tests.faults.techniques import FREEZE, HANG, SEGFAULT, SLOW
+from tests.faults.techniques import FREEZE, HANG, HUNGRY, SEGFAULT, SLOW
 from tests.faults.waiting import until
 from tests.faults.workshop import Workshop
 
@@ -115,6 +118,27 @@ def test_F03_a_killed_celery_parent_takes_its_build_along(crew: Crew, caught: Jo
     assert_gone(remains, within_s=3)
     jobs.when(caught, JobState.SUCCEEDED)
     jobs.assert_one_effect(caught)
+
+
+def test_F04_a_build_that_runs_out_of_memory_is_tried_twice_and_says_what_it_took(
+    dispatched: Stage, workshop: Workshop
+) -> None:
+    limit = 1024**3
+    with dispatched.worker_of_its_own("small", SLIPWAY_JOB_MEMORY_BYTES=str(limit)) as (worker, queue):
+        job = workshop.queue(HUNGRY, to=queue)
+        failed = jobs.when(job, JobState.FAILED)
+        assert (failed.reason, failed.attempt) == (FailureReason.OUT_OF_MEMORY, 2)
+        told = re.fullmatch(r"It ran out of memory: peak ([\d,]+) MB, limit 1,024 MB\.", failed.message)
+        assert told, failed.message
+        assert limit / 2 < int(told[1].replace(",", "")) * 1024**2 <= limit
+        assert jobs.effects(job) == 0
+        assert jobs.leftovers(dispatched.scratch, [job]) == []
+        following = workshop.queue(SLOW, to=queue)
+        jobs.when(following, JobState.SUCCEEDED)
+        jobs.assert_one_effect(following)
+        assert not type(workshop.version).objects.get(pk=workshop.version.pk).quarantined_reason
+        assert worker.running
+        assert worker.said().count(" ready.") == 1
 
 
 def test_F05_a_poison_model_is_tried_twice_and_its_version_put_away(
@@ -289,3 +313,34 @@ def test_F44_a_worker_told_to_stop_gives_back_what_it_cannot_finish(
     services.cancel_job(workshop.actor, job)
     jobs.when(job, JobState.CANCELLED)
     assert jobs.effects(job) == 0
+
+
+@pytest.fixture
+def ticks(stands: Stage) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(bus.conninfo(), autocommit=True) as listening:
+        listening.execute(f"LISTEN {bus.TICKS}")
+        yield listening
+
+
+def shown(ticks: psycopg.Connection, true: Callable[[Worker], bool], *, called: str) -> Worker:
+    """What a page that looks when it is told, and only then, sees of a worker once it is as wanted."""
+    for tick in ticks.notifies(timeout=20):
+        rows = Worker.objects.filter(name__startswith=f"{called}@")
+        if "workers" in json.loads(tick.payload)["topics"] and (row := rows.first()) and true(row):
+            return row
+    raise AssertionError(f"no tick showed it; the rows are {list(rows.values())}")
+
+
+def test_open_pages_are_told_when_a_worker_comes_works_comes_back_and_goes(
+    dispatched: Stage, workshop: Workshop, ticks: psycopg.Connection
+) -> None:
+    with dispatched.worker_of_its_own("seen") as (worker, queue):
+        first = shown(ticks, lambda row: not row.draining, called="seen")
+        job = workshop.queue(SLOW, to=queue)
+        shown(ticks, lambda row: row.current_job_id == job.pk, called="seen")
+        shown(ticks, lambda row: row.current_job_id is None, called="seen")
+        worker.kill_group()
+    with dispatched.worker_of_its_own("seen") as (worker, queue):
+        shown(ticks, lambda row: row.started_at > first.started_at, called="seen")
+        worker.terminate(within_s=dispatched.rows["worker-optimize"].grace_s)
+        shown(ticks, lambda row: row.draining, called="seen")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
@@ -10,6 +11,7 @@ from rest_framework.parsers import BaseParser
 
 from controlplane.core.errors import InvalidInput
 from controlplane.core.json import JSONRenderer
+from controlplane.core.problems import LengthRequired
 
 CHUNK_BYTES = 1024**2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -31,25 +33,44 @@ class Bytes(JSONRenderer):
     format = "bytes"
 
 
-def raw_chunks(request: HttpRequest) -> Iterator[bytes]:
-    """The body as it arrives. A chunked body has no length, so it is read past Django's length limit.
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """What is said of a raw body before it comes. At least one of the two is known, so that a cut is noticed."""
 
-    The server reports a chunked body that was cut as one that ended. Formats that know their own length are
-    refused then; whoever wants to be sure sends `X-Content-SHA256`.
+    size_bytes: int | None
+    sha256: str | None
+
+
+def announced(request: HttpRequest) -> Announced:
+    """From `Content-Length` and `X-Content-SHA256`.
+
+    The server reports a chunked body that was cut on the way as one that ended, and what is left of a model may
+    still be one. Raises LengthRequired where nothing would tell, InvalidInput for another kind of digest.
     """
+    length = request.headers.get("Content-Length", "")
+    size_bytes = int(length) if length.isascii() and length.isdecimal() else None
+    if size_bytes is None and "Transfer-Encoding" not in request.headers:
+        size_bytes = 0  # HTTP/1.1: without either there is no body
+    sha256 = _declared_sha256(request)
+    if size_bytes is None and sha256 is None:
+        raise LengthRequired(
+            "length_required",
+            "The length of this body was not announced.",
+            "Send Content-Length, or X-Content-SHA256 with a body that comes in chunks: "
+            "without either, an upload that is cut off cannot be told from a whole one.",
+        )
+    return Announced(size_bytes=size_bytes, sha256=sha256)
+
+
+def raw_chunks(request: HttpRequest) -> Iterator[bytes]:
+    """The body as it arrives. A chunked body has no length, so it is read past Django's length limit."""
     chunked = request.headers.get("Transfer-Encoding", "").lower() == "chunked"
     source = request.environ["wsgi.input"] if chunked and "wsgi.input" in request.META else request  # type: ignore[attr-defined]
     while chunk := source.read(CHUNK_BYTES):
         yield chunk
 
 
-def declared_bytes(request: HttpRequest) -> int | None:
-    length = request.headers.get("Content-Length", "")
-    return int(length) if length.isascii() and length.isdecimal() else None
-
-
-def declared_sha256(request: HttpRequest) -> str | None:
-    """The digest that the client expects (`X-Content-SHA256`). Raises InvalidInput for another kind of digest."""
+def _declared_sha256(request: HttpRequest) -> str | None:
     text = request.headers.get("X-Content-SHA256")
     if text is None:
         return None

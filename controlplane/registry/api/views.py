@@ -22,7 +22,10 @@ from controlplane.registry.models import Model as ModelRow
 from controlplane.registry.models import Version as VersionRow
 
 BYTES = {"application/octet-stream": OpenApiTypes.BINARY}
-DIGEST = header("X-Content-SHA256", "What the body's SHA-256 must be, in hexadecimal.")
+DIGEST = header(
+    "X-Content-SHA256",
+    "What the body's SHA-256 must be, in hexadecimal. Needed where the body has no Content-Length.",
+)
 FORM = {
     "multipart/form-data": {
         "type": "object",
@@ -127,19 +130,22 @@ class VersionUpload(APIView):
         responses={201: schemas.UploadedVersion, 200: schemas.UploadedVersion, **UPLOADS},
     )
     def put(self, request: Request, name: str) -> Response:
-        """Upload a version as the raw body. The same bytes again answer 200 with the version they are."""
+        """Upload a version as the raw body. The same bytes again answer 200 with the version they are.
+
+        A body that comes in chunks has no length, so it needs `X-Content-SHA256`; without it the answer is 411.
+        """
         actor = actor_of(request)
         model = selectors.model(actor, name)
         request.data  # noqa: B018  lets the content type be refused before anything is read
-        size_bytes = bodies.declared_bytes(request._request)
-        _refuse_declared_too_large(size_bytes)
+        announced = bodies.announced(request._request)
+        _refuse_declared_too_large(announced.size_bytes)
         version, created = services.upload_version(
             actor,
             model,
             chunks=bodies.raw_chunks(request._request),
             filename=request.GET.get("filename", ""),
-            expected_sha256=bodies.declared_sha256(request._request),
-            expected_bytes=size_bytes,
+            expected_sha256=announced.sha256,
+            expected_bytes=announced.size_bytes,
         )
         return _uploaded(version, created=created)
 
@@ -270,12 +276,15 @@ class DatasetItem(APIView):
         responses={201: schemas.Dataset, **UPLOADS},
     )
     def put(self, request: Request, name: str, dataset: str) -> Response:
-        """Upload an npz: one array per input, named as in the signature, and optional `labels`."""
+        """Upload an npz: one array per input, named as in the signature, and optional `labels`.
+
+        A body that comes in chunks has no length, so it needs `X-Content-SHA256`; without it the answer is 411.
+        """
         actor = actor_of(request)
         model = selectors.model(actor, name)
         request.data  # noqa: B018
-        size_bytes = bodies.declared_bytes(request._request)
-        _refuse_declared_too_large(size_bytes)
+        announced = bodies.announced(request._request)
+        _refuse_declared_too_large(announced.size_bytes)
         role = request.GET.get("role", Dataset.Role.EVALUATION)
         if role not in Dataset.Role.values:
             raise InvalidInput(
@@ -288,8 +297,8 @@ class DatasetItem(APIView):
             role=role,
             version=_fitting_version(request, model),
             chunks=bodies.raw_chunks(request._request),
-            expected_sha256=bodies.declared_sha256(request._request),
-            expected_bytes=size_bytes,
+            expected_sha256=announced.sha256,
+            expected_bytes=announced.size_bytes,
         )
         return Response(documents.dataset(row), status=201)
 

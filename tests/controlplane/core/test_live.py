@@ -195,6 +195,14 @@ def test_a_change_reaches_every_page_of_its_team_and_no_other(server: Server) ->
         assert set(third.heard) - {"resync"} == {"hello", "activity"}
 
 
+def test_what_all_teams_share_reaches_the_pages_of_all(server: Server) -> None:
+    owner, stranger = factories.member(factories.team()), factories.member(factories.team())
+    with opened(server, owner, topics="workers") as own, opened(server, stranger) as other:
+        bus.publish("workers", team_id=None)
+        own.until("workers")
+        other.until("workers")
+
+
 def test_a_tick_says_what_to_look_at_and_nothing_else(server: Server) -> None:
     owner = factories.member(factories.team())
     with opened(server, owner) as page:

@@ -3,9 +3,10 @@
 import json
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from controlplane.embedded import edge, ports
 from controlplane.embedded.home import Home
 from controlplane.embedded.spawn import child_environment, spawn
+from controlplane.settings.environment import REPOSITORY
 from tests.controlplane.embedded.conftest import home_folder, until
 
 pytestmark = pytest.mark.processes
@@ -27,6 +29,7 @@ class Upstream(BaseHTTPRequestHandler):
     seen: list[tuple[str, dict[str, str]]] = []
     first_byte = threading.Event()
     release = threading.Event()
+    cut = threading.Event()
 
     def do_GET(self) -> None:
         type(self).seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
@@ -44,7 +47,12 @@ class Upstream(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.rfile.read(1)
         type(self).first_byte.set()
-        rest = self.rfile.read(int(self.headers["Content-Length"]) - 1)
+        left = int(self.headers["Content-Length"]) - 1
+        rest = self.rfile.read(left)
+        if len(rest) < left:
+            type(self).cut.set()
+            self.close_connection = True
+            return
         self._answer(str(len(rest) + 1).encode())
 
     def _answer(self, body: bytes, *, kind: str = "text/plain") -> None:
@@ -106,7 +114,12 @@ def running_edge(*, web: str, live: str) -> Iterator[str]:
         address = f"127.0.0.1:{ports.choose(home, ['edge'])['edge']}"
         edge.prepare(home, address=address, web=web, live=live)
         environment = child_environment(home=folder, values={}, reads=())
-        child = spawn(edge.argv(home), environment=environment, cwd=folder, stdout=subprocess.DEVNULL)
+        child = spawn(
+            edge.argv(home, python=sys.executable),
+            environment=environment,
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+        )
         try:
             until(lambda: ports.bind_error(*edge.split(address)) is not None)
             yield address
@@ -155,6 +168,32 @@ def test_an_upload_reaches_web_before_it_ends(address: str) -> None:
     connection.send(b"x" * 999_999)
     assert connection.getresponse().read() == b"1000000"
     connection.close()
+
+
+def test_f21_an_upload_that_trickles_is_ended_and_web_is_free_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps every other timer from running out."""
+    monkeypatch.setattr(edge, "REQUEST_TIMEOUT", "1s")
+    with upstream() as web, running_edge(web=web, live=web) as address:
+        with socket.create_connection(edge.split(address), timeout=0.2) as raw:
+            raw.sendall(b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+            answer = b"".join(_while_trickling(raw))
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"application/problem+json" in answer
+        until(lambda: Upstream.cut.is_set())
+
+
+def _while_trickling(raw: socket.socket) -> Iterator[bytes]:
+    """What is heard while a byte is sent at each turn, until the other side ends it."""
+    while True:
+        try:
+            if not (heard := raw.recv(65536)):
+                return
+            yield heard
+        except TimeoutError:
+            with suppress(ConnectionError):
+                raw.sendall(b"x")
+        except ConnectionError:
+            return
 
 
 def test_an_event_reaches_the_client_before_the_stream_ends(address: str) -> None:

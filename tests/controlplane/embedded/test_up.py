@@ -17,7 +17,8 @@ import psycopg
 import pytest
 import redis
 
-from controlplane.embedded import procfs
+from controlplane.embedded import edge, procfs
+from controlplane.embedded.home import Home
 from controlplane.embedded.runtime import running
 from tests.controlplane.embedded.conftest import (
     REPOSITORY,
@@ -204,19 +205,10 @@ def test_a_request_in_flight_is_answered_before_the_stop(start: Start) -> None:
     answers: list[str] = []
     client = threading.Thread(target=lambda: answers.append(get(f"{up.url}slow")))
     client.start()
-    until(lambda: _active(program.home) == 1)
+    until(lambda: edge.under_way(Home(root=program.home)) == 1)
     assert program.stop() == 0
     client.join()
     assert answers[0].startswith("web /slow")
-
-
-def _active(home: Path) -> int:
-    from controlplane.embedded import edge
-    from controlplane.embedded.home import Home
-
-    return int(
-        edge._admin(Home(root=home), "GET", "/stats?filter=^cluster.web.upstream_rq_active$").split(":")[1]
-    )
 
 
 def test_restarts_of_what_cannot_start_back_off(start: Start) -> None:

@@ -163,9 +163,19 @@ def nothing_is_visible() -> bool:
     return not Version.objects.exists() and not Artifact.objects.exists()
 
 
-def test_a_body_without_an_announced_length_is_registered(server, owner, address, onnx):
+@pytest.mark.parametrize("what", ["versions/upload", "datasets/images"])
+def test_d2_a_body_that_says_neither_length_nor_digest_is_refused_unread(server, owner, address, what):
+    """The answer comes while the body has not begun: nothing could tell its end from a cut."""
+    sending = server.open(owner, f"/api/v1/models/fraud/{what}/", OCTETS, CHUNKED)
+    status, document = answer(sending)
+    assert (status, document["code"]) == (411, "length_required")
+    assert "X-Content-SHA256" in str(document["detail"])
+    assert not server.coming_in
+
+
+def test_a_body_without_an_announced_length_is_registered_by_its_digest(server, owner, address, onnx):
     body = onnx()
-    sending = server.open(owner, address, OCTETS, CHUNKED)
+    sending = server.open(owner, address, OCTETS, CHUNKED, f"X-Content-SHA256: {sha256(body).hexdigest()}")
     sending.sendall(chunk(body[:50]) + chunk(body[50:]) + b"0\r\n\r\n")
     status, document = answer(sending)
     assert (status, document["size_bytes"]) == (201, len(body))
@@ -173,7 +183,7 @@ def test_a_body_without_an_announced_length_is_registered(server, owner, address
 
 
 def test_d1_a_body_over_the_limit_is_refused_while_it_comes_undeclared(server, owner, address):
-    sending = server.open(owner, address, OCTETS, CHUNKED)
+    sending = server.open(owner, address, OCTETS, CHUNKED, f"X-Content-SHA256: {'0' * 64}")
     part = chunk(bytes(10_000))
     try:
         for _ in range(10 * LIMIT // 10_000):
@@ -210,7 +220,9 @@ def test_d2_an_upload_that_breaks_off_leaves_nothing_visible(server, owner, addr
         sending = server.open(owner, address, OCTETS, f"Content-Length: {len(body)}")
         sending.sendall(body[:-3])
     else:
-        sending = server.open(owner, address, OCTETS, CHUNKED)
+        sending = server.open(
+            owner, address, OCTETS, CHUNKED, f"X-Content-SHA256: {sha256(body).hexdigest()}"
+        )
         sending.sendall(chunk(body[:-3]))
     eventually(lambda: bool(server.coming_in), what="the first bytes on the disk")
     sending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -60,6 +60,24 @@ def test_a_window_is_not_lengthened_before_the_shorter_ones_had_time_to_come(wor
     assert len(_rows(60)) == 1
 
 
+def test_minutes_wait_for_the_windows_that_an_outage_kept_back(world: World) -> None:
+    """As long as nothing later was written the rest of a minute may still come, up to a bound."""
+    written = [window(world.row.pk, ts=T0 + 10 * place, seconds=[0.01] * 5) for place in range(12)]
+    store.write(written[:3], living=[world.row.pk])
+    after_the_outage = START + timedelta(minutes=4)
+    store.lengthen(after_the_outage)
+    assert _rows(60) == []
+    store.write(written[3:], living=[world.row.pk])
+    store.lengthen(after_the_outage)
+    assert [(ts, requests) for ts, requests, _ in _rows(60)] == [(T0, 30), (T0 + 60, 30)]
+
+
+def test_minutes_do_not_wait_for_ever(world: World) -> None:
+    store.write([window(world.row.pk, ts=T0, seconds=[0.01] * 5)], living=[world.row.pk])
+    store.lengthen(START + timedelta(seconds=60 + store.OUTAGE_S))
+    assert [(ts, requests) for ts, requests, _ in _rows(60)] == [(T0, 5)]
+
+
 def test_a_window_that_is_there_is_kept(world: World) -> None:
     first = window(world.row.pk, ts=T0, seconds=[0.01] * 5)
     store.write([first], living=[world.row.pk])

@@ -10,20 +10,17 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
 from controlplane.accounts import services as accounts
-from controlplane.accounts.models import Team, User
+from controlplane.accounts.models import User
 from controlplane.embedded.up import ADMIN, ADMIN_PASSWORD
-from deployments import services as deployments
 
 FIRST_TEAM = "main"
 
 
 class Command(BaseCommand):
-    help = "Migrate the database and make the first admin, team and target."
+    help = "Migrate the database and make the first admin and team."
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", interactive=False, verbosity=1)
         password = os.environ.get(ADMIN_PASSWORD)
         if password and not User.objects.exists():
             accounts.ensure_admin(username=ADMIN, team=FIRST_TEAM, password=password)
-        for team in Team.objects.all():
-            deployments.this_machine(team)

@@ -1,0 +1,100 @@
+"""What rolling out a revision would do: the plan, what differs from what is live, and what the pre-flight found."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.registry.models import Artifact, Variant
+from deployments import targets
+from deployments.domain import readable
+from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
+from deployments.domain.spec import RevisionSpec
+from deployments.domain.workload import DesiredDeployment
+from deployments.models import Deployment, Revision
+from deployments.wishes import start_size, wish
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What rolling out would do. `etag` names the live state it was made against; apply must bring it.
+
+    `diff` is what people decided on, live against after (see `domain.readable`); `plan` is the target's own.
+    """
+
+    plan: Plan
+    diff: tuple[Change, ...]
+    findings: tuple[Finding, ...]
+    etag: str
+
+    @property
+    def blocked(self) -> bool:
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def counts(self) -> Counts:
+        return counts(self.diff)
+
+
+def preview(deployment: Deployment, revision: Revision) -> Preview:
+    """Plan and pre-flight against what runs now. Talks to the target; changes nothing."""
+    target = targets.load(deployment.target.kind)
+    desired = wish(
+        deployment, {revision.number: start_size(deployment, revision)}, generation=deployment.generation + 1
+    )
+    live = target.desired(deployment.key)
+    findings = target.preflight(desired, live=live)
+    if revision.variant.artifact.state == Artifact.State.DAMAGED:
+        findings = (*findings, _damaged(revision.variant))
+    plan = target.plan(desired)
+    return Preview(
+        plan=plan,
+        diff=_changes(deployment, live, revision, replicas=desired.workloads[0].replicas),
+        findings=findings,
+        etag=_etag(deployment, plan),
+    )
+
+
+def _changes(
+    deployment: Deployment, live: DesiredDeployment | None, revision: Revision, *, replicas: int
+) -> tuple[Change, ...]:
+    """From the revision that has replicas now to the one to come; what is live comes from the target."""
+    running = {one.revision: one.replicas for one in live.workloads if one.replicas} if live else {}
+    serving = deployment.live_revision
+    number = serving.number if serving and serving.number in running else max(running, default=None)
+    before = None
+    if number is not None:
+        row = deployment.revisions.select_related("variant__artifact", "variant__version__model").get(
+            number=number
+        )
+        before = read_revision(row, replicas=sum(running.values()))
+    return diff(before, read_revision(revision, replicas=replicas))
+
+
+def read_revision(row: Revision, *, replicas: int | None = None) -> dict[str, Any]:
+    """The revision as people compare it; with `replicas` also its number, as one side of a plan."""
+    return readable.document(
+        RevisionSpec.from_json(row.spec),
+        variant=str(row.variant),
+        artifact_sha256=row.variant.artifact.sha256,
+        signature=row.variant.signature,
+        revision=None if replicas is None else row.number,
+        replicas=replicas,
+    )
+
+
+def compare(before: Revision, after: Revision) -> tuple[Change, ...]:
+    """What differs between two revisions, whatever runs."""
+    return diff(read_revision(before), read_revision(after))
+
+
+def _etag(deployment: Deployment, plan: Plan) -> str:
+    return digest([deployment.pk, deployment.live_revision_id, plan.live_digest])[:32]
+
+
+def _damaged(variant: Variant) -> Finding:
+    return Finding(
+        severity=Severity.ERROR,
+        code="integrity",
+        title="The variant's stored bytes are damaged.",
+        evidence=f"{variant.artifact.sha256} no longer matches what is on disk.",
+        action="Upload the same file again; it mends the stored bytes.",
+    )

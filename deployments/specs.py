@@ -1,0 +1,105 @@
+"""The spec of a revision as somebody wrote it: read with its defaults, and refused where it could never run."""
+
+from pydantic import ValidationError
+
+from controlplane.core.errors import Conflict, InvalidInput, Unprocessable
+from controlplane.registry.models import Variant
+from deployments import stacks
+from deployments.domain.hpa import InvalidHpa
+from deployments.domain.spec import RevisionSpec, default_autoscaling
+from deployments.domain.workload import MAX_REPLICAS, Batching
+from deployments.models import Deployment
+from deployments.wishes import workload_of
+
+DEFAULT_MAX_REPLICAS = 4
+
+
+def read_spec(document: object) -> RevisionSpec:
+    """The spec that a person or a program wrote; what it leaves out gets its default.
+
+    Raises InvalidInput that names the field.
+    """
+    if not isinstance(document, dict):
+        raise InvalidInput("invalid_spec", "The spec cannot be used.", "It must be a JSON object.")
+    try:
+        batching = Batching.from_json(document.get("batching", {}))
+        autoscaling = document.get("autoscaling")
+        if autoscaling is None:
+            autoscaling = default_autoscaling(
+                min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
+            )
+        return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
+    except InvalidInput as error:
+        raise _of_spec(error) from error
+
+
+def _of_spec(error: InvalidInput) -> InvalidInput:
+    """The same refusal with the fields as the writer of the spec names them."""
+    fields = {_field_of_spec(name): messages for name, messages in error.fields.items()}
+    named = "; ".join(f"{name} {', '.join(messages)}" for name, messages in fields.items())
+    return InvalidInput(
+        "invalid_spec", "The spec cannot be used.", f"{named or error.detail}.", fields=fields
+    )
+
+
+def _field_of_spec(path: str) -> str:
+    """“Batching.max_batch_size” and “RevisionSpec.threads” are names of ours; “spec.threads” is the writer's."""
+    path = path.removeprefix("RevisionSpec.").replace("Batching.", "batching.", 1)
+    return "spec" if path in {"RevisionSpec", "Batching"} else f"spec.{path}"
+
+
+def refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec) -> None:
+    if variant.version.model.team_id != deployment.team_id:
+        raise Unprocessable("foreign_variant", "The variant belongs to another team.")
+    if spec.stack not in stacks.TABLE:
+        known = ", ".join(stacks.TABLE)
+        raise Unprocessable("unknown_stack", f"There is no stack “{spec.stack}”.", f"Known stacks: {known}.")
+    if variant.format not in stacks.load(spec.stack).formats:
+        raise Unprocessable(
+            "format_not_served",
+            f"The stack {spec.stack} does not serve {variant.format}.",
+            "Choose another stack.",
+        )
+    if variant.version.quarantined_reason:
+        raise Conflict(
+            "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
+        )
+    _refuse_parameters(spec)
+    _refuse_autoscaling(spec)
+    try:
+        workload_of(variant, spec, revision=1, replicas=1, path="/", api_key_sha256="")
+    except InvalidInput as error:
+        raise _of_spec(error) from error
+
+
+def _refuse_parameters(spec: RevisionSpec) -> None:
+    """What the stack's own schema refuses, a replica would refuse when it starts."""
+    try:
+        stacks.load(spec.stack).parameters.model_validate(spec.batching.to_json() | {"threads": spec.threads})
+    except ValidationError as error:
+        fields: dict[str, list[str]] = {}
+        for problem in error.errors(include_url=False, include_context=False):
+            place = ".".join(str(part) for part in problem["loc"]) or "preferred_batch_size"
+            name = f"spec.{place}" if place == "threads" else f"spec.batching.{place}"
+            fields.setdefault(name, []).append(problem["msg"].removeprefix("Value error, "))
+        told = "; ".join(f"{name}: {messages[0]}" for name, messages in fields.items())
+        raise Unprocessable(
+            "invalid_parameters",
+            f"The stack {spec.stack} cannot run with these parameters.",
+            f"{told}.",
+            fields=fields,
+        ) from error
+
+
+def _refuse_autoscaling(spec: RevisionSpec) -> None:
+    title = "The autoscaling spec cannot be used."
+    try:
+        hpa = spec.hpa()
+    except InvalidHpa as error:
+        fields = {"spec.autoscaling": [str(error)]}
+        raise Unprocessable("invalid_autoscaling", title, str(error), fields=fields) from error
+    if hpa.max_replicas > MAX_REPLICAS:
+        detail = f"maxReplicas is {hpa.max_replicas:,}; a target runs at most {MAX_REPLICAS} replicas."
+        raise Unprocessable(
+            "invalid_autoscaling", title, detail, fields={"spec.autoscaling.maxReplicas": [detail]}
+        )

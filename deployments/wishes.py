@@ -1,0 +1,65 @@
+"""What a target is asked for: a deployment's revisions as workloads, with the bytes and the sizes they run with."""
+
+from collections.abc import Mapping
+
+from controlplane.core import storage
+from controlplane.core.errors import Conflict, NotFound
+from controlplane.registry.models import Variant
+from deployments.domain.spec import RevisionSpec
+from deployments.domain.workload import DesiredDeployment, Workload
+from deployments.models import Deployment, Revision
+
+
+def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
+    """The wish for these replicas by revision number. One query."""
+    rows = deployment.revisions.filter(number__in=counts).select_related(
+        "variant__artifact", "variant__version__model"
+    )
+    return DesiredDeployment(
+        key=deployment.key,
+        path=f"/{deployment.team.name}/{deployment.name}",
+        generation=generation,
+        workloads=tuple(_workload(deployment, row, counts[row.number]) for row in rows.order_by("number")),
+    )
+
+
+def start_size(deployment: Deployment, revision: Revision) -> int:
+    """The wanted size within the revision's bounds."""
+    hpa = RevisionSpec.from_json(revision.spec).hpa()
+    return min(max(deployment.replicas, hpa.min_replicas), hpa.max_replicas)
+
+
+def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Workload:
+    return workload_of(
+        revision.variant,
+        RevisionSpec.from_json(revision.spec),
+        revision=revision.number,
+        replicas=replicas,
+        path=_artifact_path(revision.variant),
+        api_key_sha256=deployment.api_key_sha256,
+    )
+
+
+def workload_of(
+    variant: Variant, spec: RevisionSpec, *, revision: int, replicas: int, path: str, api_key_sha256: str
+) -> Workload:
+    return spec.workload(
+        revision=revision,
+        replicas=replicas,
+        model=variant.version.model.name,
+        version=variant.version.number,
+        artifact=(variant.artifact.sha256, path),
+        signature=variant.signature,
+        api_key_sha256=api_key_sha256,
+    )
+
+
+def _artifact_path(variant: Variant) -> str:
+    try:
+        return str(storage.path(variant.artifact.sha256))
+    except NotFound as error:
+        raise Conflict(
+            "artifact_missing",
+            f"The stored bytes of {variant} are missing.",
+            "Upload the same file again; it mends the stored bytes.",
+        ) from error
