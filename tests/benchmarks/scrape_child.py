@@ -135,7 +135,7 @@ def seed() -> dict[str, Any]:
     from tests.factories import team
 
     owner = team("bench")
-    here = Target.objects.create(team=owner, name="this-machine", kind="local")
+    here = Target.objects.get(team=owner)
     for number in range(DEPLOYMENTS):
         Deployment.objects.create(team=owner, name=f"d-{number}", target=here, autoscaling_paused=True)
     return {}
