@@ -240,9 +240,9 @@ def _web(site: Site) -> Process:
 
 
 def _edge(site: Site) -> tuple[Process, ...]:
+    """Its grace is what it waits for answers that are under way, and a second for Envoy's end."""
     if site.home is None:
         return ()
-    """Its grace is what it waits for answers that are under way, and a second for Envoy's end."""
     row = Process(
         name="edge",
         argv=edge.argv(site.home, python=site.python),

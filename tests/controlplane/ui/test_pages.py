@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Team
 from controlplane.registry.models import Alias, Artifact, Dataset
-from deployments import services
+from deployments import specs
 from deployments.models import Decision, Deployment, Revision, Rollout, Target
 from optimizer.models import Job, Worker
 from tests import factories
@@ -171,7 +171,7 @@ def test_only_a_signal_that_the_size_follows_is_missed(look: Look, old: str, sai
     """Of an endpoint that nobody asks, latency is old, and needs nobody."""
     team = factories.team()
     live = a_deployment(team, ready=2)
-    Revision.objects.update(spec=services.read_spec({}).to_json())
+    Revision.objects.update(spec=specs.read_spec({}).to_json())
     now = datetime.now(UTC)
     names = ("inference_queue_depth", "inference_in_flight", "inference_p99_latency")
     Decision.objects.create(
