@@ -62,6 +62,20 @@ class Product:
         return self.manage("shell", "-v", "0", "-c", code).split()[-1]
 
 
+def start(command: str, *, home: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """`manage.py up` or `demo` on this home and on free ports. What it says is added to the log."""
+    inherited = {name: value for name, value in os.environ.items() if name not in THEIRS}
+    mine = {"SLIPWAY_HOME": str(home), "SLIPWAY_ADDRESS": "127.0.0.1:0", "SLIPWAY_DATA_PORT": "0"}
+    with log.open("ab") as writing:
+        return subprocess.Popen(
+            [sys.executable, "manage.py", command],
+            cwd=REPOSITORY,
+            env=inherited | mine | environment,
+            stdout=writing,
+            stderr=subprocess.STDOUT,
+        )
+
+
 @contextmanager
 def running_product(command: str = "up", **environment: str) -> Iterator[Product]:
     """`manage.py up` (or `demo`) until the block ends; then it is stopped as Ctrl-C would."""
@@ -71,16 +85,7 @@ def running_product(command: str = "up", **environment: str) -> Iterator[Product
     vendor = REPOSITORY / ".slipway" / "vendor"
     if vendor.is_dir():
         (home / "vendor").symlink_to(vendor)
-    inherited = {name: value for name, value in os.environ.items() if name not in THEIRS}
-    mine = {"SLIPWAY_HOME": str(home), "SLIPWAY_ADDRESS": "127.0.0.1:0", "SLIPWAY_DATA_PORT": "0"}
-    with (root / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", command],
-            cwd=REPOSITORY,
-            env=inherited | mine | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    process = start(command, home=home, log=root / "up.log", **environment)
     try:
         yield Product(home, _ready(process, home, root / "up.log"))
     finally:

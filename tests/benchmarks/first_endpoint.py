@@ -4,11 +4,8 @@ demo's last line.
 In a home of its own and on free ports. Once in the short form: it takes as long as it takes.
 """
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -22,7 +19,7 @@ import pytest
 
 from controlplane.settings.environment import REPOSITORY
 from tests.benchmarks.result import Row, median, quartiles
-from tests.product import THEIRS
+from tests.product import start
 
 AT_MOST_S = 120.0
 GIVE_UP_S = 300.0
@@ -81,17 +78,8 @@ def _demo() -> Iterator[tuple[Path, float]]:
         vendor = REPOSITORY / ".slipway" / "vendor"
         if vendor.is_dir():
             (home / "vendor").symlink_to(vendor)
-        inherited = {name: value for name, value in os.environ.items() if name not in THEIRS}
-        mine = {"SLIPWAY_HOME": str(home), "SLIPWAY_ADDRESS": "127.0.0.1:0", "SLIPWAY_DATA_PORT": "0"}
         began = time.monotonic()
-        with log.open("wb") as writing:
-            process = subprocess.Popen(
-                [sys.executable, "manage.py", "demo"],
-                cwd=REPOSITORY,
-                env=inherited | mine,
-                stdout=writing,
-                stderr=subprocess.STDOUT,
-            )
+        process = start("demo", home=home, log=log)
         try:
             yield log, began
         finally:

@@ -16,9 +16,10 @@ PHONE, SMALL_PHONE = {"width": 390, "height": 844}, {"width": 360, "height": 740
 # Nothing fades while it is judged; otherwise a half-drawn colour fails by chance.
 CALM = {"reduced_motion": "reduce"}
 
-# Colours depend on the theme and layout on the width: each of them once on every page.
 LAYOUTS = [
     pytest.param("light", DESK, id="light-1440"),
+    pytest.param("dark", DESK, id="dark-1440"),
+    pytest.param("light", PHONE, id="light-390"),
     pytest.param("dark", PHONE, id="dark-390"),
 ]
 

@@ -2,12 +2,10 @@
 
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -33,7 +31,7 @@ from tests.faults.load import Ask, OpenLoop
 from tests.faults.programs import send
 from tests.faults.waiting import until
 from tests.optimizer import onnx_models
-from tests.product import THEIRS, Product
+from tests.product import Product, start
 
 READY_WITHIN_S = 90
 ROLLOUT_WITHIN_S = 90
@@ -53,16 +51,7 @@ class House:
 
     def start(self) -> None:
         """Returns when the edge answers."""
-        mine = {"SLIPWAY_HOME": str(self.home), "SLIPWAY_ADDRESS": "127.0.0.1:0", "SLIPWAY_DATA_PORT": "0"}
-        inherited = {name: value for name, value in os.environ.items() if name not in THEIRS}
-        with (self.home.parent / "up.log").open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "manage.py", "up"],
-                cwd=REPOSITORY,
-                env=inherited | mine,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.popen = start("up", home=self.home, log=self.home.parent / "up.log")
         until(self._ready, within_s=READY_WITHIN_S, what="`up` being ready")
 
     def _ready(self) -> bool:
