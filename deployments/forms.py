@@ -13,7 +13,7 @@ from django import forms
 from controlplane.core.errors import SlipwayError
 from controlplane.core.vocabulary import word_of
 from controlplane.registry.models import Variant
-from deployments import specs
+from deployments import selectors, specs
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.models import Target
@@ -209,13 +209,7 @@ class FilterForm(forms.Form):
     state = forms.ChoiceField(
         label="State",
         required=False,
-        choices=[
-            ("", "Any state"),
-            ("live", "Live"),
-            ("progressing", "Rolling out"),
-            ("unreachable", "Unreachable"),
-            ("never_live", "Nothing live yet"),
-        ],
+        choices=[("", "Any state"), *selectors.STATES.items()],
     )
 
 

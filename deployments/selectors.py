@@ -46,12 +46,24 @@ def deployments(actor: Actor) -> QuerySet[Deployment]:
     )
 
 
+SORTS = {"name": "name", "changed": "changed_at"}
+
+
 def targets(actor: Actor) -> QuerySet[Target]:
     return Target.objects.in_team(actor.team)
 
 
+STATES = {
+    "live": "Live",
+    "progressing": "Rolling out",
+    "unreachable": "Unreachable",
+    "never_live": "Nothing live yet",
+}
+"""Healths that a list can be asked for in SQL, in the words of its filter."""
+
+
 def search(rows: QuerySet[Deployment], *, text: str = "", state: str = "") -> QuerySet[Deployment]:
-    """Literal match of the name or the live model's name; and the healths that a row can be asked for in SQL."""
+    """Literal match of the name or the live model's name; `state` is one of STATES."""
     if text:
         rows = rows.filter(name__icontains=text) | rows.filter(
             live_revision__variant__version__model__name__icontains=text

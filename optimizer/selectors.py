@@ -17,6 +17,9 @@ def jobs(actor: Actor) -> QuerySet[Job]:
     return Job.objects.in_team(actor.team).select_related("version__model", "parent", "created_by")
 
 
+SORTS = {"model": "version__model__name", "state": "state", "finished": "finished_at"}
+
+
 def filtered(rows: QuerySet[Job], parameters: Mapping[str, str]) -> QuerySet[Job]:
     """`state` (one, or `active`) and `model`, as the list's address says. Raises InvalidInput."""
     state, model = parameters.get("state", ""), parameters.get("model", "")

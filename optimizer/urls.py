@@ -8,7 +8,6 @@ app_name = "optimizer"
 
 urlpatterns = [
     path("jobs/", views.jobs, name="jobs"),
-    path("jobs/export.csv", views.jobs_csv, name="jobs-csv"),
     path("jobs/new/", views.new_job, name="new-job"),
     path("jobs/<id:job>/", views.job, name="job"),
     path("jobs/<id:job>/log.txt", views.job_log, name="job-log"),

@@ -1,64 +1,48 @@
 """The pages of jobs and workers. Each view parses, asks through the actor's team, calls one verb, renders."""
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
-from controlplane.core import formats
+from controlplane.core import formats, lists
 from controlplane.core.clock import database_now
-from controlplane.core.csv_export import csv_response
+from controlplane.core.csv_export import CHUNK
 from controlplane.core.errors import NotFound
-from controlplane.core.pagination import capped_count, paginate
+from controlplane.core.lists import Listing
 from controlplane.registry import reports
 from controlplane.registry import selectors as registry
 from controlplane.registry.models import Variant
-from optimizer import fleet, selectors, services, timeline
+from optimizer import fleet, selectors, services, tables, timeline
 from optimizer.domain.jobs import TERMINAL
 from optimizer.forms import JobFilterForm, OptimizeForm
 from optimizer.models import Job, JobEvent
 
 LOG_LINES = 500
-EXPORT_CHUNK = 500
-CSV_COLUMNS = (
-    *("job", "state", "reason", "model", "version", "parent", "recipe", "verdict", "queue", "attempt"),
-    *("created_by", "created_at", "started_at", "finished_at", "message"),
-)
 
 
 @require_safe
-def jobs(request: HttpRequest) -> HttpResponse:
+def jobs(request: HttpRequest) -> HttpResponseBase:
     actor = actor_of(request)
     form = JobFilterForm(request.GET)
     wanted = form.wanted()
     rows = selectors.filtered(selectors.jobs(actor), wanted)
-    if request.GET.get("part") == "total":
-        return HttpResponse(f"of {capped_count(rows)}")
-    page = paginate(rows, request.GET.dict())
+    if part := lists.part(request, rows, csv=tables.jobs_csv, sorts=selectors.SORTS):
+        return part
+    listing = Listing(request, rows, noun="job", sorts=selectors.SORTS)
     now = database_now()
-    results = selectors.results(page.rows)
-    for row in page.rows:
+    results = selectors.results(listing.rows)
+    for row in listing.rows:
         row.elapsed_s = timeline.elapsed_s(row, now=now)  # type: ignore[attr-defined]
         row.result = results.get(row.pk)  # type: ignore[attr-defined]
-    filters = request.GET.copy()
-    later = bool(filters.pop("cursor", None))
     context = {
         "form": form,
-        "jobs": page.rows,
-        "shown": f"{len(page.rows)} job{'' if len(page.rows) == 1 else 's'}",
-        "later": later,
-        "previous_url": f"?{filters.urlencode()}" if later else "",
-        "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
-        "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
+        "listing": listing,
         "filtered": any(wanted.values()),
-        "export_url": f"{reverse('optimizer:jobs-csv')}?{filters.urlencode()}",
         "example": _example("file-types", 1, 0),
     }
     return render(request, "optimizer/jobs.html", context)
@@ -66,41 +50,6 @@ def jobs(request: HttpRequest) -> HttpResponse:
 
 def _example(model: str, version: int, variant: int) -> dict[str, Any]:
     return {"model": model, "version": version, "variant": variant, "recipe": [{"technique": "int8-dynamic"}]}
-
-
-@require_safe
-def jobs_csv(request: HttpRequest) -> StreamingHttpResponse:
-    """The whole list with the page's filters."""
-    actor = actor_of(request)
-    rows = selectors.filtered(selectors.jobs(actor), JobFilterForm(request.GET).wanted())
-    return csv_response(f"jobs-{actor.team.name}.csv", CSV_COLUMNS, _csv_rows(rows.iterator(EXPORT_CHUNK)))
-
-
-def _csv_rows(rows: Iterable[Job]) -> Iterator[tuple[object, ...]]:
-    chunk: list[Job] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == EXPORT_CHUNK:
-            yield from _csv_chunk(chunk)
-            chunk = []
-    yield from _csv_chunk(chunk)
-
-
-def _csv_chunk(chunk: list[Job]) -> Iterator[tuple[object, ...]]:
-    results = selectors.results(chunk)
-    for row in chunk:
-        made = results.get(row.pk)
-        yield (
-            *(row.pk, row.state, row.reason, row.version.model.name, row.version.number, row.parent.number),
-            *("+".join(step["technique"] for step in row.recipe), made.verdict if made else "", row.queue),
-            *(row.attempt, str(row.created_by or "")),
-            *(_utc(moment) for moment in (row.created_at, row.started_at, row.finished_at)),
-            row.message,
-        )
-
-
-def _utc(moment: datetime | None) -> str:
-    return formats.machine(moment) if moment else ""
 
 
 def _parent(request: HttpRequest, actor: Actor) -> Variant:
@@ -190,7 +139,7 @@ def job(request: HttpRequest, job: int) -> HttpResponse:
 def job_log(request: HttpRequest, job: int) -> StreamingHttpResponse:
     """Every line, whatever the page still shows."""
     _, row = _job(request, job)
-    events = JobEvent.objects.filter(job=row).order_by("pk").iterator(EXPORT_CHUNK)
+    events = JobEvent.objects.filter(job=row).order_by("pk").iterator(CHUNK)
     lines = (
         f"{formats.machine(event.at)} {event.attempt} {event.level.upper():7} {event.message}\n"
         for event in events
@@ -222,7 +171,9 @@ def retry(request: HttpRequest, job: int) -> HttpResponse:
 
 
 @require_safe
-def workers(request: HttpRequest) -> HttpResponse:
+def workers(request: HttpRequest) -> HttpResponseBase:
     actor = actor_of(request)
     rows = fleet.worker_rows(actor, now=database_now())
+    if request.GET.get("part") == "csv":
+        return tables.workers_csv(rows)
     return render(request, "optimizer/workers.html", {"workers": rows, "queues": fleet.queue_rows(rows)})

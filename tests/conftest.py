@@ -1,11 +1,15 @@
 """How `make test` shares the suite out: what is dear to set up is set up once, and what takes long begins first.
 
 A file stays on one worker (`--dist loadgroup`), and all of the browser's files share one running product.
+Property tests have no deadlines: on a shared machine those would time the neighbours.
 """
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 HERE = Path(__file__).parent
 LONG = ("browser", "faults")

@@ -39,6 +39,9 @@ def members(actor: Actor) -> QuerySet[Membership]:
     )
 
 
+MEMBER_SORTS = {"name": "user__username", "since": "joined_at"}
+
+
 def member(actor: Actor, username: str) -> Membership:
     return get_object_or_404(members(actor), user__username=username)
 

@@ -15,5 +15,4 @@ urlpatterns = [
     path("settings/members/<str:username>/role/", views.change_role, name="change-role"),
     path("settings/members/<str:username>/remove/", views.remove_member, name="remove-member"),
     path("activity/", views.activity, name="activity"),
-    path("activity.csv", views.activity_csv, name="activity-csv"),
 ]

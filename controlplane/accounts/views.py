@@ -3,22 +3,22 @@
 from typing import Any, cast
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from controlplane.accounts import export, selectors, services
+from controlplane.accounts import selectors, services, tables
 from controlplane.accounts.access import actor_of
 from controlplane.accounts.forms import ActivityFilterForm, NewMemberForm, NewTokenForm, RoleForm
 from controlplane.accounts.models import Membership, Role, User
-from controlplane.core.csv_export import csv_response
+from controlplane.core import lists
 from controlplane.core.forms import VerbForm
-from controlplane.core.pagination import MAX_LIMIT, capped_count, paginate
+from controlplane.core.lists import Listing
+from controlplane.core.pagination import MAX_LIMIT
 
 read_and_post = require_http_methods(["GET", "HEAD", "POST"])
-EXPORT_CHUNK = 500
 
 
 def _tabs(current: str) -> list[dict[str, Any]]:
@@ -91,8 +91,13 @@ def revoke_token(request: HttpRequest, token_key: str) -> HttpResponse:
 
 @never_cache
 @read_and_post
-def members(request: HttpRequest) -> HttpResponse:
+def members(request: HttpRequest) -> HttpResponseBase:
     """A new person's password is shown in the answer to the form, and nowhere else."""
+    rows = selectors.members(actor_of(request))
+    if part := lists.part(
+        request, rows, csv=tables.members_csv, sorts=selectors.MEMBER_SORTS, default="name"
+    ):
+        return part
     if request.method != "POST":
         return _members_page(request, NewMemberForm())
     form = NewMemberForm(request.POST)
@@ -116,7 +121,9 @@ def _members_page(
         "form": form,
         "refused": refused,
         "added": added,
-        "members": selectors.members(actor)[:MAX_LIMIT],
+        "listing": Listing(
+            request, selectors.members(actor), noun="member", sorts=selectors.MEMBER_SORTS, default="name"
+        ),
         "roles": Role.choices,
         "login": request.build_absolute_uri("/"),
         "example": {"username": "ada", "role": "engineer"},
@@ -152,34 +159,16 @@ def remove_member(request: HttpRequest, username: str) -> HttpResponse:
 
 
 @require_safe
-def activity(request: HttpRequest) -> HttpResponse:
+def activity(request: HttpRequest) -> HttpResponseBase:
     actor = actor_of(request)
     form = ActivityFilterForm(actor, request.GET)
     wanted = form.wanted()
     rows = selectors.activity(actor, wanted)
-    if request.GET.get("part") == "total":
-        return HttpResponse(f"of {capped_count(rows)}")
-    page = paginate(rows, request.GET.dict())
-    filters = request.GET.copy()
-    later = bool(filters.pop("cursor", None))
+    if part := lists.part(request, rows, csv=tables.activity_csv):
+        return part
     context = {
         "form": form,
-        "events": page.rows,
-        "shown": f"{len(page.rows)} event{'' if len(page.rows) == 1 else 's'}",
-        "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
-        "later": later,
-        "previous_url": f"?{filters.urlencode()}" if later else "",
-        "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
+        "listing": Listing(request, rows, noun="event"),
         "filtered": wanted != selectors.ActivityFilter(),
-        "csv_url": f"{reverse('accounts:activity-csv')}?{filters.urlencode()}",
     }
     return render(request, "accounts/activity.html", context)
-
-
-@require_safe
-def activity_csv(request: HttpRequest) -> StreamingHttpResponse:
-    """The whole list with the page's filters."""
-    actor = actor_of(request)
-    events = selectors.activity(actor, ActivityFilterForm(actor, request.GET).wanted())
-    rows = map(export.cells, events.iterator(chunk_size=EXPORT_CHUNK))
-    return csv_response(f"activity-{actor.team.name}.csv", export.COLUMNS, rows)

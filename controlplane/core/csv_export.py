@@ -5,9 +5,14 @@ Refused: building the file first; a list of any length costs the memory of one r
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from django.http import StreamingHttpResponse
 
+from controlplane.core.formats import machine
+
+CHUNK = 500
+"""Rows that are read from the database at a time."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -19,15 +24,23 @@ class _Echo:
 
 
 def safe_cell(value: object) -> object:
-    """A text that a spreadsheet would run as a formula gets a quote in front, which makes it text again."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Times in UTC; a text that a spreadsheet would run as a formula gets a quote in front and is text again."""
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return machine(value)
+        case bool() | int() | float():
+            return value
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     writer = csv.writer(_Echo())
     yield writer.writerow(columns)
     for row in rows:
-        yield writer.writerow([safe_cell("" if cell is None else cell) for cell in row])
+        yield writer.writerow([safe_cell(cell) for cell in row])
 
 
 def csv_response(

@@ -38,6 +38,16 @@ PAGING = [
 ]
 
 
+def sorting(sorts: Iterable[str]) -> list[OpenApiParameter]:
+    """The parameters of a list that can be sorted by these words."""
+    words = [word for name in sorts for word in (name, f"-{name}")]
+    after = "What the row before this page has in the sorted column; follow `next` instead of making it up."
+    return [
+        query("sort", enum=words, description="Newest first without it; “-” turns the order round."),
+        query("after", description=after),
+    ]
+
+
 class Page[Row](TypedDict):
     """One page of a list."""
 

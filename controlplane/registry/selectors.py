@@ -54,6 +54,11 @@ def filtered_models(
     return rows.filter(Exists(Alias.objects.filter(model=OuterRef("pk"), name=alias))) if alias else rows
 
 
+MODEL_SORTS = {"name": "name", "versions": "versions_kept", "uploaded": "latest_at"}
+"""Of `with_findings`."""
+VERSION_SORTS = {"number": "number", "size": "source_bytes"}
+
+
 def model(actor: Actor, name: str) -> Model:
     return get_object_or_404(models(actor), name=name)
 

@@ -1,13 +1,12 @@
-"""Models as CSV: the rows of the page with its filters, times in UTC."""
+"""Lists as CSV: the rows of the page with its filters and its order, times in UTC."""
 
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
-from controlplane.core import formats
-from controlplane.core.csv_export import csv_response
-from controlplane.registry.models import Model
+from controlplane.core.csv_export import CHUNK, csv_response
+from controlplane.registry.models import Dataset, Model, Version
 
-COLUMNS = (
+MODELS = (
     "name",
     "description",
     "latest_version",
@@ -17,20 +16,43 @@ COLUMNS = (
     "latest_at",
     "created_at",
 )
-CHUNK = 500
+
+
+VERSIONS = ("version", "format", "file", "bytes", "digest", "quarantined", "by", "uploaded_at")
+DATASETS = ("name", "role", "items", "labels", "bytes", "digest", "added_at")
 
 
 def models_csv(rows: QuerySet[Model]) -> StreamingHttpResponse:
     """`rows` as `selectors.with_findings` annotates them."""
-    lines = (_line(row) for row in rows.order_by("-pk").iterator(chunk_size=CHUNK))
-    return csv_response("models.csv", COLUMNS, lines)
+    lines = (_line(row) for row in rows.iterator(chunk_size=CHUNK))
+    return csv_response("models.csv", MODELS, lines)
 
 
 def _line(row: Model) -> tuple[object, ...]:
     aliases = " ".join(f"{alias.name}={alias.variant}" for alias in row.aliases.all())
-    latest_at = row.latest_at  # type: ignore[attr-defined]
     return (
         *(row.name, row.description, row.latest_number, aliases),  # type: ignore[attr-defined]
-        *(row.best_verdict, row.versions_kept),  # type: ignore[attr-defined]
-        *(formats.machine(latest_at) if latest_at else "", formats.machine(row.created_at)),
+        *(row.best_verdict, row.versions_kept, row.latest_at, row.created_at),  # type: ignore[attr-defined]
     )
+
+
+def versions_csv(model: str, rows: QuerySet[Version]) -> StreamingHttpResponse:
+    lines = (
+        (
+            *(row.number, row.format, row.source_filename, row.source_bytes, f"sha256:{row.source_sha256}"),
+            *(row.quarantined_reason, row.created_by, row.created_at),
+        )
+        for row in rows.iterator(chunk_size=CHUNK)
+    )
+    return csv_response(f"{model}-versions.csv", VERSIONS, lines)
+
+
+def datasets_csv(model: str, rows: QuerySet[Dataset]) -> StreamingHttpResponse:
+    lines = (
+        (
+            *(row.name, row.role, row.items, row.has_labels, row.artifact.size_bytes),
+            *(f"sha256:{row.artifact.sha256}", row.created_at),
+        )
+        for row in rows.iterator(chunk_size=CHUNK)
+    )
+    return csv_response(f"{model}-data-sets.csv", DATASETS, lines)

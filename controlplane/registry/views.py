@@ -5,6 +5,7 @@ the page they belong to, from the same template.
 """
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -15,7 +16,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
-from controlplane.core.pagination import capped_count, paginate
+from controlplane.core import lists
+from controlplane.core.lists import Listing
+from controlplane.core.pagination import capped_count
 from controlplane.registry import examples, reports, selectors, services, tables, usage
 from controlplane.registry.forms import (
     AliasForm,
@@ -31,6 +34,9 @@ from controlplane.registry.models import Dataset, Model, Verdict
 
 DEPLOY = "/deployments/new/"
 """A page of an app above this one."""
+
+MOST_DATASETS = 100
+"""Of those that a page shows; all are in its CSV."""
 
 read_and_post = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -52,27 +58,14 @@ def models(request: HttpRequest) -> HttpResponseBase:
     actor = actor_of(request)
     form = ModelFilterForm(request.GET)
     wanted = form.wanted()
-    rows = selectors.filtered_models(selectors.models(actor), **wanted)
-    match request.GET.get("part"):
-        case "total":
-            return HttpResponse(f"of {capped_count(rows)}")
-        case "csv":
-            return tables.models_csv(selectors.with_findings(rows))
-    page = paginate(selectors.with_findings(rows), request.GET.dict())
-    filters = request.GET.copy()
-    later = bool(filters.pop("cursor", None))
+    rows = selectors.filtered_models(selectors.with_findings(selectors.models(actor)), **wanted)
+    sorts = selectors.MODEL_SORTS
+    if part := lists.part(request, rows, csv=tables.models_csv, sorts=sorts):
+        return part
     context = _rights(actor) | {
         "form": form,
-        "models": page.rows,
-        "shown": f"{len(page.rows)} model{'' if len(page.rows) == 1 else 's'}",
-        "later": later,
-        "previous_url": f"?{filters.urlencode()}" if later else "",
-        "next_url": f"?{filters.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
-        "total_url": f"?{filters.urlencode()}&part=total" if later or page.next_cursor else "",
+        "listing": Listing(request, rows, noun="model", sorts=sorts),
         "filtered": any(wanted.values()),
-        "csv_url": f"?{filters.urlencode()}&part=csv",
-    }
-    context |= {
         "first_curl": examples.first_model(request.build_absolute_uri("/")),
         "example": examples.NEW_MODEL,
     }
@@ -97,17 +90,22 @@ def _posted(request: HttpRequest) -> tuple[Any, Any]:
 
 
 @require_safe
-def model(request: HttpRequest, name: str) -> HttpResponse:
+def model(request: HttpRequest, name: str) -> HttpResponseBase:
     actor = actor_of(request)
     row = selectors.model(actor, name)
-    page = paginate(
-        selectors.versions(actor).filter(model=row).prefetch_related("variants"), request.GET.dict()
-    )
+    rows = selectors.versions(actor).filter(model=row).prefetch_related("variants")
+    datasets = selectors.datasets(actor, name)
+    if request.GET.get("part") == "datasets":
+        return tables.datasets_csv(name, datasets)
+    sorts = selectors.VERSION_SORTS
+    if part := lists.part(request, rows, csv=partial(tables.versions_csv, name), sorts=sorts):
+        return part
+    listing = Listing(request, rows, noun="version", sorts=sorts)
     aliases = list(selectors.aliases(actor, name))
     pointed: dict[int, list[str]] = {}
     for alias in aliases:
         pointed.setdefault(alias.variant.version_id, []).append(alias.name)
-    for version in page.rows:
+    for version in listing.rows:
         version.pointed = pointed.get(version.pk, [])  # type: ignore[attr-defined]
         verdicts = Counter(variant.verdict for variant in version.variants.all() if variant.verdict)
         version.verdicts = [(word, verdicts[word]) for word in Verdict.values if verdicts[word]]  # type: ignore[attr-defined]
@@ -115,12 +113,10 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         "model": row,
         "topic": str(row.pk),
         "upload_curl": examples.upload(request.build_absolute_uri("/"), row.name),
-        "versions": page.rows,
-        "previous_url": request.path if "cursor" in request.GET else "",
-        "next_url": f"?cursor={page.next_cursor}" if page.next_cursor else "",
-        "shown": f"{len(page.rows)} versions",
+        "listing": listing,
         "aliases": aliases,
-        "datasets": list(selectors.datasets(actor, name)[:100]),
+        "datasets": list(datasets[:MOST_DATASETS]),
+        "datasets_in_all": capped_count(datasets),
         "activity": selectors.activity(actor, row),
     }
     return render(request, "registry/model.html", context)

@@ -7,6 +7,7 @@ Refused: a separate gallery project; the page uses the same templates and sheets
 import math
 import random
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from django import forms
@@ -160,6 +161,15 @@ def _context() -> dict[str, Any]:
         "tones": [tone.value for tone in Tone],
         "form": SampleForm(),
         "wrong": bound,
+        "listing": SimpleNamespace(
+            sort="name",
+            sort_url=lambda sort: f"?sort={sort}",
+            newest_first=False,
+            shown="5 of 1,204 deployments",
+            first_url="#",
+            next_url="#",
+            csv_url="#",
+        ),
         "filters": FilterForm(auto_id="filter_%s"),
         "tabs": [
             {"label": "Overview", "url": "#", "current": True},

@@ -9,9 +9,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.access import Actor, actor_of
-from controlplane.core.api import page_response, parse
+from controlplane.core.api import page_response, parse, word
 from controlplane.core.errors import PreconditionRequired
-from controlplane.core.openapi import PAGING, Page, header, query, refusals
+from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
 from deployments import preview, selectors, services, specs
 from deployments.api import documents, inputs, schemas
@@ -49,10 +49,23 @@ class Targets(APIView):
 
 
 class Deployments(APIView):
-    @extend_schema(parameters=PAGING, responses=Page[schemas.Deployment])
+    @extend_schema(
+        parameters=[
+            *PAGING,
+            *sorting(selectors.SORTS),
+            query("q", description="Literal text in the name, or in that of the live model."),
+            query("state", enum=list(selectors.STATES)),
+        ],
+        responses=Page[schemas.Deployment],
+    )
     def get(self, request: Request) -> Response:
         """Deployments of the team, newest first."""
-        return page_response(selectors.deployments(actor_of(request)), request, documents.deployment)
+        rows = selectors.search(
+            selectors.deployments(actor_of(request)),
+            text=request.GET.get("q", ""),
+            state=word(request, "state", selectors.STATES),
+        )
+        return page_response(rows, request, documents.deployment, sorts=selectors.SORTS)
 
     @extend_schema(request=inputs.NewDeployment, responses={201: schemas.CreatedDeployment, **refusals(409)})
     def post(self, request: Request) -> Response:

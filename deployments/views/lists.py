@@ -9,8 +9,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
+from controlplane.core import lists
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import capped_count, paginate
+from controlplane.core.lists import Listing
 from controlplane.registry import selectors as registry
 from controlplane.registry.models import Variant
 from deployments import selectors, services
@@ -31,28 +32,19 @@ def deployments(request: HttpRequest) -> HttpResponseBase:
     rows = selectors.search(
         selectors.deployments(actor), text=wanted.get("q", ""), state=wanted.get("state", "")
     )
-    match request.GET.get("part"):
-        case "total":
-            return HttpResponse(f"of {capped_count(rows)}")
-        case "csv":
-            return tables.deployments_csv(rows)
-    page = paginate(rows, request.GET.dict())
-    query = request.GET.copy()
-    later = bool(query.pop("cursor", None))
+    sorts = selectors.SORTS
+    if part := lists.part(request, rows, csv=tables.deployments_csv, sorts=sorts):
+        return part
+    listing = Listing(request, rows, noun="deployment", sorts=sorts)
     return render(
         request,
         "deployments/deployments.html",
         {
-            "rows": _rows(page.rows),
+            "listing": listing,
+            "rows": _rows(listing.rows),
             "filters": filters,
             "filtered": any(wanted.values()),
-            "later": later,
-            "shown": f"{len(page.rows)} deployment{'' if len(page.rows) == 1 else 's'}",
-            "previous_url": f"?{query.urlencode()}" if later else "",
-            "total_url": f"?{query.urlencode()}&part=total" if later or page.next_cursor else "",
-            "next_url": f"?{query.urlencode()}&cursor={page.next_cursor}" if page.next_cursor else "",
             "may_change": actor.may(Role.ENGINEER),
-            "csv": f"?{query.urlencode()}&part=csv",
             "example": {"name": "fraud-detector"},
         },
     )

@@ -1,5 +1,6 @@
 """What could be rolled out: the revisions, two of them compared, and the plan of one against what runs now."""
 
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -7,8 +8,9 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from controlplane.core import lists
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import capped_count, paginate
+from controlplane.core.lists import Listing
 from deployments import preview, selectors, services
 from deployments.domain.plan import Finding, Severity, counts
 from deployments.models import Deployment, Revision
@@ -28,22 +30,14 @@ def revisions(request: HttpRequest, name: str) -> HttpResponseBase:
     """With `?from=5&to=7` also what differs between the two."""
     actor, row = frame.find(request, name)
     rows = selectors.revisions(row)
-    match request.GET.get("part"):
-        case "total":
-            return HttpResponse(f"of {capped_count(rows)}")
-        case "csv":
-            return tables.revisions_csv(row.name, rows)
-    page = paginate(rows, request.GET.dict())
+    if part := lists.part(request, rows, csv=partial(tables.revisions_csv, row.name)):
+        return part
     return frame.page(
         request,
         actor,
         row,
         tab="revisions",
-        revisions=page.rows,
-        next_url=page.next_query() or "",
-        shown=f"{len(page.rows)} revision{'' if len(page.rows) == 1 else 's'}",
-        total_url="?part=total" if "cursor" in request.GET or page.next_cursor else "",
-        later="cursor" in request.GET,
+        listing=Listing(request, rows, noun="revision"),
         revision_body=example_revision(row),
         live_number=row.live_revision.number if row.live_revision else 0,
         comparison=_comparison(row, request.GET.get("from", ""), request.GET.get("to", "")),

@@ -1,13 +1,16 @@
 """The moves between revisions: a list, one page each with its timeline and evidence, and cancelling."""
 
+from functools import partial
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from controlplane.core import lists
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import capped_count, paginate
+from controlplane.core.lists import Listing
 from deployments import selectors, services
 from deployments.domain import loglines
 from deployments.domain.plan import Change, counts
@@ -21,22 +24,14 @@ CANCELLABLE = (RolloutState.PENDING, RolloutState.RUNNING, RolloutState.PAUSED)
 def rollouts(request: HttpRequest, name: str) -> HttpResponseBase:
     actor, row = frame.find(request, name)
     rows = selectors.rollouts(row)
-    match request.GET.get("part"):
-        case "total":
-            return HttpResponse(f"of {capped_count(rows)}")
-        case "csv":
-            return tables.rollouts_csv(row.name, rows)
-    page = paginate(rows, request.GET.dict())
+    if part := lists.part(request, rows, csv=partial(tables.rollouts_csv, row.name)):
+        return part
     return frame.page(
         request,
         actor,
         row,
         tab="rollouts",
-        rollouts=page.rows,
-        next_url=page.next_query() or "",
-        shown=f"{len(page.rows)} rollout{'' if len(page.rows) == 1 else 's'}",
-        total_url="?part=total" if "cursor" in request.GET or page.next_cursor else "",
-        later="cursor" in request.GET,
+        listing=Listing(request, rows, noun="rollout"),
     )
 
 

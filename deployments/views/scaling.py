@@ -1,5 +1,6 @@
 """Why the deployment has the size it has: every decision with its signals, and the hand on the wheel."""
 
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -7,8 +8,9 @@ from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.access import actor_of
 from controlplane.accounts.models import Role
+from controlplane.core import lists
 from controlplane.core.errors import SlipwayError
-from controlplane.core.pagination import capped_count, paginate
+from controlplane.core.lists import Listing
 from deployments import selectors, services
 from deployments.domain import words
 from deployments.domain.spec import RevisionSpec
@@ -20,12 +22,9 @@ from deployments.views import frame, tables
 @require_safe
 def scaling(request: HttpRequest, name: str) -> HttpResponseBase:
     _, row = frame.find(request, name)
-    if request.GET.get("part") == "csv":
-        return tables.decisions_csv(row.name, selectors.decisions(row, changes_only=_changes_only(request)))
-    if request.GET.get("part") == "total":
-        return HttpResponse(
-            f"of {capped_count(selectors.decisions(row, changes_only=_changes_only(request)))}"
-        )
+    rows = selectors.decisions(row, changes_only=_changes_only(request))
+    if part := lists.part(request, rows, csv=partial(tables.decisions_csv, row.name)):
+        return part
     return _page(request, row, ScaleForm(initial={"replicas": row.replicas}))
 
 
@@ -35,8 +34,7 @@ def _changes_only(request: HttpRequest) -> bool:
 
 def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int = 200) -> HttpResponse:
     changes_only = _changes_only(request)
-    page = paginate(selectors.decisions(row, changes_only=changes_only), request.GET.dict())
-    show = "" if changes_only else "&show=all"
+    listing = Listing(request, selectors.decisions(row, changes_only=changes_only), noun="decision")
     hpa = RevisionSpec.from_json(row.live_revision.spec).hpa() if row.live_revision else None
     return frame.page(
         request,
@@ -55,15 +53,12 @@ def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int
             replicas=row.replicas,
             now=frame.now(),
         ),
-        decisions=[_decision(one) for one in page.rows],
+        decisions=[_decision(one) for one in listing.rows],
         scale_body={"replicas": row.replicas},
         pause_body={"paused": not row.autoscaling_paused},
         changes_only=changes_only,
         any_decision=row.decisions.exists(),
-        next_url=f"{query}{show}" if (query := page.next_query()) else "",
-        shown=f"{len(page.rows)} decision{'' if len(page.rows) == 1 else 's'}",
-        total_url=f"?part=total{show}" if "cursor" in request.GET or page.next_cursor else "",
-        later="cursor" in request.GET,
+        listing=listing,
     )
 
 

@@ -7,8 +7,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
-from controlplane.core import formats
-from controlplane.core.csv_export import csv_response
+from controlplane.core.csv_export import CHUNK, csv_response
 from deployments import selectors
 from deployments.models import Decision, Deployment, Revision, Rollout
 
@@ -72,10 +71,9 @@ def rollouts_csv(name: str, rows: QuerySet[Rollout]) -> StreamingHttpResponse:
         (
             *(row.pk, row.kind, row.state),
             row.from_revision.number if row.from_revision else "",
-            *(row.to_revision.number, row.message, str(row.created_by or "")),
-            *(formats.machine(at) if at else "" for at in (row.created_at, row.finished_at)),
+            *(row.to_revision.number, row.message, row.created_by, row.created_at, row.finished_at),
         )
-        for row in rows.iterator(chunk_size=500)
+        for row in rows.iterator(chunk_size=CHUNK)
     )
     return csv_response(f"{name}-rollouts.csv", head, lines)
 
@@ -83,11 +81,8 @@ def rollouts_csv(name: str, rows: QuerySet[Rollout]) -> StreamingHttpResponse:
 def revisions_csv(name: str, rows: QuerySet[Revision]) -> StreamingHttpResponse:
     head = ("revision", "variant", "by", "created_at", "spec")
     lines = (
-        (
-            *(row.number, str(row.variant), str(row.created_by or "")),
-            *(formats.machine(row.created_at), json.dumps(row.spec)),
-        )
-        for row in rows.iterator(chunk_size=500)
+        (row.number, row.variant, row.created_by, row.created_at, json.dumps(row.spec))
+        for row in rows.iterator(chunk_size=CHUNK)
     )
     return csv_response(f"{name}-revisions.csv", head, lines)
 
@@ -96,8 +91,8 @@ def decisions_csv(name: str, rows: QuerySet[Decision]) -> StreamingHttpResponse:
     head = ("at", "last_at", "repeats", "current", "desired", "raw_recommendation", "limited_by", "sentence")
     lines = (
         (
-            formats.machine(row.at),
-            formats.machine(row.last_at),
+            row.at,
+            row.last_at,
             row.repeats,
             row.current_replicas,
             row.desired_replicas,
@@ -105,7 +100,7 @@ def decisions_csv(name: str, rows: QuerySet[Decision]) -> StreamingHttpResponse:
             row.limited_by,
             row.sentence,
         )
-        for row in rows.iterator(chunk_size=500)
+        for row in rows.iterator(chunk_size=CHUNK)
     )
     return csv_response(f"{name}-decisions.csv", head, lines)
 

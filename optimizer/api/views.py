@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import InvalidInput
-from controlplane.core.openapi import PAGING, Page, header, query, refusals
+from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
 from controlplane.registry.models import Dataset
 from optimizer import selectors, services
@@ -32,13 +32,18 @@ def _dataset(actor: Actor, model: str, name: str | None) -> Dataset | None:
 
 class Jobs(APIView):
     @extend_schema(
-        parameters=[*PAGING, query("state", enum=STATES), query("model", description="A model's name.")],
+        parameters=[
+            *PAGING,
+            *sorting(selectors.SORTS),
+            query("state", enum=STATES),
+            query("model", description="A model's name."),
+        ],
         responses=Page[schemas.Job],
     )
     def get(self, request: Request) -> Response:
         """Jobs of the team, newest first."""
         rows = selectors.filtered(selectors.jobs(actor_of(request)), request.GET)
-        return page_response(rows, request, documents.job)
+        return page_response(rows, request, documents.job, sorts=selectors.SORTS)
 
     @extend_schema(request=inputs.NewJob, parameters=[KEY], responses=QUEUED)
     def post(self, request: Request) -> Response:

@@ -85,7 +85,6 @@ def _turned_against(world: World, schema: Any, operation: Operation, *, mode: An
         max_examples=EXAMPLES,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

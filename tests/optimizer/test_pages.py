@@ -337,14 +337,14 @@ def test_the_export_has_the_filters_of_the_page_and_no_formula(three, version_of
     Job.objects.filter(pk=job.pk).update(message="=HYPERLINK(1)", state="failed", reason="error")
     jobs.queued(owner.actor, version)
     jobs.queued(stranger.actor, version_of(stranger.actor))
-    answer = owner.browser.get("/jobs/export.csv?state=failed")
+    answer = owner.browser.get("/jobs/?part=csv&state=failed")
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     (row,) = csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode()))
     assert row["job"] == str(job.pk)
     assert row["state"] == "failed"
     assert row["message"] == "'=HYPERLINK(1)"
     assert row["created_at"].endswith("Z")
-    everything = owner.browser.get("/jobs/export.csv")
+    everything = owner.browser.get("/jobs/?part=csv")
     assert len(b"".join(everything.streaming_content).decode().splitlines()) == 3
 
 

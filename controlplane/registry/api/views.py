@@ -10,14 +10,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.access import actor_of
-from controlplane.core.api import answer_page, page_response, parse
+from controlplane.core.api import answer_page, page_response, parse, word
 from controlplane.core.errors import InvalidInput, TooLarge
 from controlplane.core.json import JSONRenderer
-from controlplane.core.openapi import PAGING, Page, header, query, refusals
+from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.core.pagination import Wanted
 from controlplane.registry import artifacts, listing, selectors, services
 from controlplane.registry.api import bodies, documents, inputs, schemas
-from controlplane.registry.models import Dataset
+from controlplane.registry.models import Dataset, Verdict
 from controlplane.registry.models import Model as ModelRow
 from controlplane.registry.models import Version as VersionRow
 
@@ -39,13 +39,24 @@ UPLOADS = refusals(409, 422, 507)
 
 class Models(APIView):
     @extend_schema(
-        parameters=[*PAGING, query("search", description="Literal text in name or description.")],
+        parameters=[
+            *PAGING,
+            *sorting(selectors.MODEL_SORTS),
+            query("search", description="Literal text in name or description."),
+            query("verdict", enum=Verdict.values, description="Some variant has it."),
+            query("alias", description="The model has an alias of this name."),
+        ],
         responses=Page[schemas.Model],
     )
     def get(self, request: Request) -> Response:
         """Models of the team, newest first."""
-        rows = selectors.search_models(selectors.models(actor_of(request)), request.GET.get("search", ""))
-        return page_response(rows, request, documents.model)
+        rows = selectors.filtered_models(
+            selectors.with_findings(selectors.models(actor_of(request))),
+            text=request.GET.get("search", ""),
+            verdict=word(request, "verdict", Verdict.values),
+            alias=request.GET.get("alias", ""),
+        )
+        return page_response(rows, request, documents.model, sorts=selectors.MODEL_SORTS)
 
     @extend_schema(request=inputs.NewModel, responses={201: schemas.Model, **refusals(409)})
     def post(self, request: Request) -> Response:

@@ -15,6 +15,7 @@ Single:
     {% live "job:12" url %}                                              attributes: refresh this element on a tick
     {% confirm_name model.name %}                                        typing the name unlocks the button
     {% charts series_url topic="metrics:7" csv_url=… target_ms=50 %}     the charts of a deployment
+    {% column listing "name" "Name" %}                                   the head of a column that sorts
     {% page_sizes as sizes %}                                            links to more or fewer rows of a list
     {% rail %}, {% link "registry:models" as url %}                      addresses that may not exist yet
 
@@ -35,6 +36,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from controlplane.core.lists import Listing
 from controlplane.core.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from controlplane.core.templatetags.presentation import query_with
 from controlplane.core.vocabulary import word_of
@@ -250,6 +252,19 @@ def live(topics: str, url: str = "", select: str = "") -> SafeString:
     )
 
 
+@register.inclusion_tag("components/column.html")
+def column(listing: Listing[Any], word: str, label: str, number: bool = False) -> dict[str, Any]:
+    """Numbers and times begin with the largest; a second click turns the order round."""
+    direction = {word: "ascending", f"-{word}": "descending"}.get(listing.sort, "")
+    descending = direction == "ascending" or (number and not direction)
+    return {
+        "url": listing.sort_url(f"-{word}" if descending else word),
+        "label": label,
+        "number": number,
+        "direction": direction,
+    }
+
+
 PAGE_SIZES = (25, DEFAULT_LIMIT, 100, MAX_LIMIT)
 CHART_RANGES = ("5m", "15m", "1h", "6h", "24h", "7d", "30d", "all")
 CHART_PANELS = (
@@ -297,7 +312,7 @@ def page_sizes(context: Context) -> list[dict[str, Any]]:
     return [
         {
             "rows": rows,
-            "url": query_with(context, limit=rows, cursor=None),
+            "url": query_with(context, limit=rows, cursor=None, after=None),
             "current": (chosen or str(DEFAULT_LIMIT)) == str(rows),
         }
         for rows in PAGE_SIZES

@@ -202,20 +202,20 @@ def test_a_forged_cursor_is_a_page_that_says_so(people: Any, query: str) -> None
 def test_the_export_is_the_teams_own_and_runs_no_formula(people: Any, name: str) -> None:
     admin, viewer, stranger = people
     said(admin, name, why="=HYPERLINK()")
-    answer = browser(viewer).get("/activity.csv")
+    answer = browser(viewer).get("/activity/?part=csv")
     assert answer.streaming
     assert answer["Content-Type"] == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(io.StringIO(answer.getvalue().decode(), newline="")))
     assert [row["object_name"] for row in rows] == ["'" + name]
     assert (rows[0]["person"], rows[0]["verb"], rows[0]["at"][-1]) == (str(admin.user), "registered", "Z")
-    assert len(browser(stranger).get("/activity.csv").getvalue().splitlines()) == 1
+    assert len(browser(stranger).get("/activity/?part=csv").getvalue().splitlines()) == 1
 
 
 def test_the_export_takes_the_pages_filters(people: Any) -> None:
     admin, viewer, _ = people
     said(admin, "ours")
     said(viewer, "theirs")
-    exported = browser(viewer).get(f"/activity.csv?person={admin.user}").getvalue().decode()
+    exported = browser(viewer).get(f"/activity/?part=csv&person={admin.user}").getvalue().decode()
     assert "ours" in exported
     assert "theirs" not in exported
 

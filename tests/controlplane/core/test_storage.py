@@ -61,7 +61,7 @@ def test_bytes_are_stored_under_their_digest_and_read_back(root):
     assert storage.size_bytes(DIGEST) == len(BODY)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.lists(st.binary(max_size=2000), max_size=8))
 def test_any_way_of_cutting_a_body_gives_the_digest_of_the_whole(root, chunks):
     blob = storage.put(chunks, limit_bytes=LIMIT)

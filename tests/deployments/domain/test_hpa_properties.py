@@ -39,7 +39,7 @@ def specs(draw: st.DrawFn) -> HpaSpec:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(specs(), st.integers(0, 40), st.lists(readings, min_size=1, max_size=12))
 def test_the_size_never_leaves_the_bounds(spec: HpaSpec, start: int, values: list[str]) -> None:
     for decision in run(spec, values, start=start):
@@ -49,7 +49,7 @@ def test_the_size_never_leaves_the_bounds(spec: HpaSpec, start: int, values: lis
         assert decision.sentence().endswith(".")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(specs(), st.integers(0, 40), st.lists(readings, min_size=1, max_size=8))
 def test_storing_the_memory_between_syncs_changes_nothing(
     spec: HpaSpec, start: int, values: list[str]
@@ -63,7 +63,7 @@ def test_storing_the_memory_between_syncs_changes_nothing(
         state, replicas = after, decision.desired_replicas
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(specs(), st.integers(1, 30), st.integers(0, 300), st.integers(0, 300))
 def test_more_load_never_means_fewer_replicas(spec: HpaSpec, start: int, one: int, other: int) -> None:
     less, more = sorted((one, other))
@@ -72,7 +72,7 @@ def test_more_load_never_means_fewer_replicas(spec: HpaSpec, start: int, one: in
     assert asked[0] <= asked[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(totals, min_size=1, max_size=30), st.integers(15, 300), st.booleans())
 def test_the_size_never_goes_below_what_the_window_asked_for(
     values: list[str], window_s: int, with_behavior: bool
@@ -91,7 +91,7 @@ def test_the_size_never_goes_below_what_the_window_asked_for(
         assert decision.desired_replicas >= max(recent)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(totals, min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 90))
 def test_no_more_pods_come_within_a_period_than_its_policy_allows(
     values: list[str], pods: int, period_s: int
@@ -107,7 +107,7 @@ def test_no_more_pods_come_within_a_period_than_its_policy_allows(
         assert sum(recent) <= pods
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(specs(), st.integers(1, 30), st.lists(totals, max_size=6))
 def test_a_missing_metric_never_changes_a_size_within_the_bounds(
     spec: HpaSpec, start: int, values: list[str]
@@ -117,7 +117,7 @@ def test_a_missing_metric_never_changes_a_size_within_the_bounds(
     assert not inside or not decision.changed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(totals, st.integers(2, 20))
 def test_a_steady_load_comes_to_rest(total: str, start: int) -> None:
     decisions = run(hpa(down={"stabilizationWindowSeconds": 0}), [total] * 8, start=start)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,7 +37,6 @@ def percentile(counts: dict[float, int], q: float) -> float:
     raise AssertionError("no values")
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(2e-6, 500), min_size=1, max_size=300), st.floats(0.01, 1))
 def test_any_percentile_of_any_latencies_is_within_one_percent(latencies: list[float], q: float) -> None:
     metrics = Metrics(LABELS)

@@ -31,8 +31,8 @@ DATASET = npz(x=np.ones((5, 2), dtype=np.float32), labels=np.arange(5), compress
 # A refusal is looked at where it is caught, because whether there is one depends on the bytes.
 # ruff: noqa: PT017
 
-few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
