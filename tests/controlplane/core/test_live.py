@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import quote
 
@@ -80,6 +81,7 @@ def serving() -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    began = database_time()
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "uvicorn", "controlplane.live:application"),
@@ -91,18 +93,28 @@ def serving() -> Iterator[Server]:
     server = Server(port=port, process=process)
     try:
         until(server.healthy)
-        until(listening)
+        until(lambda: listening(began))
         yield server
     finally:
         process.kill()
         process.wait()
 
 
-def listening() -> bool:
+def database_time() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone() or (None,)
+    assert isinstance(now, datetime)
+    return now
+
+
+def listening(since: datetime) -> bool:
+    """Whether somebody who came after that moment hears ticks: another test's listener may not have left yet."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE query = %s AND datname = current_database()",
-            [f"LISTEN {bus.TICKS}"],
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE query = %s AND datname = current_database() AND backend_start >= %s",
+            [f"LISTEN {bus.TICKS}", since],
         )
         row = cursor.fetchone()
     return row is not None and row[0] > 0
@@ -136,7 +148,9 @@ class Page:
     def next(self) -> str:
         """The next event's name. An event counts as seen when it carries an id."""
         name = ""
+        deadline = time.monotonic() + PATIENCE_S
         while True:
+            assert time.monotonic() < deadline, f"nothing but keep-alives after {self.heard}"
             line = self.response.readline().decode().rstrip("\n")
             key, _, value = line.partition(": ")
             if not line and name:
@@ -150,8 +164,9 @@ class Page:
                 name = value
 
     def until(self, wanted: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
         while self.next() != wanted:
-            pass
+            assert time.monotonic() < deadline, f"{wanted} was not among {self.heard}"
 
     def ended(self) -> bool:
         return self.response.read() is not None
