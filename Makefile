@@ -34,7 +34,7 @@ up: ## run every process on this machine, without the demo's content
 
 test: ## run the tests
 	$(call bootstrap,dev)
-	@exec $(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	@exec $(PYTHON) -m pytest -n $(WORKERS) --no-loadscope-reorder $(TESTS)
 
 bench: ## run the benchmarks, short form
 	$(call bootstrap,dev)

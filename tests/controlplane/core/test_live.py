@@ -293,7 +293,8 @@ def test_what_was_missed_while_the_database_was_gone_is_asked_for_again(server: 
         before = page.last_id
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query = %s AND datname = current_database()",
                 [f"LISTEN {bus.TICKS}"],
             )
         page.until("resync")
