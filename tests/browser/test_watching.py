@@ -58,6 +58,7 @@ def test_a_stop_of_the_load_counts_down_and_is_taken_back(page: Page, stock: Sto
     page.goto(stock.deployment)
     page.get_by_label("Rate").fill("5")
     page.get_by_role("button", name="Start the load").click()
+    expect(page.get_by_role("button", name="Stop the load")).to_be_visible()
     with no_reload(page):
         expect(page.locator("#load")).to_contain_text(re.compile(r"Sent\s*[1-9]"), timeout=PATIENCE_MS)
     page.get_by_role("button", name="Stop the load").click()
