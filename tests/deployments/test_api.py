@@ -10,14 +10,9 @@ from controlplane.accounts.models import AuditEvent
 from deployments import services, specs
 from deployments.models import Deployment, Load, Rollout
 from tests import factories
-from tests.deployments.world import World, make
+from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(monkeypatch)
 
 
 READS = (

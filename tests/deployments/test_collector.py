@@ -19,7 +19,7 @@ from deployments.models import Decision, Deployment, Rollup
 from deployments.telemetry.signals import SignalName
 from deployments.telemetry.snapshot import read_signals
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
-from tests.deployments.world import World, make
+from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PERIOD_S = 0.2
@@ -33,10 +33,9 @@ async def closed() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = make(monkeypatch)
-    made.serve()
-    return made
+def world(world: World) -> World:
+    world.serve()
+    return world
 
 
 def point_at(world: World, exporter: FakeExporter, monkeypatch: pytest.MonkeyPatch) -> None:

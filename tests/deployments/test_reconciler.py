@@ -19,11 +19,6 @@ pytestmark = pytest.mark.django_db
 LOG = ('{"level":"error","event":"cannot_serve","error":"The model needs an operator that is missing."}',)
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(monkeypatch)
-
-
 def _wished(world: World) -> dict[int, int]:
     live = world.target.desired(world.row.key)
     return {one.revision: one.replicas for one in live.workloads} if live else {}

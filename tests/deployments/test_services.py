@@ -10,14 +10,9 @@ from controlplane.registry.models import Artifact
 from deployments import preview, services, specs
 from deployments.models import Deployment, Target
 from tests import factories
-from tests.deployments.world import World, make
+from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(monkeypatch)
 
 
 def test_a_size_is_written_only_from_the_size_it_was_decided_on(world: World) -> None:

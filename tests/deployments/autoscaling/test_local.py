@@ -9,17 +9,16 @@ from deployments import services
 from deployments.autoscaling.local import Autoscaler
 from deployments.models import Decision
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalError, SignalName
-from tests.deployments.world import World, make
+from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
 NOW = 1_790_000_000.0
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = make(monkeypatch)
-    made.serve()
-    return made
+def world(world: World) -> World:
+    world.serve()
+    return world
 
 
 def _signals(world: World, *, queue: float, in_flight: float, age_s: float = 1.0) -> DeploymentSignals:

@@ -11,16 +11,11 @@ from deployments.models import Rollup
 from deployments.telemetry import store
 from deployments.telemetry.chart import chart, grid
 from tests.deployments.telemetry.windows import sketch_of, window
-from tests.deployments.world import World, make
+from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
 START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 T0 = int(START.timestamp())
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(monkeypatch)
 
 
 def _fill(world: World, *, minutes: int) -> np.ndarray:
