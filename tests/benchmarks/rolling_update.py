@@ -15,8 +15,9 @@ from tests.benchmarks.model import request
 from tests.benchmarks.product_endpoint import Served, served
 from tests.benchmarks.result import Row
 
-REPLICAS = 2
-STEADY_S, CHANGING_S, FULL_FACTOR = 10.0, 20.0, 2
+REPLICAS = 4
+"""With two, the kill leaves one, whose limit is what is sent: that would measure the missing headroom."""
+STEADY_S, CHANGING_S, FULL_FACTOR = 20.0, 40.0, 3
 MAXIMUM_S, WARM_UP_S = 3.0, 2.0
 CLIENTS = 16
 SPEC = {
