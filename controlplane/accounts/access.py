@@ -26,10 +26,15 @@ class Actor:
     def require(self, needed: Role) -> None:
         """Raises Forbidden that names both roles."""
         if not self.may(needed):
+            what_to_do = (
+                "A token has a role of its own: make one with a higher role, or ask an admin of the team."
+                if self.via == "api"
+                else "Ask an admin of the team."
+            )
             raise Forbidden(
                 "role_too_low",
                 f"This needs the role {needed.label.lower()}.",
-                f"You are {self.role.label.lower()} in the team “{self.team.name}”. Ask an admin of the team.",
+                f"You act as {self.role.label.lower()} in the team “{self.team.name}”. {what_to_do}",
             )
 
 

@@ -19,7 +19,7 @@ def first_model(address: str) -> str:
 
 def upload(address: str, name: str) -> str:
     return (
-        f"curl -T model.onnx {address}api/v1/models/{name}/versions/upload/ \\\n"
+        f"curl -T model.onnx '{address}api/v1/models/{name}/versions/upload/?filename=model.onnx' \\\n"
         '  -H "Authorization: Bearer $SLIPWAY_TOKEN" -H "Content-Type: application/octet-stream"'
     )
 

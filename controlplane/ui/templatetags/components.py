@@ -170,7 +170,11 @@ def curl(
     upload: str = "",
     upload_type: str = "application/octet-stream",
 ) -> str:
-    """A line that works when pasted, once SLIPWAY_TOKEN is set. `upload` names a file to stream."""
+    """A line that works when pasted, once SLIPWAY_TOKEN is set.
+
+    `upload` names a file to stream; `url` then has a query, since curl puts the file's name behind an address that
+    ends with a slash.
+    """
     verb = "" if method == "GET" else f"-X {method} "
     parts = [f"curl {verb}{shlex.quote(url)}", '-H "Authorization: Bearer $SLIPWAY_TOKEN"']
     if upload:
