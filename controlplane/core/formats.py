@@ -98,6 +98,16 @@ def duration(duration_s: float | None, *, whole: bool = False) -> Quantity:
     return Quantity(text=sign + " ".join(shown))
 
 
+def signed_points(ratio: float, *, of: float) -> str:
+    """The same change of a share that was `of` percent, in points: 1.01 of 90 is +0.9 points."""
+    if not math.isfinite(ratio):
+        return NOTHING
+    change = (ratio - 1) * of
+    if abs(change) < 0.005:
+        return "±0 points"
+    return f"{'+' if change > 0 else '−'}{significant(abs(change), digits=2)} points"
+
+
 def signed_percent(ratio: float) -> str:
     """A ratio to what it is compared with, as a signed change: 0.51 is −49 %, 1.02 is +2 %."""
     if not math.isfinite(ratio):

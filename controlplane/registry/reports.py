@@ -28,7 +28,10 @@ _CAUTION = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the comparison. `ratio`, `low` and `high` are variant / parent; None where unknown."""
+    """One line of the comparison. `ratio`, `low` and `high` are variant / parent; None where unknown.
+
+    `points_of` is the parent's share in percent where the change is said in points.
+    """
 
     measure: str
     parent: float | None
@@ -39,6 +42,7 @@ class Row:
     high: float | None
     better: str
     note: str = ""
+    points_of: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +204,8 @@ def _answers(accuracy: Mapping[str, Any]) -> Row:
             low=ratios[1],
             high=ratios[2],
             better="higher",
-            note=counted,
+            note=f"{counted}; the interval is of {accuracy['loss']['confidence']:.0%}",
+            points_of=100 * base,
         )
     agreement = accuracy["agreement"]
     kind = "random inputs" if accuracy["basis"] == "random_inputs" else "items"

@@ -138,9 +138,16 @@ def _direction(low: float, high: float, better: str) -> str:
 
 @register.simple_tag
 def delta(
-    ratio: float | None, low: float | None = None, high: float | None = None, better: str = ""
+    ratio: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    better: str = "",
+    points_of: float | None = None,
 ) -> SafeString:
-    """`ratio` is new / old. `better` is "lower" or "higher"; without it, or where 1 is inside, there is no colour."""
+    """`ratio` is new / old. `better` is "lower" or "higher"; without it, or where 1 is inside, there is no colour.
+
+    With `points_of`, the old share in percent, the change is said in points; a template's empty text is none.
+    """
     if ratio is None:
         return format_html('<span class="num">{}</span>', NOTHING)
     low, high = (ratio if low is None else low), (ratio if high is None else high)
@@ -150,16 +157,20 @@ def delta(
     if low != high:
         between = format_html(
             ' <span class="unit">({} to {})</span>',
-            formats.signed_percent(low).removesuffix(" %"),
-            formats.signed_percent(high),
+            _change(low, points_of).rpartition(" ")[0],
+            _change(high, points_of),
         )
     return format_html(
         '<span class="delta num" data-tone="{}">{}{}{}</span>',
         tone,
         arrow,
-        formats.signed_percent(ratio),
+        _change(ratio, points_of),
         between,
     )
+
+
+def _change(ratio: float, points_of: float | None) -> str:
+    return formats.signed_points(ratio, of=points_of) if points_of else formats.signed_percent(ratio)
 
 
 @register.simple_tag
@@ -199,13 +210,19 @@ def sparkline(
 
 @register.simple_tag
 def interval(
-    ratio: float | None, low: float | None, high: float | None, better: str = "", span: float = 4.0
+    ratio: float | None,
+    low: float | None,
+    high: float | None,
+    better: str = "",
+    span: float = 4.0,
+    points_of: float | None = None,
 ) -> SafeString:
     """Where a ratio and its interval lie against the parent (the line in the middle)."""
     if ratio is None or low is None or high is None:
         return format_html('<span class="num">{}</span>', NOTHING)
     drawn = drawings.interval(ratio=ratio, low=low, high=high, span=span)
-    said = f"{formats.signed_percent(ratio)}, interval {formats.signed_percent(low)} to {formats.signed_percent(high)}"
+    at, least, most = (_change(value, points_of) for value in (ratio, low, high))
+    said = f"{at}, interval {least} to {most}"
     return format_html(
         '<svg class="interval" data-tone="{}" viewBox="0 0 {} 16" width="{}" height="16" role="img" aria-label="{}">'
         '<path class="interval-axis" d="M0 8H{}"/><path class="interval-parent" d="M{} 1V15"/>'

@@ -127,6 +127,12 @@ def test_a_change_is_coloured_only_where_its_interval_excludes_the_parent() -> N
     assert 'data-tone=""' in presentation.delta(0.5, 0.45, 0.55)
 
 
+def test_a_share_changes_in_points() -> None:
+    said = presentation.delta(0.98, 0.96, 1.0, better="higher", points_of=90.0)
+    assert re.sub("<[^>]+>", "", said) == "−1.8 points (−3.6 to ±0 points)"
+    assert "−1.8 points" in presentation.interval(0.98, 0.96, 1.0, points_of=90.0)
+
+
 @given(st.lists(st.none() | st.floats(min_value=0, max_value=1e6), max_size=40))
 def test_a_sparkline_stays_in_its_box_and_keeps_its_gaps(values: list[float | None]) -> None:
     drawn = drawings.sparkline(values, width=96, height=24)
