@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 AGAIN_AFTER_S = 1.0
 """How soon a duty that the database failed runs again, however long its period."""
+LOOK_UP_S = 0.2
+"""How often the listener asks whether it shall stop: a part of the process's grace of 2 s that a busy machine needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Dispatcher:
             listener.execute(f"LISTEN {OUTBOX}")
             self._wake()
             while not self.stopping.is_set():
-                if any(True for _ in listener.notifies(timeout=1, stop_after=1)):
+                if any(True for _ in listener.notifies(timeout=LOOK_UP_S, stop_after=1)):
                     self._wake()
 
     def _wake(self) -> None:
