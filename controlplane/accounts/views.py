@@ -93,13 +93,10 @@ def revoke_token(request: HttpRequest, token_key: str) -> HttpResponse:
 @read_and_post
 def members(request: HttpRequest) -> HttpResponseBase:
     """A new person's password is shown in the answer to the form, and nowhere else."""
-    rows = selectors.members(actor_of(request))
-    if part := lists.part(
-        request, rows, csv=tables.members_csv, sorts=selectors.MEMBER_SORTS, default="name"
-    ):
-        return part
     if request.method != "POST":
-        return _members_page(request, NewMemberForm())
+        rows, sorts = selectors.members(actor_of(request)), selectors.MEMBER_SORTS
+        part = lists.part(request, rows, csv=tables.members_csv, sorts=sorts, default="name")
+        return part or _members_page(request, NewMemberForm())
     form = NewMemberForm(request.POST)
     added = form.add(actor_of(request))
     return _members_page(request, NewMemberForm() if added else form, refused=form, added=added)

@@ -82,10 +82,8 @@ class Listing[M: Model]:
     @property
     def next_url(self) -> str:
         """Empty on the last page."""
-        if self._page.next_cursor is None:
-            return ""
-        after = {} if self._page.next_after is None else {"after": self._page.next_after}
-        return self._url(cursor=self._page.next_cursor, **after)
+        place = self._page.next_place()
+        return "" if place is None else self._url(**place)
 
     @property
     def total_url(self) -> str:

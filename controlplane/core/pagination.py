@@ -40,11 +40,16 @@ class Page[Row: Keyed]:
     limit: int
     next_after: str | None = None
 
-    def next_query(self) -> str | None:
+    def next_place(self) -> dict[str, object] | None:
+        """The parameters (see PLACE) that the next page begins with; None on the last page."""
         if self.next_cursor is None:
             return None
-        after = {} if self.next_after is None else {"after": self.next_after}
-        return "?" + urlencode({"cursor": self.next_cursor, "limit": self.limit} | after)
+        place: dict[str, object] = {"cursor": self.next_cursor}
+        return place if self.next_after is None else place | {"after": self.next_after}
+
+    def next_query(self) -> str | None:
+        place = self.next_place()
+        return None if place is None else "?" + urlencode(place | {"limit": self.limit})
 
 
 PLACE = ("cursor", "after")

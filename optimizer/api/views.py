@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.access import Actor, actor_of
-from controlplane.core.api import page_response, parse
+from controlplane.core.api import page_response, parse, word
 from controlplane.core.errors import InvalidInput
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
@@ -42,7 +42,8 @@ class Jobs(APIView):
     )
     def get(self, request: Request) -> Response:
         """Jobs of the team, newest first."""
-        rows = selectors.filtered(selectors.jobs(actor_of(request)), request.GET)
+        wanted = {"state": word(request, "state", STATES), "model": request.GET.get("model", "")}
+        rows = selectors.filtered(selectors.jobs(actor_of(request)), wanted)
         return page_response(rows, request, documents.job, sorts=selectors.SORTS)
 
     @extend_schema(request=inputs.NewJob, parameters=[KEY], responses=QUEUED)

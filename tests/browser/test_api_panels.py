@@ -29,7 +29,7 @@ def pasted(text: str, api: Api, *, folder: Path) -> str:
     if text.startswith("import "):
         argv = [sys.executable, "-c", text]
     elif shutil.which("curl") is None:
-        pytest.skip("there is no curl on this machine")
+        pytest.skip("needs curl on PATH, which .ci/run installs")
     environment = os.environ | {"SLIPWAY_TOKEN": api.token}
     done = subprocess.run(
         argv, env=environment, cwd=folder, capture_output=True, text=True, timeout=WITHIN_S, check=False

@@ -296,11 +296,7 @@ class DatasetItem(APIView):
         request.data  # noqa: B018
         announced = bodies.announced(request._request)
         _refuse_declared_too_large(announced.size_bytes)
-        role = request.GET.get("role", Dataset.Role.EVALUATION)
-        if role not in Dataset.Role.values:
-            raise InvalidInput(
-                "invalid_role", f"There is no role “{role[:20]}”.", "Use evaluation or calibration."
-            )
+        role = word(request, "role", Dataset.Role.values) or Dataset.Role.EVALUATION
         row = services.add_dataset(
             actor,
             model,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from controlplane.accounts.models import Role
 from controlplane.core.errors import InvalidInput
 from controlplane.core.pagination import Order, paginate
 from controlplane.registry import selectors
@@ -127,6 +128,15 @@ def test_a_head_says_its_direction_and_turns_it_round(actor: Any) -> None:
     assert 'href="?search=m&amp;sort=-uploaded"' in by_name, "times begin with the latest"
     assert '<input type="hidden" name="sort" value="name">' in by_name, "filtering keeps the order"
     assert "aria-sort" not in client.get("/models/").content.decode()
+
+
+def test_a_form_that_is_sent_to_a_lists_part_does_what_it_says() -> None:
+    admin = factories.member(factories.team(), role=Role.ADMIN)
+    answer = person(admin).browser.post(
+        "/settings/members/?part=csv", {"username": "grace", "role": "viewer"}
+    )
+    assert answer.status_code == 201
+    assert "grace" in answer.content.decode()
 
 
 def test_sorting_costs_no_query_more(actor: Any, django_assert_num_queries: Any) -> None:

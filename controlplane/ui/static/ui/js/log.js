@@ -39,8 +39,8 @@ class Log {
     }
     document.addEventListener("live:resync", () => this.fetch());
     this.box.addEventListener("scroll", () => {
-      const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 24;
-      if (atEnd !== this.following) this.follow(atEnd, false);
+      if (this.atEnd()) this.endTop = this.box.scrollTop;
+      if (this.atEnd() !== this.following) this.follow(this.atEnd(), false);
     }, { passive: true });
     this.part("follow")?.addEventListener("click", () => this.follow(!this.following));
     this.part("text")?.addEventListener("input", (event) => { this.text = event.target.value.toLowerCase(); this.filter(); });
@@ -63,7 +63,9 @@ class Log {
     if (on && scroll) this.toEnd();
   }
 
-  toEnd() { this.box.scrollTop = this.box.scrollHeight; }
+  toEnd() { this.box.scrollTop = this.box.scrollHeight; this.endTop = this.box.scrollTop; }
+  atEnd() { return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 24; }
+  left() { return this.box.scrollTop < this.endTop && !this.atEnd(); } // scrolled up; its event may be still to come
   shown() { return this.lines().filter((line) => !line.hidden); }
   plain(line) {
     return [line.querySelector("time").getAttribute("datetime"), line.dataset.level.toUpperCase(), line.querySelector(".log-message").textContent].join(" ");
@@ -140,6 +142,7 @@ class Log {
         if (ended !== this.ended) { this.ended = ended; this.count(); }
         if (!answer.ok) break;
         const { events } = await answer.json();
+        if (this.following && this.left()) this.follow(false);
         for (const event of events) this.add(event);
         if (events.length) {
           this.again ||= true; // there may be another page; an empty answer ends the loop

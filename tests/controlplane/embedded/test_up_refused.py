@@ -1,0 +1,59 @@
+"""What `up` cannot start with is one sentence, and nothing of it runs on."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.controlplane.embedded.conftest import (
+    Program,
+    processes_of,
+)
+
+pytestmark = pytest.mark.processes
+
+type Start = Callable[..., Program]
+
+
+def test_a_second_up_on_the_same_home_is_refused_in_one_sentence(start: Start, home: Path) -> None:
+    first = start()
+    first.ready()
+    second = start()
+    assert second.wait() == 1
+    assert second.output() == (
+        f"error: Another `up` (process {first.popen.pid}) runs on SLIPWAY_HOME {home}: stop it, or set SLIPWAY_HOME "
+        "to another folder."
+    )
+    assert first.state().ready
+
+
+@pytest.mark.parametrize("variable", ["SLIPWAY_ADDRESS", "SLIPWAY_DATA_PORT"])
+def test_a_taken_port_is_refused_in_one_sentence(start: Start, variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        value = f"127.0.0.1:{port}" if variable == "SLIPWAY_ADDRESS" else str(port)
+        program = start(**{variable: value})
+        assert program.wait() == 1
+    example = f"127.0.0.1:{port + 100}" if variable == "SLIPWAY_ADDRESS" else str(port + 100)
+    assert program.output().startswith(f"error: Port {port} on 127.0.0.1 is taken by ")
+    assert program.output().endswith(
+        f"(process {os.getpid()}): choose another, for example {variable}={example}."
+    )
+
+
+@pytest.mark.parametrize("address", ["8400", "127.0.0.1:", "127.0.0.1:99999", "no such host:1"])
+def test_an_address_that_is_none_is_refused_in_one_sentence(start: Start, address: str) -> None:
+    program = start(SLIPWAY_ADDRESS=address)
+    assert program.wait() == 1
+    assert program.output() == (
+        f"error: SLIPWAY_ADDRESS is '{address}', but must be HOST:PORT such as 127.0.0.1:8400."
+    )
+
+
+def test_failed_migrations_stop_everything_in_one_sentence(start: Start, home: Path) -> None:
+    program = start(STANDIN_MIGRATE="bad")
+    assert program.wait() == 1
+    assert program.lines[-1] == "error: The database could not be prepared: relation is gone"
+    assert processes_of(home) == {}
