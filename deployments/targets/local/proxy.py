@@ -33,8 +33,9 @@ class DataProxy(Protocol):
         """Writes what shall be so. Quick, repeatable, and harmless while the process is away."""
         ...
 
-    async def settled(self, key: str, *, without: int, timeout_s: float) -> None:
-        """Returns when no new request of `key` goes to port `without`, or after the time, or with no process."""
+    async def settled(self, key: str, port: int, *, listed: bool, timeout_s: float) -> None:
+        """Returns when new requests of `key` may go to the port, or no longer do (`listed`), or after the time,
+        or with no process."""
         ...
 
     def trim_log(self) -> None:

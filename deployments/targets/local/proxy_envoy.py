@@ -104,15 +104,16 @@ class EnvoyProxy:
     def trim_log(self) -> None:
         self._log.trim()
 
-    async def settled(self, key: str, *, without: int, timeout_s: float) -> None:
+    async def settled(self, key: str, port: int, *, listed: bool, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 while self.pid is not None:
-                    if without not in envoy_config.listed_ports(await self._clusters(), key):
+                    if (port in envoy_config.listed_ports(await self._clusters(), key)) == listed:
                         return
                     await asyncio.sleep(_POLL_S)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            _log.warning("Envoy did not confirm that port %d of %s is out: %r", without, key, error)
+            wanted = "in" if listed else "out"
+            _log.warning("Envoy did not confirm that port %d of %s is %s: %r", port, key, wanted, error)
 
     async def stats(self) -> str:
         try:

@@ -53,9 +53,9 @@ def look_again_s(started_s: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a replica needs of the node. `changed` is called after every change, `unrouted` returns when no new
-    request reaches the port, `served_without` says whether other revisions than this one serve the deployment,
-    `report` takes the kind and message of an event and the replica's name."""
+    """What a replica needs of the node. `changed` is called after every change, `routed` returns when requests
+    reach the port, `unrouted` when no new one does, `served_without` says whether other revisions than this one
+    serve the deployment, `report` takes the kind and message of an event and the replica's name."""
 
     files: StateFiles
     artifacts: Artifacts
@@ -64,6 +64,7 @@ class Surroundings:
     start_command: StartCommand
     start_deadline_s: float
     changed: Callable[[str], None]
+    routed: Callable[[str, int], Awaitable[None]]
     unrouted: Callable[[str, int], Awaitable[None]]
     served_without: Callable[[str, int], bool]
     report: Callable[[str, str, str, str], None]
@@ -80,6 +81,7 @@ class Replica:
         self._retired = asyncio.Event()
         self._hurried = asyncio.Event()
         self._drain_s = 0.0
+        self._answers = record.state is ReplicaState.READY
 
     def begin(self, process: Process | None) -> asyncio.Task[None]:
         """Starts its life, with a process that was adopted or without one."""
@@ -103,6 +105,11 @@ class Replica:
     @property
     def ready(self) -> bool:
         return self.record.state is ReplicaState.READY
+
+    @property
+    def takes_requests(self) -> bool:
+        """Belongs into the endpoint. It is said to be ready only once it is in there."""
+        return self._answers
 
     def status(self) -> ReplicaStatus:
         record = self.record
@@ -253,7 +260,7 @@ class Replica:
             if answer.ok:
                 misses = 0
                 process.step_forward()
-                self._become_ready()
+                await self._become_ready()
             elif self.record.ready_at is None:
                 if loop.time() >= deadline:
                     return f"not ready after {self._around.start_deadline_s:g} s"
@@ -272,8 +279,12 @@ class Replica:
     async def _ask(self, path: str) -> Answer:
         return await ask(self._around.session, self.record.port, path, timeout_s=_ANSWER_S)
 
-    def _become_ready(self) -> None:
-        if not self.ready and not self.retired:
+    async def _become_ready(self) -> None:
+        if self.ready or self.retired:
+            return
+        self._answers = True
+        await self._around.routed(self.record.key, self.record.port)
+        if not self.retired:
             first = self.record.ready_at is None
             now = datetime.now(UTC)
             self.record = replace(self.record, ready_at=now if first else self.record.ready_at)
@@ -320,6 +331,7 @@ class Replica:
         """The one place where the state changes. A retired replica drains, whatever its checks say."""
         if self.retired:
             state = ReplicaState.DRAINING
+        self._answers = state is ReplicaState.READY
         before = self.record
         self.record = replace(before, state=state, reason=reason)
         if self.record.state is not before.state or self.record.pid != before.pid:

@@ -61,6 +61,7 @@ class Supervisor:
             start_command=start_command,
             start_deadline_s=settings.start_deadline_s,
             changed=self._changed,
+            routed=self._routed,
             unrouted=self._unrouted,
             served_without=self._served_without,
             report=lambda kind, message, key, name: events.add(kind, message, key=key, replica=name),
@@ -250,7 +251,9 @@ class Supervisor:
             Route(
                 key=key,
                 path=wish.path if (wish := self._wishes.get(key)) is not None else None,
-                ports=tuple(one.record.port for one in self._replicas.get(key, {}).values() if one.ready),
+                ports=tuple(
+                    one.record.port for one in self._replicas.get(key, {}).values() if one.takes_requests
+                ),
             )
             for key in self.known_keys()
         ]
@@ -260,8 +263,16 @@ class Supervisor:
             one.ready and one.record.workload.revision != revision for one in self._replicas[key].values()
         )
 
+    async def _routed(self, key: str, port: int) -> None:
+        self._proxy.apply(self._routes())
+        await self._settled(key, port, listed=True)
+
     async def _unrouted(self, key: str, port: int) -> None:
-        await self._proxy.settled(key, without=port, timeout_s=0.5 if self._stopping else _CONFIRM_S)
+        await self._settled(key, port, listed=False)
+
+    async def _settled(self, key: str, port: int, *, listed: bool) -> None:
+        timeout_s = 0.5 if self._stopping else _CONFIRM_S
+        await self._proxy.settled(key, port, listed=listed, timeout_s=timeout_s)
         await asyncio.sleep(_SETTLE_S)
 
 

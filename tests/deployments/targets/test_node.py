@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from controlplane.core.errors import SlipwayError
@@ -129,6 +130,31 @@ async def test_sigterm_does_not_wait_for_a_drain_that_has_more_time_than_it(node
     assert took_s < 8
     assert node.processes() == {}
     assert 200 not in {one.status for one in running.answers}
+
+
+async def test_a_replica_is_ready_only_once_the_proxy_passes_requests_to_it(node: Node) -> None:
+    proxy = node.health()["proxy_pid"]
+    async with aiohttp.ClientSession() as session:
+        os.kill(proxy, signal.SIGSTOP)
+        node.target.apply(node.wish(node.workload(1, 1), generation=1))
+        async with asyncio.timeout(10):
+            while not await answers(session, node.target.observe(KEY).replicas[0].url):
+                await asyncio.sleep(0.02)
+        for _ in range(15):  # The node asks every 0.03 s.
+            assert node.target.observe(KEY).replicas[0].state is ReplicaState.STARTING
+            await asyncio.sleep(0.02)
+        os.kill(proxy, signal.SIGCONT)
+        await asyncio.to_thread(node.until, KEY, ready(1))
+        async with session.post(node.infer_url(), data=b"{}") as response:
+            assert response.status == 200
+
+
+async def answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/v2/health/ready") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 @pytest.mark.faults
