@@ -1,6 +1,7 @@
 """`manage.py dispatcher`: the duties of every app, put together. See `controlplane.core.dispatcher`."""
 
 import signal
+import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -26,5 +27,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         dispatcher = Dispatcher(duties=DUTIES)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: dispatcher.stop())
+            # In a thread: the handler interrupts this one, which may hold the lock of the event that is to be set.
+            signal.signal(number, lambda *_: threading.Thread(target=dispatcher.stop).start())
         dispatcher.run()
