@@ -71,7 +71,9 @@ class Program:
                 self._changed.wait(min(left, 0.2))
 
     def ready(self) -> Up:
+        """Waits for the last that `up` says once everything runs: where it is, and the login."""
         self.expect(r"^up +\| Slipway is at http")
+        self.expect(r"^    password  ")
         return self.state()
 
     def state(self) -> Up:
