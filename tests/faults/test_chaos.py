@@ -86,11 +86,11 @@ class Chaos:
     def freeze(self, worker: Program) -> None:
         """Until somebody else has what it had, or it had nothing."""
         self.buried |= builders_of(worker)
-        had = list(Job.objects.filter(owner__startswith=f"{worker.name}@", state=JobState.RUNNING))
         worker.freeze()
+        had = list(Job.objects.filter(owner__startswith=f"{worker.name}@", state=JobState.RUNNING))
         try:
             until(
-                lambda: not any(jobs.look(job).fence == job.fence for job in had),
+                lambda: not any(still_held(job) for job in had),
                 within_s=LEASE_S + 5,
                 what="the lease of a frozen worker running out",
             )
@@ -105,6 +105,11 @@ class Chaos:
     def stop(self, worker: Program) -> None:
         self.buried |= builders_of(worker)
         worker.terminate(within_s=self.stands.rows["worker-optimize"].grace_s)
+
+
+def still_held(job: Job) -> bool:
+    now = jobs.look(job)
+    return now.state == JobState.RUNNING and now.fence == job.fence
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,6 +20,7 @@ from tests.deployments.targets.load import load
 pytestmark = pytest.mark.processes
 
 KEY = "d1"
+LARGE = b"x" * 4 * 1024**2
 
 
 async def ready(node: Node, number: int, *, revision: int | None = None) -> TargetStatus:
@@ -209,16 +212,52 @@ async def test_a_large_request_survives_the_death_of_its_replica(node: Node) -> 
     victim = (await ready(node, 2)).replicas[0]
     assert victim.pid is not None
     async with aiohttp.ClientSession() as session:
-
-        async def large() -> tuple[int, int]:
-            body = io.BytesIO(b"x" * 4 * 1024**2)
-            async with session.post(f"{node.infer_url()}?slow_ms=1000", data=body) as response:
-                return response.status, (await response.json())["bytes"]
-
-        asked = [asyncio.create_task(large()) for _ in range(4)]
+        url = f"{node.infer_url()}?slow_ms=1000"
+        asked = [asyncio.create_task(post(session, url, io.BytesIO(LARGE))) for _ in range(4)]
         await in_flight(node, 4)
         os.kill(victim.pid, signal.SIGKILL)
-        assert {await one for one in asked} == {(200, 4 * 1024**2)}
+        assert {await one for one in asked} == {(200, len(LARGE))}
+
+
+async def test_a_request_that_is_still_arriving_survives_the_death_of_a_replica(node: Node) -> None:
+    node.target.apply(node.wish(node.workload(1, 2), generation=1))
+    victim = (await ready(node, 2)).replicas[0]
+    assert victim.pid is not None
+    died = asyncio.Event()
+
+    async def halves() -> AsyncIterator[bytes]:
+        yield LARGE[: len(LARGE) // 2]
+        await died.wait()
+        yield LARGE[len(LARGE) // 2 :]
+
+    async with aiohttp.ClientSession() as session:
+        length = {"Content-Length": str(len(LARGE))}
+        asked = [
+            asyncio.create_task(post(session, node.infer_url(), halves(), headers=length)) for _ in range(4)
+        ]
+        await received(node, 2 * len(LARGE))
+        os.kill(victim.pid, signal.SIGKILL)
+        died.set()
+        assert {await one for one in asked} == {(200, len(LARGE))}
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: object, **given: Any) -> tuple[int, int | str]:
+    """Status, and how many bytes the replica read, or the answer as it came."""
+    async with session.post(url, data=body, **given) as response:
+        answer = await response.text()
+        return response.status, json.loads(answer).get("bytes", answer)
+
+
+async def received(node: Node, size_bytes: int) -> None:
+    """Returns when the proxy has read so much of its clients' requests."""
+    name = "envoy_http_downstream_cx_rx_bytes_total{"
+    async with asyncio.timeout(10):
+        while True:
+            page = await asyncio.to_thread(node.target.proxy_stats)
+            lines = [line for line in page.splitlines() if line.startswith(name) and '"data"' in line]
+            if sum(int(line.rpartition(" ")[2]) for line in lines) >= size_bytes:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_two_endpoints_do_not_meet(node: Node) -> None:
