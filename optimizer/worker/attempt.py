@@ -126,7 +126,7 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
     count = len(steps) + 3
     hold.step("Check the input", index=1, count=count)
     inputs = _tended(hold, lambda: _verified_inputs(job, own))
-    artifact, provenance = inputs.parent, []
+    artifact, provenance, fitted_to = inputs.parent, [], set[int]()
     precision = job.parent.precision
     for index, step in enumerate(steps, start=2):
         hold.step(TECHNIQUES.rows()[step["technique"]].label, index=index, count=count)
@@ -136,8 +136,11 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
         )
         artifact, precision = _plain_file(output), made["precision"]
         provenance.append(made["provenance"] | step)
+        fitted_to.update(made["evaluation_items"])
     hold.step("Measure against the parent", index=count - 1, count=count)
-    report = _measure(job, inputs=inputs, artifact=artifact, hold=hold, folder=folder)
+    report = _measure(
+        job, inputs=inputs, artifact=artifact, fitted_to=sorted(fitted_to), hold=hold, folder=folder
+    )
     hold.step("Store the variant", index=count, count=count)
     hold.flush()
     blob = _tended(hold, lambda: storage.put_file(artifact))
@@ -203,12 +206,15 @@ def _technique(
     )
 
 
-def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, folder: Path) -> dict[str, Any]:
+def _measure(
+    job: Job, *, inputs: Inputs, artifact: Path, fitted_to: list[int], hold: Hold, folder: Path
+) -> dict[str, Any]:
     spec = {
         "parent_path": str(inputs.parent),
         "variant_path": str(artifact),
         "signature": job.parent.signature,
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
+        "fitted_to": fitted_to,
         "techniques": [step["technique"] for step in job.recipe],
         "threads": 1,
         "budget_s": settings.ENVIRONMENT.measure_budget_s,
