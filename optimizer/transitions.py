@@ -10,6 +10,7 @@ from datetime import timedelta
 from random import random
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -19,6 +20,8 @@ from controlplane.core import bus, transitions
 from controlplane.core.clock import database_now
 from optimizer.domain.jobs import EDGES, FailureReason, JobState, backoff_s, may_retry
 from optimizer.models import Job, JobEvent, Worker
+
+log = structlog.get_logger(__name__)
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)
 
@@ -79,7 +82,8 @@ def _show_free(owner: str, *, of: int) -> None:
 
 
 def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
-    """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, quietly.
+    """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, which only the log
+    tells: repeated messages are counted there.
 
     `message_id` names the broker's message that led here. Six statements in one transaction.
     """
@@ -104,6 +108,7 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
             },
         )
         if not moved:
+            log.info("claim_refused", job=job_id, owner=owner, message_id=message_id)
             return None
         job = Job.objects.get(pk=job_id)
         record(

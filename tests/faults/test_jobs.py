@@ -214,12 +214,14 @@ def test_F08_repeated_and_replayed_messages_change_nothing(
     dispatched: Stage, crew: Crew, workshop: Workshop
 ) -> None:
     """The very message, captured while it was being worked on, thrice in the middle and twice at the end."""
+    before = refused(crew)
     job = workshop.queue(SLOW, lines=LONG)
     jobs.says(job, "line 1")
     with redis.Redis.from_url(dispatched.values["REDIS_URL"]) as broker:
         message = next(filter(None, (message_for(job, held) for held in broker.hvals(UNACKED))))
         broker.lpush(QUEUE, message, message, message)
         jobs.when(job, JobState.SUCCEEDED)
+        until(lambda: refused(crew) >= before + 3, within_s=10, what="three refusals")
         broker.lpush(QUEUE, message, message)
         last = workshop.queue(SLOW)  # both workers take messages in order: what came before it was heard
         jobs.when(last, JobState.SUCCEEDED)
@@ -228,9 +230,15 @@ def test_F08_repeated_and_replayed_messages_change_nothing(
             within_s=10,
             what="every message being acknowledged",
         )
+    assert refused(crew) >= before + 5
     jobs.assert_one_effect(job)
     assert len(jobs.starts(job)) == 1
     assert jobs.look(job).attempt == 1
+
+
+def refused(crew: Crew) -> int:
+    """How many messages its workers found nothing to do for, as their logs count them."""
+    return sum(worker.said().count("claim_refused") for worker in crew.workers.values())
 
 
 def message_for(job: Job, held: bytes) -> str:
