@@ -223,7 +223,7 @@ def reap_expired(*, limit: int = 100) -> int:
     """Takes back what silent workers hold. Safe in many copies. Returns how many rows moved."""
     reaped = 0
     with transaction.atomic():
-        expired = Job.objects.select_for_update(skip_locked=True).filter(
+        expired = Job.objects.select_for_update(skip_locked=True, no_key=True).filter(
             state__in=HELD, lease_until__lt=Now()
         )
         for job in expired.order_by("lease_until")[:limit]:
