@@ -177,9 +177,15 @@ def fail(claim: Claim, *, reason: FailureReason, message: str) -> str:
             raise LeaseLost
         if job.state == JobState.CANCELLING:
             return _end(job, JobState.CANCELLED, reason="", message="Cancelled.")
-        if may_retry(reason, attempt=claim.attempt, max_attempts=claim.max_attempts):
+        times = 1 + ended_for(claim.job_id, reason)
+        if may_retry(reason, times=times, attempt=claim.attempt, max_attempts=claim.max_attempts):
             return _requeue(job, reason=reason, message=message)
         return _end(job, JobState.FAILED, reason=reason, message=message)
+
+
+def ended_for(job_id: int, reason: FailureReason) -> int:
+    """How many of the job's attempts have ended for this reason. One query."""
+    return JobEvent.objects.filter(job_id=job_id, kind=JobEvent.Kind.STATE, data__reason=reason).count()
 
 
 def succeeded(claim: Claim) -> bool:
@@ -191,7 +197,9 @@ def release_lost(job_id: int, *, owner: str, message_id: str) -> bool:
     """Gives back a job whose process died under a worker that lives to tell. Fenced by owner and message:
     the same worker may have begun the next attempt before it heard of the end of this one."""
     with transaction.atomic():
-        job = Job.objects.select_for_update().filter(pk=job_id, owner=owner, state__in=HELD).first()
+        job = (
+            Job.objects.select_for_update(no_key=True).filter(pk=job_id, owner=owner, state__in=HELD).first()
+        )
         if job is None or not job.events.filter(attempt=job.attempt, data__message_id=message_id).exists():
             return False
         _take_back(

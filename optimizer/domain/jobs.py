@@ -43,14 +43,19 @@ FINAL_AT_ONCE = frozenset({FailureReason.REFUSED, FailureReason.INTEGRITY, Failu
 """A second try would end the same way."""
 
 ATTEMPT_CAP: dict[FailureReason, int] = {FailureReason.OUT_OF_MEMORY: 2, FailureReason.CRASHED: 2}
-"""Lower caps than the job's own for what usually repeats."""
+"""How often a job may end for a reason that usually repeats."""
 
 
-def may_retry(reason: FailureReason, *, attempt: int, max_attempts: int) -> bool:
-    """Whether a job whose `attempt`-th try (from 1) ended for `reason` goes back to the queue."""
-    if reason in FINAL_AT_ONCE:
-        return False
-    return attempt < min(max_attempts, ATTEMPT_CAP.get(reason, max_attempts))
+def may_retry(reason: FailureReason, *, times: int, attempt: int, max_attempts: int) -> bool:
+    """Whether a job whose `attempt`-th try (from 1) ended for `reason`, for the `times`-th time, goes back to the
+    queue."""
+    return reason not in FINAL_AT_ONCE and attempt < max_attempts and not repeats(reason, times=times)
+
+
+def repeats(reason: FailureReason, *, times: int) -> bool:
+    """Whether that often is often enough to hold the input responsible. What ended an attempt otherwise, such as
+    a worker that went away, says nothing about it."""
+    return times >= ATTEMPT_CAP.get(reason, times + 1)
 
 
 def backoff_s(attempt: int, *, jitter: float) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from controlplane.registry import artifacts
 from controlplane.registry import services as registry
 from controlplane.registry.models import Dataset, Variant
 from optimizer import transitions
-from optimizer.domain.jobs import FailureReason, JobState
+from optimizer.domain.jobs import FailureReason, JobState, repeats
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES
 from optimizer.transitions import LeaseLost
@@ -92,10 +93,7 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         artifacts.mark_damaged(sha256=str(error.extra.get("sha256", "")))
         return _give_up(hold, FailureReason.INTEGRITY, f"{error.title} {error.detail}")
     except StepFailed as failure:
-        state = _give_up(hold, failure.reason, failure.message)
-        if state == JobState.FAILED and failure.reason == FailureReason.CRASHED:
-            registry.quarantine(job.version, reason=failure.message)
-        return state
+        return _end(hold, partial(_failed, job, hold.claim, failure))
     except SlipwayError as error:
         return _give_up(hold, FailureReason.ERROR, f"{error.title} {error.detail}".strip())
     except (OperationalError, InterfaceError):
@@ -109,6 +107,16 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
 
 def _give_up(hold: Hold, reason: FailureReason, message: str) -> str | None:
     return _end(hold, lambda: transitions.fail(hold.claim, reason=reason, message=message))
+
+
+def _failed(job: Job, claim: transitions.Claim, failure: StepFailed) -> str:
+    """A model that keeps crashing what builds it is put away with the same commit."""
+    with transaction.atomic():
+        state = transitions.fail(claim, reason=failure.reason, message=failure.message)
+        crashed = state == JobState.FAILED and failure.reason == FailureReason.CRASHED
+        if crashed and repeats(failure.reason, times=transitions.ended_for(job.pk, failure.reason)):
+            registry.quarantine(job.version, reason=failure.message)
+    return state
 
 
 def _end(hold: Hold, write: Callable[[], str]) -> str | None:

@@ -1,5 +1,6 @@
 """The job machine: every edge of the table passes, every other pair is refused; lease and fence hold."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import product
 
@@ -88,6 +89,38 @@ def test_a_crash_is_tried_twice_whatever_the_cap() -> None:  # F05
         assert claim is not None
         states.append(transitions.fail(claim, reason=FailureReason.CRASHED, message="Segmentation fault."))
     assert states == [JobState.QUEUED, JobState.FAILED]
+
+
+def hand_back(claim: transitions.Claim) -> None:
+    transitions.hand_back(claim)
+
+
+def fall_silent(claim: transitions.Claim) -> None:
+    Job.objects.filter(pk=claim.job_id).update(lease_until=Now() - timedelta(seconds=1))
+    transitions.reap_expired()
+
+
+def run_out_of_memory(claim: transitions.Claim) -> None:
+    transitions.fail(claim, reason=FailureReason.OUT_OF_MEMORY, message="It ran out of memory.")
+
+
+@pytest.mark.parametrize("interrupt", [hand_back, fall_silent, run_out_of_memory])
+def test_only_what_ended_for_the_same_reason_counts_as_a_repetition(
+    interrupt: Callable[[transitions.Claim], None],
+) -> None:
+    job = queued()
+    ends = [interrupt, "crash", "crash"]
+    states = []
+    for end in ends:
+        Job.objects.filter(pk=job.pk).update(run_after=Now())
+        claim = transitions.claim(job.pk, owner="x")
+        assert claim is not None
+        if callable(end):
+            end(claim)
+        else:
+            transitions.fail(claim, reason=FailureReason.CRASHED, message="Segmentation fault.")
+        states.append(Job.objects.get(pk=job.pk).state)
+    assert states == [JobState.QUEUED, JobState.QUEUED, JobState.FAILED]
 
 
 @pytest.mark.parametrize("reason", [FailureReason.TIMEOUT, FailureReason.INTEGRITY, FailureReason.REFUSED])
