@@ -5,7 +5,9 @@ from datetime import timedelta
 from itertools import product
 
 import pytest
+from django.db import connection
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from controlplane.core import transitions as kernel
 from optimizer import transitions
@@ -159,6 +161,23 @@ def test_a_lost_process_gives_its_job_back_at_once_but_only_its_own() -> None:  
     assert transitions.release_lost(job.pk, owner="mine", message_id="an older one") is False
     assert transitions.release_lost(job.pk, owner="mine", message_id="m") is True
     assert transitions.claim(job.pk, owner="second") is not None
+
+
+def test_no_lock_on_a_job_stops_a_worker_that_announces_it() -> None:  # F19
+    """A row that refers to the job may be written meanwhile; else that worker and this lock wait for each other."""
+    given, silent, lost = queued(), queued(), queued()
+    with CaptureQueriesContext(connection) as asked:
+        claim = transitions.claim(given.pk, owner="x")
+        assert claim is not None
+        transitions.hand_back(claim)
+        transitions.claim(silent.pk, owner="x")
+        expire(silent)
+        assert transitions.reap_expired() == 1
+        transitions.claim(lost.pk, owner="x", message_id="m")
+        assert transitions.release_lost(lost.pk, owner="x", message_id="m")
+    locks = [query["sql"] for query in asked if " FOR " in query["sql"]]
+    assert len(locks) == 3
+    assert all(" FOR NO KEY UPDATE" in lock for lock in locks)
 
 
 def test_every_edge_leaves_an_event() -> None:
