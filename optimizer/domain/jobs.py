@@ -2,6 +2,12 @@
 
 from enum import StrEnum
 
+from optimizer.domain.recipe import MAX_STEPS
+
+MEASURE_WALL_S = 900.0
+FILES_WALL_S = 900.0
+"""For reading and storing what may be gigabytes."""
+
 
 class JobState(StrEnum):
     QUEUED = "queued"
@@ -44,6 +50,11 @@ FINAL_AT_ONCE = frozenset({FailureReason.REFUSED, FailureReason.INTEGRITY, Failu
 
 ATTEMPT_CAP: dict[FailureReason, int] = {FailureReason.OUT_OF_MEMORY: 2, FailureReason.CRASHED: 2}
 """How often a job may end for a reason that usually repeats."""
+
+
+def longest_attempt_s(*, technique_wall_s: float) -> float:
+    """What an attempt may take if each of its steps takes all it may. Whatever stops it sooner must know why."""
+    return MAX_STEPS * technique_wall_s + MEASURE_WALL_S + FILES_WALL_S
 
 
 def may_retry(reason: FailureReason, *, times: int, attempt: int, max_attempts: int) -> bool:

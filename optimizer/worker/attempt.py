@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 
@@ -24,7 +25,7 @@ from controlplane.registry import artifacts
 from controlplane.registry import services as registry
 from controlplane.registry.models import Dataset, Variant
 from optimizer import transitions
-from optimizer.domain.jobs import FailureReason, JobState, repeats
+from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason, JobState, repeats
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES
 from optimizer.transitions import LeaseLost
@@ -36,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
 HEARD_AT_ONCE = 500
-MEASURE_WALL_S = 900.0
 SEED = 20261124
 
 
@@ -96,6 +96,8 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         return _end(hold, partial(_failed, job, hold.claim, failure))
     except SlipwayError as error:
         return _give_up(hold, FailureReason.ERROR, f"{error.title} {error.detail}".strip())
+    except SoftTimeLimitExceeded:
+        return _give_up(hold, FailureReason.TIMEOUT, "It took longer than all steps of a recipe may take.")
     except (OperationalError, InterfaceError):
         raise
     except Exception:

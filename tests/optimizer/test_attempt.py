@@ -5,12 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
 from django.db.models.functions import Now
 
 from controlplane.accounts.models import AuditEvent
+from controlplane.celery import app
 from controlplane.registry import services as registry
 from optimizer import transitions
 from optimizer.domain.jobs import FailureReason, JobState
+from optimizer.domain.recipe import MAX_STEPS
 from optimizer.models import Job
 from optimizer.worker import attempt
 from optimizer.worker.attempt import StepFailed
@@ -79,6 +83,20 @@ def test_a_job_is_not_over_before_its_version_is_put_away(three, version_of, run
     job.refresh_from_db()
     assert job.state == JobState.RUNNING
     assert transitions.ended_for(job.pk, FailureReason.CRASHED) == 1
+
+
+def test_an_attempt_that_the_worker_stops_for_its_time_is_not_tried_again(three, version_of, run):
+    owner, _, _ = three
+    job = jobs.queued(owner.actor, version_of(owner.actor))
+    assert run(job, SoftTimeLimitExceeded()) == JobState.FAILED
+    job.refresh_from_db()
+    assert (job.reason, job.attempt) == (FailureReason.TIMEOUT, 1)
+
+
+def test_the_workers_own_limits_come_after_every_limit_of_a_recipe():
+    walls = MAX_STEPS * settings.ENVIRONMENT.technique_wall_s + attempt.MEASURE_WALL_S
+    assert walls < app.conf.task_soft_time_limit < app.conf.task_time_limit
+    assert app.conf.broker_transport_options["visibility_timeout"] > app.conf.task_time_limit
 
 
 def test_a_second_reason_to_put_a_version_away_changes_nothing(three, version_of):
