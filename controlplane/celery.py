@@ -17,8 +17,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 from django.conf import settings
 
 from controlplane.core import stopping  # noqa: F401  listens to the signals of every worker
+from optimizer.domain.jobs import longest_attempt_s
 
-HARD_LIMIT_S = 2 * 3600
+SOFT_LIMIT_S = longest_attempt_s(technique_wall_s=settings.ENVIRONMENT.technique_wall_s)
+"""The last resort: a job's supervisor holds the limit of each step, and says which one it was."""
+HARD_LIMIT_S = SOFT_LIMIT_S + 60
 
 LONGEST_PAUSE_S = 3.0
 
@@ -38,7 +41,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
-        "visibility_timeout": 2 * (HARD_LIMIT_S + 60),
+        "visibility_timeout": 2 * HARD_LIMIT_S,
         "socket_timeout": 5,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
@@ -51,8 +54,8 @@ app.conf.update(
     task_publish_retry=False,
     task_serializer="json",
     accept_content=["json"],
-    task_soft_time_limit=HARD_LIMIT_S,
-    task_time_limit=HARD_LIMIT_S + 60,
+    task_soft_time_limit=SOFT_LIMIT_S,
+    task_time_limit=HARD_LIMIT_S,
     worker_prefetch_multiplier=1,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_soft_shutdown_timeout=0,  # `controlplane.core.stopping` is ours

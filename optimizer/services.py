@@ -33,7 +33,8 @@ def optimize(
     idempotency_key: str | None = None,
     retry_of: Job | None = None,
 ) -> tuple[Job, bool]:
-    """Queues a job. Returns it and whether it is new: the same key gives the first job again.
+    """Queues a job. Returns it and whether it is new: the same key gives the first job again, as does a retry
+    without a key while an earlier one is not over.
 
     Raises Unprocessable with each technique's reasons, Conflict for damaged or quarantined input and for a
     key that came with another request.
@@ -46,12 +47,16 @@ def optimize(
         has_calibration=calibration_set is not None or evaluation_set is not None,
     )
     digest = _request_digest(parent, recipe, evaluation_set, calibration_set)
-    known = _known(actor, idempotency_key, digest)
+    known = _known(actor, idempotency_key, digest, retry_of=retry_of)
     if known is not None:
         return known, False
     _refuse_unusable(parent)
     try:
         with transaction.atomic():
+            if retry_of is not None and idempotency_key is None:
+                active = _active_retry(retry_of)
+                if active is not None:
+                    return active, False
             job = Job.objects.create(
                 team=actor.team,
                 version=parent.version,
@@ -70,7 +75,7 @@ def optimize(
             transitions.announce(job.pk, team_id=actor.team.pk)
             bus.wake_dispatcher()
     except IntegrityError as error:
-        known = _known(actor, idempotency_key, digest)
+        known = _known(actor, idempotency_key, digest, retry_of=retry_of)
         if known is None:
             raise Conflict(
                 "input_gone", "The version or a data set was deleted in the meantime.", "Choose another one."
@@ -100,8 +105,8 @@ def cancel_job(actor: Actor, job: Job) -> str:
 
 
 def retry_job(actor: Actor, job: Job, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
-    """Queues the same request again, linked to this job. Conflict while this one is not over, and when a data
-    set of it is gone: without it the request would be another one."""
+    """Queues the same request again, linked to this job: a button pressed twice queues one. Conflict while this one
+    is not over, and when a data set of it is gone: without it the request would be another one."""
     actor.require(Role.ENGINEER)
     if job.state not in TERMINAL:
         raise Conflict("job_is_active", f"Job {job.pk} is {job.state}.", "Cancel it first, or wait.")
@@ -118,9 +123,15 @@ def retry_job(actor: Actor, job: Job, *, idempotency_key: str | None = None) -> 
         recipe=recipe,
         evaluation_set=job.evaluation_set,
         calibration_set=job.calibration_set,
-        idempotency_key=idempotency_key or f"retry-of-{job.pk}-{job.retries.count() + 1}",
+        idempotency_key=idempotency_key,
         retry_of=job,
     )
+
+
+def _active_retry(job: Job) -> Job | None:
+    """Locks the job, so that of two who ask at once the second sees what the first queued."""
+    list(Job.objects.select_for_update(no_key=True).filter(pk=job.pk).values_list("pk"))
+    return job.retries.exclude(state__in=TERMINAL).order_by("-pk").first()
 
 
 def _refuse_unusable(parent: Variant) -> None:
@@ -130,7 +141,9 @@ def _refuse_unusable(parent: Variant) -> None:
         raise artifacts.damaged(parent)
 
 
-def _known(actor: Actor, key: str | None, digest: str) -> Job | None:
+def _known(actor: Actor, key: str | None, digest: str, *, retry_of: Job | None) -> Job | None:
+    """The job that came with this key before. Conflict if it was asked for otherwise: a retry is another request
+    than the one that it repeats."""
     if key is None:
         return None
     if not 1 <= len(key) <= 100 or not key.isprintable():
@@ -140,7 +153,8 @@ def _known(actor: Actor, key: str | None, digest: str) -> Job | None:
             "Send 1 to 100 printable characters, such as a UUID.",
         )
     job = Job.objects.filter(team=actor.team, idempotency_key=key).first()
-    if job is not None and job.request_digest != digest:
+    asked = (digest, retry_of.pk if retry_of else None)
+    if job is not None and (job.request_digest, job.retry_of_id) != asked:
         raise Conflict(
             "idempotency_key_reused",
             "This idempotency key came with another request before.",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from random import random
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -19,6 +20,8 @@ from controlplane.core import bus, transitions
 from controlplane.core.clock import database_now
 from optimizer.domain.jobs import EDGES, FailureReason, JobState, backoff_s, may_retry
 from optimizer.models import Job, JobEvent, Worker
+
+log = structlog.get_logger(__name__)
 
 HELD = (JobState.RUNNING, JobState.CANCELLING)
 
@@ -79,7 +82,8 @@ def _show_free(owner: str, *, of: int) -> None:
 
 
 def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
-    """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, quietly.
+    """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, which only the log
+    tells: repeated messages are counted there.
 
     `message_id` names the broker's message that led here. Six statements in one transaction.
     """
@@ -104,6 +108,7 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
             },
         )
         if not moved:
+            log.info("claim_refused", job=job_id, owner=owner, message_id=message_id)
             return None
         job = Job.objects.get(pk=job_id)
         record(
@@ -172,9 +177,15 @@ def fail(claim: Claim, *, reason: FailureReason, message: str) -> str:
             raise LeaseLost
         if job.state == JobState.CANCELLING:
             return _end(job, JobState.CANCELLED, reason="", message="Cancelled.")
-        if may_retry(reason, attempt=claim.attempt, max_attempts=claim.max_attempts):
+        times = 1 + ended_for(claim.job_id, reason)
+        if may_retry(reason, times=times, attempt=claim.attempt, max_attempts=claim.max_attempts):
             return _requeue(job, reason=reason, message=message)
         return _end(job, JobState.FAILED, reason=reason, message=message)
+
+
+def ended_for(job_id: int, reason: FailureReason) -> int:
+    """How many of the job's attempts have ended for this reason. One query."""
+    return JobEvent.objects.filter(job_id=job_id, kind=JobEvent.Kind.STATE, data__reason=reason).count()
 
 
 def succeeded(claim: Claim) -> bool:
@@ -186,7 +197,9 @@ def release_lost(job_id: int, *, owner: str, message_id: str) -> bool:
     """Gives back a job whose process died under a worker that lives to tell. Fenced by owner and message:
     the same worker may have begun the next attempt before it heard of the end of this one."""
     with transaction.atomic():
-        job = Job.objects.select_for_update().filter(pk=job_id, owner=owner, state__in=HELD).first()
+        job = (
+            Job.objects.select_for_update(no_key=True).filter(pk=job_id, owner=owner, state__in=HELD).first()
+        )
         if job is None or not job.events.filter(attempt=job.attempt, data__message_id=message_id).exists():
             return False
         _take_back(
@@ -218,7 +231,7 @@ def reap_expired(*, limit: int = 100) -> int:
     """Takes back what silent workers hold. Safe in many copies. Returns how many rows moved."""
     reaped = 0
     with transaction.atomic():
-        expired = Job.objects.select_for_update(skip_locked=True).filter(
+        expired = Job.objects.select_for_update(skip_locked=True, no_key=True).filter(
             state__in=HELD, lease_until__lt=Now()
         )
         for job in expired.order_by("lease_until")[:limit]:

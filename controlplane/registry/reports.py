@@ -24,6 +24,8 @@ _CAUTION = {
     "random_inputs": "Random inputs are not your data. This shows whether the variant computes the same, "
     "not whether it is accurate. Upload an evaluation set to know more.",
 }
+_CLAIMED = {"gain", "loss"}
+_UNCLAIMED = {"no_gain": "no gain as large as is asked", "unclear": "too unclear to call a gain or a loss"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +147,16 @@ def promise_in_words(promise: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def controls(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parent against itself: what this machine calls a difference where there is none."""
-    factor = (data.get("policy") or {}).get("noise_factor", 3.0)
+    """The parent against itself: what this machine calls a difference where there is none.
+
+    `needed_percent` is the gain from which one may be claimed; None where the rounds were too few to tell.
+    """
+    policy = data.get("policy") or {}
     return [
         {
             "batch_size": control["batch_size"],
-            "spread_percent": 100 * control["spread"],
-            "needed_percent": 100 * control["spread"] * factor,
+            "spread_percent": _in_percent(control["spread"]),
+            "needed_percent": _in_percent(_needed(control["spread"], policy)),
             "first": control["first"],
             "beside": control["beside"],
         }
@@ -167,12 +172,30 @@ def curve(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _needed(spread: float | None, policy: Mapping[str, Any]) -> float | None:
+    if spread is None:
+        return None
+    noise = policy.get("noise_factor", 3.0) * max(spread, policy.get("spread_floor", 0.0))
+    return max(noise, policy.get("min_speedup", 1.0) - 1)
+
+
+def _in_percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def _rate(point: Mapping[str, Any]) -> float | None:
     return 1000 * point["batch_size"] / point["median_ms"] if point["median_ms"] else None
 
 
 def _latency(timing: Mapping[str, Any]) -> Row:
-    speedup = timing["speedup"]
+    """Better or worse only where the measurement claims so: an interval beside 1 may still be this machine's noise."""
+    speedup, claim, spread = timing["speedup"], timing.get("claim", ""), timing["spread"]
+    notes = [
+        f"median of {speedup['n']} paired rounds",
+        "A/A spread unknown" if spread is None else f"A/A spread {100 * spread:.1f} %",
+        *(["noisy"] if timing.get("noisy") else []),
+        *([_UNCLAIMED[claim]] if claim in _UNCLAIMED else []),
+    ]
     return Row(
         measure=f"Latency, batch {timing['batch_size']}",
         parent=timing["parent"]["median_ms"],
@@ -181,9 +204,8 @@ def _latency(timing: Mapping[str, Any]) -> Row:
         ratio=_inverse(speedup["value"]),
         low=_inverse(speedup["high"]),
         high=_inverse(speedup["low"]),
-        better="lower",
-        note=f"median of {speedup['n']} paired rounds; A/A spread {100 * timing['spread']:.1f} %"
-        + ("; noisy" if timing.get("noisy") else ""),
+        better="lower" if claim in _CLAIMED else "",
+        note="; ".join(notes),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
-from controlplane.accounts import audit
+from controlplane.accounts import access, audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import bus, storage
@@ -350,7 +350,12 @@ def delete_dataset(actor: Actor, dataset: Dataset) -> None:
 
 
 def quarantine(version: Version, *, reason: str) -> None:
-    Version.objects.filter(pk=version.pk).update(quarantined_reason=reason[:200])
+    """Puts the version away, as the system. The first reason stays."""
+    with transaction.atomic():
+        if Version.objects.filter(pk=version.pk, quarantined_reason="").update(
+            quarantined_reason=reason[:200]
+        ):
+            _audit(access.system(version.model.team), "quarantined", version, details={"reason": reason})
 
 
 def _audit(

@@ -88,7 +88,7 @@ class JobCancel(APIView):
 class JobRetry(APIView):
     @extend_schema(request=None, parameters=[KEY], responses=QUEUED)
     def post(self, request: Request, job: int) -> Response:
-        """Queue the same request again, linked to this job."""
+        """Queue the same request again, linked to this job. Without a key, a retry that is not over is the answer."""
         actor, row = _job(request, job)
         again, created = services.retry_job(
             actor, row, idempotency_key=request.headers.get("Idempotency-Key")

@@ -2,6 +2,12 @@
 
 from enum import StrEnum
 
+from optimizer.domain.recipe import MAX_STEPS
+
+MEASURE_WALL_S = 900.0
+FILES_WALL_S = 900.0
+"""For reading and storing what may be gigabytes."""
+
 
 class JobState(StrEnum):
     QUEUED = "queued"
@@ -43,14 +49,24 @@ FINAL_AT_ONCE = frozenset({FailureReason.REFUSED, FailureReason.INTEGRITY, Failu
 """A second try would end the same way."""
 
 ATTEMPT_CAP: dict[FailureReason, int] = {FailureReason.OUT_OF_MEMORY: 2, FailureReason.CRASHED: 2}
-"""Lower caps than the job's own for what usually repeats."""
+"""How often a job may end for a reason that usually repeats."""
 
 
-def may_retry(reason: FailureReason, *, attempt: int, max_attempts: int) -> bool:
-    """Whether a job whose `attempt`-th try (from 1) ended for `reason` goes back to the queue."""
-    if reason in FINAL_AT_ONCE:
-        return False
-    return attempt < min(max_attempts, ATTEMPT_CAP.get(reason, max_attempts))
+def longest_attempt_s(*, technique_wall_s: float) -> float:
+    """What an attempt may take if each of its steps takes all it may. Whatever stops it sooner must know why."""
+    return MAX_STEPS * technique_wall_s + MEASURE_WALL_S + FILES_WALL_S
+
+
+def may_retry(reason: FailureReason, *, times: int, attempt: int, max_attempts: int) -> bool:
+    """Whether a job whose `attempt`-th try (from 1) ended for `reason`, for the `times`-th time, goes back to the
+    queue."""
+    return reason not in FINAL_AT_ONCE and attempt < max_attempts and not repeats(reason, times=times)
+
+
+def repeats(reason: FailureReason, *, times: int) -> bool:
+    """Whether that often is often enough to hold the input responsible. What ended an attempt otherwise, such as
+    a worker that went away, says nothing about it."""
+    return times >= ATTEMPT_CAP.get(reason, times + 1)
 
 
 def backoff_s(attempt: int, *, jitter: float) -> float:

@@ -104,13 +104,18 @@ def claim(speed: Speed, policy: Policy) -> Claim:
 
 
 def judge_speed(speeds: Sequence[Speed], policy: Policy) -> Outcome:
-    """A loss at one batch size is not paid for by a gain at another: traffic decides which one is used."""
+    """A loss at one batch size is not paid for by a gain at another, and one that may be there is not overlooked:
+    traffic decides which one is used."""
     claims = {claim(speed, policy) for speed in speeds}
     if Claim.LOSS in claims:
         return Outcome.REFUSED
     if Claim.GAIN in claims:
-        return Outcome.PASSED
+        return Outcome.UNCLEAR if any(_may_lose(speed, policy) for speed in speeds) else Outcome.PASSED
     return Outcome.REFUSED if claims == {Claim.NO_GAIN} else Outcome.UNCLEAR
+
+
+def _may_lose(speed: Speed, policy: Policy) -> bool:
+    return claim(speed, policy) is Claim.UNCLEAR and speed.speedup.low < 1
 
 
 def loss_limit(fidelity: Fidelity, policy: Policy) -> float:
@@ -217,7 +222,14 @@ def _fidelity_demand(faithful: Outcome, fidelity: Fidelity, policy: Policy) -> s
 
 
 def _unclear_text(speeds: Sequence[Speed], policy: Policy) -> str:
-    """Either the machine was too noisy to see the gain that is asked for, or the interval lies across it."""
+    """A gain that may be paid for elsewhere; else the machine was too noisy to see the gain that is asked for, or
+    the interval lies across it."""
+    if any(claim(speed, policy) is Claim.GAIN for speed in speeds):
+        doubtful = next(speed for speed in speeds if _may_lose(speed, policy))
+        return (
+            f"whether it is slower at batch {doubtful.batch_size} cannot be told: the interval reaches down to "
+            f"{doubtful.speedup.low:.3f}x and the same file against itself differs by {_percent(doubtful.spread)} there"
+        )
     widest = max(speed.spread for speed in speeds)
     if policy.noise_factor * widest >= policy.min_speedup - 1:
         return (

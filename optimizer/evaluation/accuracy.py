@@ -37,7 +37,8 @@ class OutputDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """`compared` of `available` items; `how` says in words what agreement means here."""
+    """`compared` of `available` items: those of the set that were not left out. `how` says in words what
+    agreement means here."""
 
     basis: Basis
     how: str
@@ -172,26 +173,28 @@ def compare(
     basis: Basis,
     budget_s: float,
     seed: int,
+    left_out: frozenset[int] = frozenset(),
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
-    """Runs both sides over the items in a random order, until all are done or the time is up.
+    """Runs both sides over the items that are not left out in a random order, until all are done or the time is up.
 
     Raises UnusableOutputs when the variant answers NaN or infinity where the parent does not, or cannot run.
     Items on which the parent itself is not finite are left out. Cost: the budget; up to `PATIENCE` times that
     where the machine is too slow to compare `ENOUGH_ITEMS` in it.
     """
-    order = np.random.default_rng(seed).permutation(len(items))
+    drawn = np.random.default_rng(seed).permutation(len(items))
+    order = [int(index) for index in drawn if int(index) not in left_out]
     outputs = {spec.name: _Output(name=spec.name) for spec in signature.outputs}
     seen: list[int] = []
     size = batch_size if signature.batched else 1
     deadline = time.monotonic() + budget_s
-    for batch in batches(len(items), size):
-        chosen = [int(order[index]) for index in batch]
+    for batch in batches(len(order), size):
+        chosen = [order[index] for index in batch]
         seen.extend(
             _add(chosen, parent=parent, variant=variant, items=items, signature=signature, outputs=outputs)
         )
-        on_progress(batch.stop, len(items))
+        on_progress(batch.stop, len(order))
         late = time.monotonic() - deadline
         if late >= 0 and (len(seen) >= ENOUGH_ITEMS or late >= (PATIENCE - 1) * budget_s):
             break
@@ -199,7 +202,7 @@ def compare(
         raise UnusableOutputs(
             "the parent answers NaN or infinity on every item, so there is nothing to compare with."
         )
-    return _result(outputs, basis=basis, seen=seen, items=items)
+    return _result(outputs, basis=basis, seen=seen, available=len(order), items=items)
 
 
 def _add(
@@ -238,7 +241,9 @@ def _finite(array: Array) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
-def _result(outputs: Mapping[str, _Output], *, basis: Basis, seen: list[int], items: Items) -> Accuracy:
+def _result(
+    outputs: Mapping[str, _Output], *, basis: Basis, seen: list[int], available: int, items: Items
+) -> Accuracy:
     deciding = _classifier(outputs, labelled=items.labels is not None)
     if deciding is not None and deciding.parent_class:
         agrees = [a == b for a, b in zip(deciding.parent_class, deciding.variant_class, strict=True)]
@@ -266,7 +271,7 @@ def _result(outputs: Mapping[str, _Output], *, basis: Basis, seen: list[int], it
         basis=basis,
         how=how,
         compared=len(seen),
-        available=len(items),
+        available=available,
         agreement=wilson(sum(agrees), len(agrees)),
         loss=loss,
         outputs=tuple(output.difference() for output in outputs.values() if output.numeric),

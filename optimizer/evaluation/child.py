@@ -51,6 +51,7 @@ class Request:
     variant: Path
     signature: Signature
     evaluation_npz: Path | None
+    fitted_to: frozenset[int]
     threads: int
     budget_s: float
     seed: int
@@ -64,6 +65,7 @@ class Request:
             variant=Path(spec["variant_path"]),
             signature=Signature.from_json(spec["signature"]),
             evaluation_npz=Path(spec["evaluation_npz"]) if spec.get("evaluation_npz") else None,
+            fitted_to=frozenset(map(int, spec.get("fitted_to", ()))),
             threads=int(spec.get("threads", 1)),
             budget_s=float(spec.get("budget_s", 40)),
             seed=int(spec.get("seed", 0)),
@@ -84,15 +86,21 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """The report of `spec["variant_path"]` against `spec["parent_path"]`, as JSON.
 
     Spec: parent_path, variant_path, signature, evaluation_npz or null, threads, budget_s, seed; optional
-    `policy` (fields of Policy) and `techniques` (keys, whose promises the report shows). A variant that
-    cannot be used ends in a report with the verdict `failed`; a parent or a set that cannot be used raises
-    Unprocessable. Cost: about the budget, and two short processes.
+    `policy` (fields of Policy), `techniques` (keys, whose promises the report shows) and `fitted_to` (items of
+    the set that the variant was calibrated on, which are not compared). A variant that cannot be used ends in a
+    report with the verdict `failed`; a parent or a set that cannot be used raises Unprocessable. Cost: about the
+    budget, and two short processes.
     """
     request, journal, began = Request.from_spec(spec), Journal(emit=emit, steps=4), time.monotonic()
     load_before, notes = machine.load_average(), []
     journal.step("Read items")
     parent = _open(request.parent, request)
     items, basis, about = _items(request, parent)
+    fitted_to = _fitted_to(request, items)
+    if fitted_to:
+        about = f"{about}, without the {len(fitted_to):,} that the variant was calibrated on"
+    elif request.fitted_to:
+        notes.append("The variant was calibrated on every item that it is compared on, so this flatters it.")
     journal.info(f"Comparing on {about}.")
 
     journal.step("Measure load time and memory")
@@ -106,6 +114,7 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
             parent=parent.run,
             variant=_guarded(variant),
             items=items,
+            left_out=fitted_to,
             signature=request.signature,
             basis=basis,
             budget_s=SHARES["accuracy"] * request.budget_s,
@@ -174,6 +183,14 @@ def _items(request: Request, parent: Subject) -> tuple[Items, Basis, str]:
         count=RANDOM_COUNT,
     )
     return made, Basis.RANDOM_INPUTS, "random inputs that respect the signature (no evaluation set was given)"
+
+
+def _fitted_to(request: Request, items: Items) -> frozenset[int]:
+    """What may not be compared; nothing where nothing else would be left."""
+    if request.evaluation_npz is None:
+        return frozenset()
+    known = request.fitted_to & frozenset(range(len(items)))
+    return known if len(known) < len(items) else frozenset()
 
 
 def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, footprint.Footprint]:

@@ -21,8 +21,9 @@ def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Runs `spec["technique"]` on `input_path` and leaves its result at `output_path`.
 
     Spec: technique, params, input_path, output_path, calibration_npz or null, evaluation_npz or null,
-    signature, seed. Returns output_path, precision and provenance. Raises Unprocessable with the technique's
-    reason, or what the check of the result found; then no output is left.
+    signature, seed. Returns output_path, precision, provenance, and `evaluation_items`: which items of the
+    evaluation set the result was fitted to. Raises Unprocessable with the technique's reason, or what the check
+    of the result found; then no output is left.
     """
     used = technique(spec["technique"])
     params = parameters(used.key, spec["params"])
@@ -36,7 +37,7 @@ def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     try:
         with _scratch(output.parent) as scratch:
             work = _work(spec, scratch=scratch, output=output, journal=journal)
-            provenance = _entry(used.entry)(work, params)
+            provenance = dict(_entry(used.entry)(work, params))
         journal.step("Check the result")
         after = check_result(output, parent=work.input, signature=work.signature, seed=work.seed)
     except SlipwayError:
@@ -50,6 +51,7 @@ def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
         ) from error
     return {
         "output_path": str(output),
+        "evaluation_items": provenance.pop("evaluation_items", []),
         "precision": used.gives.precision or summary.precision or "fp32",
         "provenance": {
             "technique": used.key,

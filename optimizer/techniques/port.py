@@ -125,6 +125,8 @@ type Check = Callable[[Mapping[str, Any], ModelSummary, Hardware, Parameters], t
 @dataclass(frozen=True, kw_only=True)
 class Technique:
     """`entry` is "package.module:function": `function(work: Work, params: Parameters) -> dict` (provenance).
+    Where that has `evaluation_items`, indices of the evaluation set that the result was fitted to, those are
+    not compared; one that calibrates with `calibration_source == "evaluation_set"` must say so.
 
     `check(signature, summary, hardware, params)` is pure and imports nothing of a vendor. It may let through
     what the child then refuses with the whole graph before it. `parameters()` without values is valid.

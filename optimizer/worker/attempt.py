@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 
@@ -23,7 +25,7 @@ from controlplane.registry import artifacts
 from controlplane.registry import services as registry
 from controlplane.registry.models import Dataset, Variant
 from optimizer import transitions
-from optimizer.domain.jobs import FailureReason, JobState
+from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason, JobState, repeats
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES
 from optimizer.transitions import LeaseLost
@@ -35,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
 HEARD_AT_ONCE = 500
-MEASURE_WALL_S = 900.0
 SEED = 20261124
 
 
@@ -92,12 +93,11 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         artifacts.mark_damaged(sha256=str(error.extra.get("sha256", "")))
         return _give_up(hold, FailureReason.INTEGRITY, f"{error.title} {error.detail}")
     except StepFailed as failure:
-        state = _give_up(hold, failure.reason, failure.message)
-        if state == JobState.FAILED and failure.reason == FailureReason.CRASHED:
-            registry.quarantine(job.version, reason=failure.message)
-        return state
+        return _end(hold, partial(_failed, job, hold.claim, failure))
     except SlipwayError as error:
         return _give_up(hold, FailureReason.ERROR, f"{error.title} {error.detail}".strip())
+    except SoftTimeLimitExceeded:
+        return _give_up(hold, FailureReason.TIMEOUT, "It took longer than all steps of a recipe may take.")
     except (OperationalError, InterfaceError):
         raise
     except Exception:
@@ -109,6 +109,16 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
 
 def _give_up(hold: Hold, reason: FailureReason, message: str) -> str | None:
     return _end(hold, lambda: transitions.fail(hold.claim, reason=reason, message=message))
+
+
+def _failed(job: Job, claim: transitions.Claim, failure: StepFailed) -> str:
+    """A model that keeps crashing what builds it is put away with the same commit."""
+    with transaction.atomic():
+        state = transitions.fail(claim, reason=failure.reason, message=failure.message)
+        crashed = state == JobState.FAILED and failure.reason == FailureReason.CRASHED
+        if crashed and repeats(failure.reason, times=transitions.ended_for(job.pk, failure.reason)):
+            registry.quarantine(job.version, reason=failure.message)
+    return state
 
 
 def _end(hold: Hold, write: Callable[[], str]) -> str | None:
@@ -126,7 +136,7 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
     count = len(steps) + 3
     hold.step("Check the input", index=1, count=count)
     inputs = _tended(hold, lambda: _verified_inputs(job, own))
-    artifact, provenance = inputs.parent, []
+    artifact, provenance, fitted_to = inputs.parent, [], set[int]()
     precision = job.parent.precision
     for index, step in enumerate(steps, start=2):
         hold.step(TECHNIQUES.rows()[step["technique"]].label, index=index, count=count)
@@ -136,8 +146,11 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
         )
         artifact, precision = _plain_file(output), made["precision"]
         provenance.append(made["provenance"] | step)
+        fitted_to.update(made["evaluation_items"])
     hold.step("Measure against the parent", index=count - 1, count=count)
-    report = _measure(job, inputs=inputs, artifact=artifact, hold=hold, folder=folder)
+    report = _measure(
+        job, inputs=inputs, artifact=artifact, fitted_to=sorted(fitted_to), hold=hold, folder=folder
+    )
     hold.step("Store the variant", index=count, count=count)
     hold.flush()
     blob = _tended(hold, lambda: storage.put_file(artifact))
@@ -203,12 +216,15 @@ def _technique(
     )
 
 
-def _measure(job: Job, *, inputs: Inputs, artifact: Path, hold: Hold, folder: Path) -> dict[str, Any]:
+def _measure(
+    job: Job, *, inputs: Inputs, artifact: Path, fitted_to: list[int], hold: Hold, folder: Path
+) -> dict[str, Any]:
     spec = {
         "parent_path": str(inputs.parent),
         "variant_path": str(artifact),
         "signature": job.parent.signature,
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
+        "fitted_to": fitted_to,
         "techniques": [step["technique"] for step in job.recipe],
         "threads": 1,
         "budget_s": settings.ENVIRONMENT.measure_budget_s,

@@ -142,5 +142,5 @@ def test_whatever_is_killed_every_job_takes_effect_once(stands: Stage, workshop:
         assert len(starts) == jobs.look(job).attempt
     assert_gone(chaos.buried, within_s=3)
     assert alive(chaos.buried) == []
-    until(lambda: not jobs.leftovers(stands.scratch, witness.jobs), within_s=10, what="empty scratch folders")
+    jobs.assert_tidy(stands.scratch, witness.jobs)
     assert witness.look()

@@ -15,6 +15,7 @@ import redis
 
 from controlplane.core import bus, storage
 from controlplane.embedded import procfs
+from controlplane.registry.models import Variant
 from optimizer import services
 from optimizer.domain.jobs import FailureReason, JobState
 from optimizer.models import Job, Worker
@@ -64,7 +65,11 @@ def test_a_job_ends_in_a_variant_with_a_report(dispatched: Stage, workshop: Work
         jobs.when(job, JobState.SUCCEEDED)
         jobs.assert_one_effect(job)
         assert jobs.look(job).attempt == 1
-        assert jobs.leftovers(dispatched.scratch, [job]) == []
+        jobs.assert_tidy(dispatched.scratch, [job])
+        report = Variant.objects.get(job_id=job.pk).reports.get().data
+        calibrating = jobs.ITEMS // 4
+        assert report["accuracy"]["available"] == jobs.ITEMS - calibrating
+        assert f"without the {calibrating} that" in report["method"]["inputs"]
         worker.terminate(within_s=dispatched.rows["worker-optimize"].grace_s)
 
 
@@ -85,11 +90,7 @@ def test_F01_a_worker_killed_in_mid_build_is_followed_by_another_that_takes_effe
     lines = jobs.history(caught, attempt=1, message__startswith="line ")
     assert lines == [f"line {number}" for number in range(1, len(lines) + 1)]
     assert jobs.starts(caught)[1] != jobs.starts(caught)[0]
-    until(
-        lambda: not jobs.leftovers(dispatched.scratch, [caught]),
-        within_s=10,
-        what="the removal of its scratch",
-    )
+    jobs.assert_tidy(dispatched.scratch, [caught])
 
 
 def test_F02_a_killed_pool_child_costs_one_attempt_and_six_seconds(
@@ -132,7 +133,7 @@ def test_F04_a_build_that_runs_out_of_memory_is_tried_twice_and_says_what_it_too
         assert told, failed.message
         assert limit / 2 < int(told[1].replace(",", "")) * 1024**2 <= limit
         assert jobs.effects(job) == 0
-        assert jobs.leftovers(dispatched.scratch, [job]) == []
+        jobs.assert_tidy(dispatched.scratch, [job])
         following = workshop.queue(SLOW, to=queue)
         jobs.when(following, JobState.SUCCEEDED)
         jobs.assert_one_effect(following)
@@ -213,12 +214,14 @@ def test_F08_repeated_and_replayed_messages_change_nothing(
     dispatched: Stage, crew: Crew, workshop: Workshop
 ) -> None:
     """The very message, captured while it was being worked on, thrice in the middle and twice at the end."""
+    before = refused(crew)
     job = workshop.queue(SLOW, lines=LONG)
     jobs.says(job, "line 1")
     with redis.Redis.from_url(dispatched.values["REDIS_URL"]) as broker:
         message = next(filter(None, (message_for(job, held) for held in broker.hvals(UNACKED))))
         broker.lpush(QUEUE, message, message, message)
         jobs.when(job, JobState.SUCCEEDED)
+        until(lambda: refused(crew) >= before + 3, within_s=10, what="three refusals")
         broker.lpush(QUEUE, message, message)
         last = workshop.queue(SLOW)  # both workers take messages in order: what came before it was heard
         jobs.when(last, JobState.SUCCEEDED)
@@ -227,9 +230,15 @@ def test_F08_repeated_and_replayed_messages_change_nothing(
             within_s=10,
             what="every message being acknowledged",
         )
+    assert refused(crew) >= before + 5
     jobs.assert_one_effect(job)
     assert len(jobs.starts(job)) == 1
     assert jobs.look(job).attempt == 1
+
+
+def refused(crew: Crew) -> int:
+    """How many messages its workers found nothing to do for, as their logs count them."""
+    return sum(worker.said().count("claim_refused") for worker in crew.workers.values())
 
 
 def message_for(job: Job, held: bytes) -> str:

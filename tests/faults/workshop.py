@@ -120,5 +120,11 @@ def starts(job: Job) -> list[str]:
     ]
 
 
-def leftovers(scratch: Path, jobs: Iterable[Job]) -> list[Path]:
-    return [path for job in jobs for path in scratch.glob(f"job-{job.pk}-*")]
+def assert_tidy(scratch: Path, jobs: Iterable[Job]) -> None:
+    """Their folders are gone, or going: an attempt removes its own after its last write."""
+    own = [f"job-{job.pk}-*" for job in jobs]
+    until(
+        lambda: not [path for name in own for path in scratch.glob(name)],
+        within_s=10,
+        what="the removal of scratch folders",
+    )

@@ -194,6 +194,29 @@ def test_the_verdict_stands_on_top_and_the_report_below(three, version_of):
     assert "Better" in text(owner.browser.get("/jobs/")).partition("Verdict")[2]
 
 
+def compared_on(page: Any) -> str:
+    return text(page).partition("Compared on ")[2].partition(" Parameters of")[0].partition(" Calibrated")[0]
+
+
+def test_what_was_compared_is_the_reports_word_however_long_the_set_lives(three, version_of, dataset_of):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    held = dataset_of(version, name="held")
+    job = jobs.queued(owner.actor, version, evaluation_set=held)
+    failed = jobs.queued(owner.actor, version, evaluation_set=held)
+    address = f"/jobs/{job.pk}/"
+    assert compared_on(owner.browser.get(address)) == "held"
+    Job.objects.update(state="succeeded", attempt=1)
+    Job.objects.filter(pk=failed.pk).update(state="failed")
+    jobs.result(job)
+    assert compared_on(owner.browser.get(address)) == "held an evaluation set of 200 labelled items"
+    held.delete()
+    assert compared_on(owner.browser.get(address)) == "an evaluation set of 200 labelled items"
+    assert "random inputs" not in text(owner.browser.get(f"/jobs/{failed.pk}/"))
+    plain = jobs.queued(owner.actor, version)
+    assert compared_on(owner.browser.get(f"/jobs/{plain.pk}/")) == "random inputs"
+
+
 def test_a_failed_job_says_why(three, version_of):
     owner, _, _ = three
     claim = jobs.running(owner.actor, version_of(owner.actor))

@@ -151,6 +151,43 @@ def test_a_retry_is_the_same_request_linked_to_the_first(three, version_of, data
     assert (again.retry_of, again.recipe, again.evaluation_set) == (job, job.recipe, job.evaluation_set)
 
 
+def over(actor, version, **more):
+    job = jobs.queued(actor, version, **more)
+    services.cancel_job(actor, job)
+    job.refresh_from_db()
+    return job
+
+
+def test_a_retry_that_is_asked_for_twice_is_one_job_until_that_is_over(three, version_of):
+    owner, _, _ = three
+    job = over(owner.actor, version_of(owner.actor))
+    first, created = services.retry_job(owner.actor, job)
+    again, created_again = services.retry_job(owner.actor, job)
+    assert (created, created_again, again.pk) == (True, False, first.pk)
+    services.cancel_job(owner.actor, first)
+    later, created_later = services.retry_job(owner.actor, job)
+    assert created_later
+    assert later.pk != first.pk
+    assert set(job.retries.values_list("idempotency_key", flat=True)) == {None}, "keys are the clients' own"
+
+
+def test_a_key_belongs_to_the_request_or_to_its_retry_but_not_to_both(three, version_of):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    job = over(owner.actor, version, idempotency_key="k1")
+    with pytest.raises(Conflict) as error:
+        services.retry_job(owner.actor, job, idempotency_key="k1")
+    assert error.value.code == "idempotency_key_reused"
+    first, _ = services.retry_job(owner.actor, job, idempotency_key="k2")
+    again, created = services.retry_job(owner.actor, job, idempotency_key="k2")
+    assert (again.pk, created) == (first.pk, False)
+    other, created = services.retry_job(owner.actor, job, idempotency_key="k3")
+    assert created, "another key is another retry"
+    assert other.pk != first.pk
+    with pytest.raises(Conflict):
+        jobs.queued(owner.actor, version, idempotency_key="k2")
+
+
 def test_a_retry_without_its_data_set_says_so_instead_of_measuring_something_else(
     three, version_of, dataset_of
 ):

@@ -1,10 +1,13 @@
 """The job machine: every edge of the table passes, every other pair is refused; lease and fence hold."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import product
 
 import pytest
+from django.db import connection
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from controlplane.core import transitions as kernel
 from optimizer import transitions
@@ -90,6 +93,38 @@ def test_a_crash_is_tried_twice_whatever_the_cap() -> None:  # F05
     assert states == [JobState.QUEUED, JobState.FAILED]
 
 
+def hand_back(claim: transitions.Claim) -> None:
+    transitions.hand_back(claim)
+
+
+def fall_silent(claim: transitions.Claim) -> None:
+    Job.objects.filter(pk=claim.job_id).update(lease_until=Now() - timedelta(seconds=1))
+    transitions.reap_expired()
+
+
+def run_out_of_memory(claim: transitions.Claim) -> None:
+    transitions.fail(claim, reason=FailureReason.OUT_OF_MEMORY, message="It ran out of memory.")
+
+
+@pytest.mark.parametrize("interrupt", [hand_back, fall_silent, run_out_of_memory])
+def test_only_what_ended_for_the_same_reason_counts_as_a_repetition(
+    interrupt: Callable[[transitions.Claim], None],
+) -> None:
+    job = queued()
+    ends = [interrupt, "crash", "crash"]
+    states = []
+    for end in ends:
+        Job.objects.filter(pk=job.pk).update(run_after=Now())
+        claim = transitions.claim(job.pk, owner="x")
+        assert claim is not None
+        if callable(end):
+            end(claim)
+        else:
+            transitions.fail(claim, reason=FailureReason.CRASHED, message="Segmentation fault.")
+        states.append(Job.objects.get(pk=job.pk).state)
+    assert states == [JobState.QUEUED, JobState.QUEUED, JobState.FAILED]
+
+
 @pytest.mark.parametrize("reason", [FailureReason.TIMEOUT, FailureReason.INTEGRITY, FailureReason.REFUSED])
 def test_what_would_end_the_same_way_is_not_tried_again(reason: FailureReason) -> None:
     job = queued()
@@ -126,6 +161,23 @@ def test_a_lost_process_gives_its_job_back_at_once_but_only_its_own() -> None:  
     assert transitions.release_lost(job.pk, owner="mine", message_id="an older one") is False
     assert transitions.release_lost(job.pk, owner="mine", message_id="m") is True
     assert transitions.claim(job.pk, owner="second") is not None
+
+
+def test_no_lock_on_a_job_stops_a_worker_that_announces_it() -> None:  # F19
+    """A row that refers to the job may be written meanwhile; else that worker and this lock wait for each other."""
+    given, silent, lost = queued(), queued(), queued()
+    with CaptureQueriesContext(connection) as asked:
+        claim = transitions.claim(given.pk, owner="x")
+        assert claim is not None
+        transitions.hand_back(claim)
+        transitions.claim(silent.pk, owner="x")
+        expire(silent)
+        assert transitions.reap_expired() == 1
+        transitions.claim(lost.pk, owner="x", message_id="m")
+        assert transitions.release_lost(lost.pk, owner="x", message_id="m")
+    locks = [query["sql"] for query in asked if " FOR " in query["sql"]]
+    assert len(locks) == 3
+    assert all(" FOR NO KEY UPDATE" in lock for lock in locks)
 
 
 def test_every_edge_leaves_an_event() -> None:

@@ -22,6 +22,8 @@ from optimizer.workbench.signature import Feed
 
 # Histograms keep every activation of a stride in memory.
 STRIDE = 8
+# Of an evaluation set: what calibrates is not compared, and a verdict needs hundreds of items.
+BORROWED_SHARE = 4
 
 
 class Reader:
@@ -66,7 +68,9 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
             "Upload a calibration set, or an evaluation set that it may take items from.",
         )
     items = read_npz(work.calibration, work.signature)
-    chosen = _chosen(len(items), wanted=params.calibration_items, seed=work.seed)
+    borrowed = work.calibration_source == "evaluation_set"
+    most = max(1, len(items) // BORROWED_SHARE) if borrowed else len(items)
+    chosen = _chosen(len(items), wanted=min(params.calibration_items, most), seed=work.seed)
     prepared, done = prepare(work.input, scratch=work.scratch, at_least=PER_CHANNEL_OPSET)
     work.journal.info(f"Prepared: {', '.join(done)}. Calibrating on {len(chosen)} items.")
     model = read(prepared)
@@ -110,6 +114,7 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
             "method": params.calibration,
             "items": len(chosen),
         },
+        "evaluation_items": chosen if borrowed else [],
     }
 
 

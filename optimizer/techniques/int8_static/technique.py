@@ -39,7 +39,8 @@ class StaticParameters(Parameters):
         ge=8,
         le=1024,
         title="Calibration items",
-        description="How many items of the set are used, drawn at random with the job's seed.",
+        description="How many items of the set are used, drawn at random with the job's seed. Of an evaluation set at "
+        "most a quarter, because the items that calibrate are not compared.",
     )
     percentile: float = Field(
         default=99.99,

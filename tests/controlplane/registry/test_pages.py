@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from controlplane.core import storage
+from controlplane.core import formats, storage
 from controlplane.registry import services
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Version
 from tests import factories
@@ -277,6 +277,60 @@ def test_agreement_is_never_called_accuracy(three, registered, basis, said):
     assert said in page
     assert "Same answer as the parent" in page
     assert "Accuracy on labelled items" not in page
+
+
+def latency_cell(page: str) -> str:
+    """The change of latency at batch 1, with its tags."""
+    row = page.partition("Latency, batch 1")[2].partition("</tr>")[0]
+    return row.partition('data-label="Change"')[2].partition("</td>")[0]
+
+
+@pytest.mark.parametrize(
+    ("claim", "speedup", "toned", "said"),
+    [
+        ("gain", (2.0, 1.9, 2.1), "ok", "A/A spread 1.0 % "),
+        ("loss", (0.5, 0.4, 0.6), "failed", "A/A spread 1.0 % "),
+        # Beside 1 for sure, and yet no more than what this machine does to the same file.
+        ("no_gain", (1.01, 1.005, 1.015), "", "no gain as large as is asked"),
+        ("unclear", (0.99, 0.985, 0.995), "", "too unclear to call a gain or a loss"),
+    ],
+)
+def test_latency_is_better_or_worse_only_where_that_is_claimed(
+    three, registered, claim, speedup, toned, said
+):
+    owner, _, _ = three
+    _, version = registered(owner.actor)
+    value, low, high = speedup
+    timing = jobs.REPORT["timings"][0] | {
+        "claim": claim,
+        "speedup": {"value": value, "low": low, "high": high, "n": 40, "confidence": 0.95},
+    }
+    variant = jobs.result(jobs.queued(owner.actor, version), data=jobs.REPORT | {"timings": [timing]})
+    page = owner.browser.get(variant.get_absolute_url())
+    cell = latency_cell(page.content.decode())
+    assert f'data-tone="{toned}"' in cell
+    assert ("<svg" in cell) is bool(toned)
+    assert said in text(page)
+
+
+@pytest.mark.parametrize(
+    ("spread", "needed"),
+    [(0.03, "9.00 %"), (0.01, "5.00 %"), (0.0, "5.00 %"), (None, formats.NOTHING)],
+)
+def test_what_a_gain_needs_is_the_whole_rule_that_claims_are_made_by(three, registered, spread, needed):
+    """With too few rounds to tell the spread, no gain is enough."""
+    owner, _, _ = three
+    _, version = registered(owner.actor)
+    data = jobs.REPORT | {
+        "control": [jobs.REPORT["control"][0] | {"spread": spread}],
+        "timings": [jobs.REPORT["timings"][0] | {"spread": spread}],
+        "policy": jobs.REPORT["policy"] | {"spread_floor": 0.005},
+    }
+    variant = jobs.result(jobs.queued(owner.actor, version), data=data)
+    page = owner.browser.get(variant.get_absolute_url())
+    shown = page.content.decode().partition('data-label="A gain needs">')[2].partition("</td>")[0]
+    assert " ".join(re.sub(r"<[^>]+>", " ", shown).split()) == needed
+    assert "its whole interval at least 1.05×" in text(page)
 
 
 def test_a_report_of_a_variant_that_could_not_be_used_is_shown_too(three, registered):

@@ -74,6 +74,18 @@ def test_what_one_batch_size_shows(row: Speed, expected: Claim) -> None:
         ([speed(1.0)], labelled(lost=900), Verdict.NOT_FASTER),
         ([speed(0.3)], None, Verdict.NOT_FASTER),
         ([speed(2.4), speed(0.7, batch_size=8)], labelled(lost=0), Verdict.NOT_FASTER),
+        # A gain at one batch size, and perhaps a loss at the other.
+        ([speed(2.0), speed(0.8, spread=0.1, batch_size=8)], labelled(lost=2), Verdict.INCONCLUSIVE),
+        ([speed(2.0), speed(1.0, half=0.06, batch_size=8)], labelled(lost=2), Verdict.INCONCLUSIVE),
+        ([speed(0.97, spread=0.05), speed(2.0, batch_size=8)], labelled(lost=2), Verdict.INCONCLUSIVE),
+        # Too small a gain to be sure of, but no loss.
+        ([speed(2.0), speed(1.2, spread=0.1, batch_size=8)], labelled(lost=2), Verdict.BETTER),
+        (
+            [speed(2.0), speed(1.2, spread=0.1, batch_size=8)],
+            labelled(lost=100),
+            Verdict.FASTER_BUT_INACCURATE,
+        ),
+        ([speed(2.0), speed(0.8, spread=0.1, batch_size=8)], labelled(lost=100), Verdict.INCONCLUSIVE),
         ([speed(1.2, spread=0.1)], labelled(lost=0), Verdict.INCONCLUSIVE),
         ([speed(1.2, spread=0.1)], labelled(lost=900), Verdict.INCONCLUSIVE),
         ([], labelled(lost=0), Verdict.NOT_MEASURED),
@@ -168,6 +180,13 @@ def test_the_same_file_twice_is_never_better(seconds: list[float], spread: float
             "Inconclusive: 1.20x at batch 1 (10 ms to 8.33 ms); agrees with the parent on 99 % of 1,000 evaluation "
             "items; the same file against itself differs by 10 % on this machine, too much to tell a gain of 1.05x; "
             "whether it stays within 1 % disagreement takes more items to tell.",
+        ),
+        (
+            [speed(2.0), speed(0.8, spread=0.1, batch_size=8)],
+            labelled(lost=2),
+            "Inconclusive: 2.00x at batch 1 (10 ms to 5 ms) and 0.80x at batch 8 (10 ms to 12.5 ms); accuracy lost "
+            "0.2 points on 1,000 labelled items (at most 0.6 points lost); whether it is slower at batch 8 cannot be "
+            "told: the interval reaches down to 0.795x and the same file against itself differs by 10 % there.",
         ),
         (
             [speed(1.2, spread=0.1)],

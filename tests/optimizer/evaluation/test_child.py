@@ -102,6 +102,38 @@ def test_labels_of_an_evaluation_set_decide(tmp_path: Path, report_of: Evaluate)
     assert "300 labelled items" in report["sentence"]
 
 
+def test_items_that_the_variant_was_calibrated_on_are_not_compared(
+    tmp_path: Path, report_of: Evaluate
+) -> None:
+    """It answers those as the labels say, and all others wrong."""
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    onnx_models.scaled(tmp_path / "other.onnx", factor=-1)
+    items = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    known = list(range(0, 60, 4))
+    labels = items.argmax(1)
+    labels[known] = (-items).argmax(1)[known]
+    np.savez(tmp_path / "set.npz", x=items, labels=labels)
+    files = (tmp_path / "model.onnx", tmp_path / "other.onnx", made)
+    report = report_of(*files, evaluation_npz=str(tmp_path / "set.npz"), fitted_to=[*known, 60, -1])
+    accuracy = report["accuracy"]
+    assert (accuracy["compared"], accuracy["available"]) == (45, 45)
+    assert (accuracy["parent_accuracy"]["value"], accuracy["variant_accuracy"]["value"]) == (1, 0)
+    assert "45 labelled items" in report["sentence"]
+    about = "an evaluation set of 60 labelled items, without the 15 that the variant was calibrated on"
+    assert report["method"]["inputs"] == about
+
+
+def test_a_set_that_was_all_calibrated_on_is_compared_and_the_report_says_so(
+    tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    np.savez(tmp_path / "set.npz", x=np.ones((5, 4), np.float32))
+    path = tmp_path / "model.onnx"
+    report = report_of(path, path, made, evaluation_npz=str(tmp_path / "set.npz"), fitted_to=list(range(5)))
+    assert report["accuracy"]["compared"] == 5
+    assert "calibrated on every item" in report["notes"][-1]
+
+
 def test_a_model_without_a_batch_axis_is_timed_one_item_at_a_time(
     tmp_path: Path, report_of: Evaluate
 ) -> None:

@@ -103,7 +103,14 @@ def test_each_way_to_calibrate_gives_a_model_that_opens(method: str, made: Calla
 def test_items_are_taken_from_the_evaluation_set_when_there_is_no_other(made: Callable[[str], Made]) -> None:
     model = made("cnn")
     done = model.optimize("int8-static", calibration_npz=None, evaluation_npz=str(model.calibration))
-    assert done["provenance"]["calibration"]["source"] == "evaluation_set"
+    calibration = done["provenance"]["calibration"]
+    assert (calibration["source"], calibration["items"]) == ("evaluation_set", 4), "a quarter of it"
+    assert len(set(done["evaluation_items"])) == 4
+    assert set(done["evaluation_items"]) <= set(range(16))
+
+
+def test_a_set_of_its_own_leaves_the_evaluation_set_alone(made: Callable[[str], Made]) -> None:
+    assert made("cnn").optimize("int8-static")["evaluation_items"] == []
 
 
 def test_a_pure_conv_net_is_quantized_throughout_and_anything_else_only_where_weights_are(
