@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,11 +21,11 @@ pytestmark = pytest.mark.processes
 KEY = "d1"
 
 
-async def ready(node: Node, number: int, *, revision: int | None = None) -> TargetStatus:
+async def ready(node: Node, number: int, *, revision: int | None = None, key: str = KEY) -> TargetStatus:
     """`number` replicas ready, and nothing else left."""
     return await asyncio.to_thread(
         node.until,
-        KEY,
+        key,
         lambda status: (
             status.ready(revision) == number
             and sum(revision in (None, one.revision) for one in status.replicas) == number
@@ -130,8 +131,8 @@ async def test_requests_in_flight_are_finished_when_their_replica_goes(node: Nod
             assert response.status == 404
 
 
-async def in_flight(node: Node, number: int) -> None:
-    wanted = f'envoy_cluster_upstream_rq_active{{envoy_cluster_name="{KEY}"}} {number}'
+async def in_flight(node: Node, number: int, *, key: str = KEY) -> None:
+    wanted = f'envoy_cluster_upstream_rq_active{{envoy_cluster_name="{key}"}} {number}'
     page = ""
     try:
         async with asyncio.timeout(10):
@@ -205,20 +206,49 @@ async def test_without_a_ready_replica_the_answer_is_a_problem_with_a_time_to_co
 
 
 async def test_a_large_request_survives_the_death_of_its_replica(node: Node) -> None:
+    size = 4 * 1024**2
     node.target.apply(node.wish(node.workload(1, 2), generation=1))
     victim = (await ready(node, 2)).replicas[0]
     assert victim.pid is not None
     async with aiohttp.ClientSession() as session:
-
-        async def large() -> tuple[int, int]:
-            body = io.BytesIO(b"x" * 4 * 1024**2)
-            async with session.post(f"{node.infer_url()}?slow_ms=1000", data=body) as response:
-                return response.status, (await response.json())["bytes"]
-
-        asked = [asyncio.create_task(large()) for _ in range(4)]
+        asked = [asyncio.create_task(slow(session, node.infer_url(), size_bytes=size)) for _ in range(4)]
         await in_flight(node, 4)
         os.kill(victim.pid, signal.SIGKILL)
-        assert {await one for one in asked} == {(200, 4 * 1024**2)}
+        for status, body in [await one for one in asked]:
+            assert (status, body.get("bytes")) == (200, size), body
+
+
+async def test_a_replica_may_die_while_the_node_cannot_tell_the_proxy(node: Node) -> None:
+    """The dead one has the fewest requests of all, and must not be given the retries for that."""
+    assert node.process is not None
+    keys = ("d1", "d2", "d3")
+    for key in keys:
+        node.target.apply(node.wish(node.workload(1, 2), generation=1, key=key))
+    victims = [(await ready(node, 2, key=key)).replicas[0].pid for key in keys]
+    async with aiohttp.ClientSession() as session:
+        asked = [
+            asyncio.create_task(slow(session, node.infer_url(key), size_bytes=2))
+            for key in keys
+            for _ in range(2)
+        ]
+        for key in keys:
+            await in_flight(node, 2, key=key)
+        node.process.send_signal(signal.SIGSTOP)
+        try:
+            for pid in victims:
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            answers = [await one for one in asked]
+        finally:
+            node.process.send_signal(signal.SIGCONT)
+    for status, body in answers:
+        assert (status, body.get("bytes")) == (200, 2), body
+
+
+async def slow(session: aiohttp.ClientSession, url: str, *, size_bytes: int) -> tuple[int, dict[str, Any]]:
+    body = io.BytesIO(b"x" * size_bytes)
+    async with session.post(f"{url}?slow_ms=1000", data=body) as response:
+        return response.status, await response.json(content_type=None)
 
 
 async def test_two_endpoints_do_not_meet(node: Node) -> None:
