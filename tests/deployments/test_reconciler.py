@@ -31,6 +31,16 @@ def test_a_first_rollout_ends_with_its_revision_live(world: World) -> None:
     assert selectors.health_of(world.deployment) == "healthy"
 
 
+@pytest.mark.parametrize(("deadline_s", "start_s"), [(600, 600), (5, 60)])
+def test_a_replica_may_take_as_long_to_start_as_its_rollout_waits_for_it(
+    world: World, deadline_s: int, start_s: int
+) -> None:
+    world.serve(rollout={"progress_deadline_s": deadline_s})
+    wish = world.target.desired(world.row.key)
+    assert wish is not None
+    assert [one.start_deadline_s for one in wish.workloads] == [start_s]
+
+
 @pytest.mark.parametrize(
     ("policy", "floor"),
     [
