@@ -5,9 +5,10 @@ The deployment row is the outbox: a step pushes `reconcile_after` ahead when it 
 in the middle is followed by another, and moves it to when the next look is due when it ends.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from django.db import connection, transaction
@@ -16,12 +17,13 @@ from django.db.models.functions import Now
 from controlplane.core.clock import database_now
 from controlplane.core.errors import NotFound, SlipwayError
 from deployments import targets, transitions, wishes
+from deployments.domain.loglines import last_error
 from deployments.domain.rolling import Count, finished, next_counts
 from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
-from deployments.domain.workload import DesiredDeployment, TargetStatus
+from deployments.domain.workload import DesiredDeployment, ReplicaState, ReplicaStatus, TargetStatus
 from deployments.models import Deployment, Revision, Rollout
-from deployments.selectors import ACTIVE_STATES, active_rollout, failing_replicas
+from deployments.selectors import ACTIVE_STATES, active_rollout
 from deployments.targets.port import StaleGeneration, Target, Unreachable
 
 log = structlog.get_logger(__name__)
@@ -31,6 +33,9 @@ SOON_S = 0.3
 RESYNC_S = 10.0
 UNREACHABLE_S = 2.0
 REFUSED_S = 5.0
+UNSEEN_S = 15.0
+"""Longer than any regular pause between two looks: nobody was there to look."""
+TAIL_LINES = 50
 
 
 def reconcile(deployment_id: int) -> None:
@@ -75,7 +80,7 @@ def _step(deployment: Deployment) -> float:
             return _remove(deployment, target, seen)
         rollout = active_rollout(deployment)
         if rollout is None:
-            _apply_if_different(deployment, target, _steady(deployment))
+            _apply_if_different(deployment, target, _steady(deployment, target, seen))
             return RESYNC_S
         return _advance(deployment, rollout, target, seen)
     except Unreachable as error:
@@ -87,6 +92,7 @@ def _step(deployment: Deployment) -> float:
     except SlipwayError as error:
         # A wish that cannot be made or is refused: what runs stays, and a rollout runs into its deadline.
         log.error("step_refused", deployment=deployment.key, code=error.code, cause=str(error))
+        _note_refusal(deployment, str(error))
         return REFUSED_S
 
 
@@ -102,19 +108,21 @@ def record_observation(deployment: Deployment, seen: TargetStatus | None) -> Non
     document = seen.to_json() if seen else {}
     before = {name: value for name, value in deployment.observed.items() if name != "observed_at"}
     changed = before != {name: value for name, value in document.items() if name != "observed_at"}
+    row = Deployment.objects.filter(pk=deployment.pk)
+    watched = row.filter(unreachable_since=None, observed_at__gte=Now() - timedelta(seconds=UNSEEN_S))
+    fields = {"observed": document, "observed_at": Now(), "unreachable_since": None}
     with transaction.atomic():
-        Deployment.objects.filter(pk=deployment.pk).update(
-            observed=document, observed_at=Now(), unreachable_since=None
-        )
-        if deployment.unreachable_since is not None:
+        gap = not watched.update(**fields)
+        if gap:
+            row.update(**fields)
             _forgive(deployment)
-        if changed or deployment.unreachable_since is not None:
+        if changed or gap:
             transitions.announce(deployment)
     deployment.observed = document
 
 
 def _forgive(deployment: Deployment) -> None:
-    """While the target was away nothing could progress: the deadline counts from now."""
+    """While the target was away, or nobody looked, nothing could progress: the deadline counts from now."""
     deployment.rollouts.filter(state__in=ACTIVE_STATES).update(progressed_at=Now())
 
 
@@ -124,9 +132,17 @@ def _unreachable(deployment: Deployment, cause: str) -> None:
         transitions.announce(deployment)
 
 
-def _steady(deployment: Deployment) -> dict[int, int]:
+def _steady(deployment: Deployment, target: Target, seen: TargetStatus | None) -> dict[int, int]:
+    """The live revision alone. What else serves goes as a rollout takes it away: when that one is ready."""
     live = deployment.live_revision
-    return {live.number: deployment.replicas} if live else {}
+    if live is None:
+        return {}
+    return next_counts(
+        to=live.number,
+        wanted=deployment.replicas,
+        counts=_counts(target, deployment, seen),
+        policy=RevisionSpec.from_json(live.spec).rollout,
+    )
 
 
 def _apply_if_different(deployment: Deployment, target: Target, counts: Mapping[int, int]) -> bool:
@@ -175,13 +191,15 @@ def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: Tar
     if finished(to=goal.number, wanted=deployment.replicas, counts=counts):
         return _complete(deployment, rollout, goal, back=back)
     _note_progress(rollout, goal, counts)
-    if seen is not None and _is_late(rollout, policy.progress_deadline_s):
-        return _give_up(deployment, rollout, target, seen, deadline_s=policy.progress_deadline_s)
+    if _is_late(rollout, policy.progress_deadline_s):
+        return _give_up(deployment, rollout, goal, target, seen, deadline_s=policy.progress_deadline_s)
     _apply_if_different(
         deployment,
         target,
         next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy),
     )
+    if "refused" in rollout.evidence:
+        _keep(rollout, {name: value for name, value in rollout.evidence.items() if name != "refused"})
     return SOON_S
 
 
@@ -205,15 +223,27 @@ def _note_progress(rollout: Rollout, goal: Revision, counts: Mapping[int, Count]
     best = rollout.evidence.get("ready", 0)
     if ready <= best:
         return
+    message = f"{ready} of revision {goal.number} ready."
     with transaction.atomic():
-        rollout.evidence = rollout.evidence | {"ready": ready}
-        Rollout.objects.filter(pk=rollout.pk).update(progressed_at=Now(), evidence=rollout.evidence)
-        transitions.record(
-            rollout,
-            kind="progress",
-            message=f"{ready} of revision {goal.number} ready.",
-            data={"ready": ready},
-        )
+        if _keep(rollout, rollout.evidence | {"ready": ready}, progressed_at=Now()):
+            transitions.record(rollout, kind="progress", message=message, data={"ready": ready})
+
+
+def _note_refusal(deployment: Deployment, sentence: str) -> None:
+    """Kept, because what was refused leaves no replica that could say why none became ready."""
+    rollout = active_rollout(deployment)
+    if rollout is None or rollout.evidence.get("refused") == sentence:
+        return
+    with transaction.atomic():
+        if _keep(rollout, rollout.evidence | {"refused": sentence}):
+            transitions.record(rollout, kind="refused", message=sentence)
+
+
+def _keep(rollout: Rollout, evidence: Mapping[str, Any], **fields: Any) -> bool:
+    """Not once it was turned round: what was seen before belongs to the other direction."""
+    rollout.evidence = dict(evidence)
+    same = Rollout.objects.filter(pk=rollout.pk, state=rollout.state)
+    return bool(same.update(evidence=rollout.evidence, **fields))
 
 
 def _is_late(rollout: Rollout, deadline_s: float) -> bool:
@@ -222,25 +252,53 @@ def _is_late(rollout: Rollout, deadline_s: float) -> bool:
 
 
 def _give_up(
-    deployment: Deployment, rollout: Rollout, target: Target, seen: TargetStatus, *, deadline_s: int
+    deployment: Deployment,
+    rollout: Rollout,
+    goal: Revision,
+    target: Target,
+    seen: TargetStatus | None,
+    *,
+    deadline_s: int,
 ) -> float:
     """The deadline passed: back to the old revision, which never stopped serving. Without one, failed."""
-    failing = failing_replicas(seen)
-    why = failing[0]["reason"] if failing else "no replica became ready"
+    failing = _failing(target, goal, seen)
+    reasons = [rollout.evidence.get("refused"), *(one["reason"] for one in failing)]
+    why = next((reason for reason in reasons if reason), "no replica became ready")
     message = f"Not ready within {deadline_s} s: {why.rstrip('.')}."
-    evidence = rollout.evidence | {"replicas": failing}
+    evidence = {"replicas": [*rollout.evidence.get("replicas", ()), *failing]}
     if rollout.state == RolloutState.RUNNING and rollout.from_revision_id is not None:
-        transitions.move_rollout(
-            rollout,
-            to=RolloutState.ROLLING_BACK,
-            message=message,
-            evidence={name: value for name, value in evidence.items() if name != "ready"},
-        )
+        transitions.move_rollout(rollout, to=RolloutState.ROLLING_BACK, message=message, evidence=evidence)
         return 0.0
     transitions.move_rollout(rollout, to=RolloutState.FAILED, message=message, evidence=evidence)
     if rollout.from_revision_id is None:
         _apply_if_different(deployment, target, {rollout.to_revision.number: 0})
     return SOON_S
+
+
+def _failing(target: Target, goal: Revision, seen: TargetStatus | None) -> list[Mapping[str, Any]]:
+    """Of the revision that should have become ready: what its other replicas say, with their last log lines."""
+    return (
+        [
+            _said(one, one.log_tail or _last_lines(target, seen.key, one.name))
+            for one in seen.replicas
+            if one.revision == goal.number and one.state not in (ReplicaState.READY, ReplicaState.DRAINING)
+        ]
+        if seen
+        else []
+    )
+
+
+def _said(one: ReplicaStatus, tail: Sequence[str]) -> Mapping[str, Any]:
+    reason = ": ".join(part for part in (one.reason, last_error(tail)) if part)
+    return {"replica": one.name, "revision": one.revision, "reason": reason, "log_tail": list(tail)}
+
+
+def _last_lines(target: Target, key: str, replica: str) -> tuple[str, ...]:
+    """A replica that hangs has not ended, so the target has kept nothing of it and must be asked."""
+    try:
+        return target.logs(key, replica=replica, tail=TAIL_LINES)
+    except NotFound:
+        return ()
 
 
 def _remove(deployment: Deployment, target: Target, seen: TargetStatus | None) -> float:

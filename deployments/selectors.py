@@ -1,20 +1,18 @@
 """Queries about deployments, each deciding once what it fetches."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isnan
-from typing import Any
 
 from django.db import models
 from django.db.models import DateTimeField, OuterRef, Prefetch, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Greatest
 
 from controlplane.accounts.access import Actor
-from deployments.domain.loglines import last_error
 from deployments.domain.rollouts import ACTIVE, Health, RolloutState, health
 from deployments.domain.sketch import quantile_rows
-from deployments.domain.workload import ReplicaState, TargetStatus
+from deployments.domain.workload import TargetStatus
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, Target
 from deployments.telemetry import store
 from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, Window
@@ -184,20 +182,6 @@ def decisions(deployment: Deployment, *, changes_only: bool = False) -> QuerySet
 
 def load_of(deployment: Deployment) -> Load | None:
     return Load.objects.filter(deployment=deployment).select_related("started_by").first()
-
-
-def failing_replicas(seen: TargetStatus) -> list[Mapping[str, Any]]:
-    """Reason and last log lines of what is not ready, for the page and for a rollout's evidence."""
-    return [
-        {
-            "replica": one.name,
-            "revision": one.revision,
-            "reason": ": ".join(part for part in (one.reason, last_error(one.log_tail)) if part),
-            "log_tail": list(one.log_tail),
-        }
-        for one in seen.replicas
-        if one.state is not ReplicaState.READY and (one.reason or one.log_tail)
-    ]
 
 
 def uses(variant_ids: list[int]) -> Iterable[str]:

@@ -207,7 +207,7 @@ def _turn_round(rollout: Rollout, *, by: str) -> bool:
     else:
         moves.append((RolloutState.ROLLING_BACK, f"Cancelled by {by}; going back.", under_way))
     return any(
-        transitions.move_rollout(rollout, to=to, message=message, only_from=list(states))
+        transitions.move_rollout(rollout, to=to, message=message, evidence={}, only_from=list(states))
         for to, message, states in moves
     )
 

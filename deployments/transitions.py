@@ -22,9 +22,9 @@ def move_rollout(
     evidence: Mapping[str, Any] | None = None,
     only_from: list[str] | None = None,
 ) -> bool:
-    """Returns whether it moved. `message` is the sentence that the page shows."""
+    """Returns whether it moved. `message` is the sentence that the page shows; `evidence` replaces what was kept."""
     changes: dict[str, Any] = {"message": message}
-    if evidence:
+    if evidence is not None:
         changes["evidence"] = dict(evidence)
     if to in FINAL:
         changes["finished_at"] = Now()

@@ -51,6 +51,7 @@ WORDS: dict[str, Word] = {
     "paused": _word("Paused", Tone.PAUSED),
     "rolling_back": _word("Rolling back", Tone.WARNING, "rollback"),
     "rolled_back": _word("Rolled back", Tone.WARNING, "rollback"),
+    "refused": _word("Refused", Tone.WARNING),
     # deployment health
     "progressing": _word("Progressing", Tone.PROGRESSING),
     "healthy": _word("Healthy", Tone.OK),

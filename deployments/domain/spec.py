@@ -9,7 +9,7 @@ from typing import Any
 
 from deployments.domain.hpa import HpaSpec, default_spec
 from deployments.domain.wire import Document, refuse
-from deployments.domain.workload import Batching, Workload
+from deployments.domain.workload import START_DEADLINE_S, Batching, Workload
 
 USEFUL_BATCHES = 2
 """A batching replica is busy with one batch while the next one fills."""
@@ -75,6 +75,8 @@ class RevisionSpec(Document):
             memory_bytes=self.memory_bytes,
             api_key_sha256=api_key_sha256 or None,
             environment=self.environment,
+            # A rollout that is given up soon is no reason to give a later start less time.
+            start_deadline_s=max(START_DEADLINE_S, self.rollout.progress_deadline_s),
         )
 
 

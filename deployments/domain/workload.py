@@ -14,6 +14,7 @@ from typing import Any
 from deployments.domain.wire import Document, refuse
 
 MAX_REPLICAS = 256
+START_DEADLINE_S = 60
 KEY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9])?")
 PATH = re.compile(r"(?:/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){2}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -51,7 +52,10 @@ class Batching(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Workload(Document):
-    """The replicas of one revision. Everything but `replicas` is fixed for the life of the revision."""
+    """The replicas of one revision. Everything but `replicas` is fixed for the life of the revision.
+
+    A process that is not ready after `start_deadline_s` is replaced.
+    """
 
     revision: int
     replicas: int
@@ -66,11 +70,13 @@ class Workload(Document):
     memory_bytes: int | None = None
     api_key_sha256: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    start_deadline_s: int = START_DEADLINE_S
 
     def __post_init__(self) -> None:
         _between("revision", self.revision, 1, 2**31 - 1)
         _between("replicas", self.replicas, 0, MAX_REPLICAS)
         _between("threads", self.threads, 1, 1024)
+        _between("start_deadline_s", self.start_deadline_s, 1, 3600)
         _matches("artifact_sha256", self.artifact_sha256, _SHA256, "64 lower-case hexadecimal digits")
         if self.memory_bytes is not None:
             _between("memory_bytes", self.memory_bytes, 2**24, 2**50)

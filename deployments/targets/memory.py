@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from math import inf
 
 from controlplane.core.errors import NotFound
 from deployments.domain.plan import Finding, Plan, Severity
@@ -69,6 +70,10 @@ class MemoryTarget:
     ) -> None:
         """From now on processes of this revision end before they are ready; `mend` takes it back."""
         self._failures[key, revision] = Failure(reason=reason, log=log)
+
+    def hang(self, key: str, *, revision: int, log: tuple[str, ...] = ()) -> None:
+        """From now on processes of this revision run and are never ready; `mend` takes it back."""
+        self._failures[key, revision] = Failure(reason="", log=log, after_s=inf)
 
     def mend(self, key: str, *, revision: int) -> None:
         self._failures.pop((key, revision), None)
@@ -132,7 +137,9 @@ class MemoryTarget:
 
     def logs(self, key: str, *, replica: str, tail: int = 200) -> tuple[str, ...]:
         self._reach()
-        return self._find(key, replica).status.log_tail[-tail:]
+        one = self._find(key, replica)
+        failure = self._failures.get((key, one.workload.revision))
+        return (failure.log if failure is not None else one.status.log_tail)[-tail:]
 
     def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
         self._reach()

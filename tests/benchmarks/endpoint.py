@@ -53,7 +53,7 @@ class Endpoint:
 
 @contextmanager
 def endpoint() -> Iterator[Endpoint]:
-    node = Node(home=make_home(), stand_in=False, start_deadline_s=60)
+    node = Node(home=make_home(), stand_in=False)
     try:
         node.start()
         yield Endpoint(node=node, model=mlp(node.home))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from controlplane.core.errors import Conflict
+from controlplane.core.errors import Conflict, StorageFull
 from deployments import reconciler, selectors, services, transitions
 from deployments.domain.rollouts import RolloutState
 from deployments.models import Deployment, Rollout
@@ -29,6 +29,16 @@ def test_a_first_rollout_ends_with_its_revision_live(world: World) -> None:
     assert world.deployment.live_revision == revision
     assert _wished(world) == {1: 2}
     assert selectors.health_of(world.deployment) == "healthy"
+
+
+@pytest.mark.parametrize(("deadline_s", "start_s"), [(600, 600), (5, 60)])
+def test_a_replica_may_take_as_long_to_start_as_its_rollout_waits_for_it(
+    world: World, deadline_s: int, start_s: int
+) -> None:
+    world.serve(rollout={"progress_deadline_s": deadline_s})
+    wish = world.target.desired(world.row.key)
+    assert wish is not None
+    assert [one.start_deadline_s for one in wish.workloads] == [start_s]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +116,45 @@ def test_cancelling_gives_the_old_revision_its_replicas_back(world: World) -> No
     assert world.deployment.live_revision.number == 1
 
 
+def test_a_slow_way_back_goes_on_as_long_as_replicas_become_ready(world: World) -> None:
+    """What became ready on the way there says nothing about the way back."""
+    world.serve(replicas=4)
+    rollout = world.start(world.revision())
+    world.until(lambda: world.seen.ready(2) == 3)
+    world.step(advance_s=0)
+    services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+    ready = 0
+    while not rollout.finished_at:
+        world.target.advance(2)
+        if world.seen.ready(1) > ready:
+            world.make_late(rollout)
+        ready = max(ready, world.seen.ready(1))
+        world.step(advance_s=0)
+        rollout.refresh_from_db()
+    assert rollout.state == "rolled_back"
+
+
+def test_a_way_back_that_fails_takes_nothing_away_that_serves(world: World) -> None:
+    world.serve(replicas=2)
+    rollout = world.start(world.revision())
+    world.until(lambda: world.seen.ready(2) == 2)
+    world.target.fail(world.row.key, revision=1, log=LOG)
+    for one in world.seen.replicas:
+        if one.revision == 1:
+            world.target.kill(world.row.key, replica=one.name)
+    services.cancel_rollout(world.owner, Rollout.objects.get(pk=rollout.pk))
+    world.step()
+    world.lowest_ready = world.seen.ready()
+    world.make_late(rollout)
+    assert world.finish(rollout).state == "failed"
+    for _ in range(5):
+        world.step()
+    assert world.lowest_ready == 2
+    world.target.mend(world.row.key, revision=1)
+    world.until(lambda: _wished(world) == {1: 2})
+    assert world.lowest_ready == 2
+
+
 def test_cancelling_before_the_first_step_moves_nothing(world: World) -> None:
     world.serve()
     rollout = world.start(world.revision())
@@ -163,6 +212,82 @@ def test_an_unreachable_target_is_shown_and_forgiven(world: World) -> None:
     world.target.reachable = True
     assert world.finish(rollout).state == "succeeded", "the deadline does not count an outage"
     assert world.deployment.unreachable_since is None
+
+
+def test_the_deadline_does_not_count_while_nobody_looks(world: World) -> None:
+    world.serve(replicas=2)
+    rollout = world.start(world.revision())
+    world.step()
+    world.nobody_looked(rollout)
+    assert world.finish(rollout).state == "succeeded"
+
+
+def test_a_replica_that_hangs_is_asked_for_its_lines(world: World) -> None:
+    world.serve()
+    bad = world.revision()
+    world.target.hang(world.row.key, revision=bad.number, log=LOG)
+    rollout = world.start(bad)
+    for _ in range(3):
+        world.step()
+    world.make_late(rollout)
+    assert world.finish(rollout).state == "rolled_back"
+    assert "Not ready within 60 s: The model needs an operator that is missing." in rollout.message
+    assert [(one["revision"], one["log_tail"]) for one in rollout.evidence["replicas"]] == [(2, list(LOG))]
+
+
+def test_only_the_revision_that_was_to_come_is_blamed(world: World) -> None:
+    world.serve(replicas=2)
+    old = world.seen.replicas[0]
+    bad = world.revision()
+    world.target.fail(world.row.key, revision=bad.number, log=LOG)
+    rollout = world.start(bad)
+    world.step()
+    world.target.fail(world.row.key, revision=1, reason="killed by signal 15")
+    world.target.kill(world.row.key, replica=old.name)
+    world.make_late(rollout)
+    world.step()
+    rollout.refresh_from_db()
+    assert rollout.message.startswith("Not ready within 60 s: exited with code 1: The model needs")
+    assert {one["revision"] for one in rollout.evidence["replicas"]} == {2}
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_rollout_that_the_target_refuses_ends_and_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    if live:
+        world.serve()
+    rollout = world.start(world.revision())
+    with monkeypatch.context() as full:
+        full.setattr(world.target, "apply", _full)
+        world.step()
+        world.step()
+        refused = [event.message for event in rollout.events.all() if event.kind == "refused"]
+        assert refused == ["The node's disk is full. Free some space."]
+        world.make_late(rollout)
+        world.step()
+    assert world.finish(rollout).state == ("rolled_back" if live else "failed")
+    assert "Not ready within 60 s: The node's disk is full. Free some space." in rollout.message
+    assert _wished(world) == ({1: 1} if live else {})
+
+
+def test_a_refusal_that_is_over_is_not_what_a_rollout_fails_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = world.revision()
+    world.target.hang(world.row.key, revision=revision.number, log=LOG)
+    rollout = world.start(revision)
+    with monkeypatch.context() as full:
+        full.setattr(world.target, "apply", _full)
+        world.step()
+    world.step()
+    world.make_late(rollout)
+    assert world.finish(rollout).state == "failed"
+    assert rollout.message == "Not ready within 60 s: The model needs an operator that is missing."
+
+
+def _full(*args: Any, **kwargs: Any) -> None:
+    raise StorageFull("node_storage_full", "The node's disk is full.", "Free some space.")
 
 
 def test_removal_drains_then_deletes_the_rows(world: World) -> None:

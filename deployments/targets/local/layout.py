@@ -17,8 +17,7 @@ _LONGEST_SOCKET_PATH = 107
 class NodeSettings:
     """`url` is "unix:/path" or "http://host:port"; the latter asks for `token` on every request.
 
-    `start_deadline_s` is how long a replica may take to become ready, `stop_s` how long stopping everything
-    may take.
+    `stop_s` is how long stopping everything may take.
     """
 
     home: Path
@@ -27,7 +26,6 @@ class NodeSettings:
     url: str = ""
     token: str = ""
     proxy: str = "envoy"
-    start_deadline_s: float = 60
     stop_s: float = 7
 
     @classmethod

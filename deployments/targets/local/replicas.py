@@ -62,7 +62,6 @@ class Surroundings:
     ports: Ports
     session: aiohttp.ClientSession
     start_command: StartCommand
-    start_deadline_s: float
     changed: Callable[[str], None]
     routed: Callable[[str, int], Awaitable[None]]
     unrouted: Callable[[str, int], Awaitable[None]]
@@ -253,7 +252,7 @@ class Replica:
         """Keeps the state up to date; returns why the process must be replaced."""
         loop = asyncio.get_running_loop()
         began, misses, silences = loop.time(), 0, 0
-        deadline = began + self._around.start_deadline_s
+        start_s = self.record.workload.start_deadline_s
         while True:
             answer, live = await asyncio.gather(self._ask(READY), self._ask(LIVE))
             silences = 0 if answer.status is not None else silences + 1
@@ -262,8 +261,8 @@ class Replica:
                 process.step_forward()
                 await self._become_ready()
             elif self.record.ready_at is None:
-                if loop.time() >= deadline:
-                    return f"not ready after {self._around.start_deadline_s:g} s"
+                if loop.time() >= began + start_s:
+                    return f"not ready after {start_s} s"
             else:
                 # One late answer is a busy machine; an answer that says no is believed at once.
                 if answer.status is not None or silences > 1:

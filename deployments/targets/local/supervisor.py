@@ -59,7 +59,6 @@ class Supervisor:
             ports=self._ports,
             session=session,
             start_command=start_command,
-            start_deadline_s=settings.start_deadline_s,
             changed=self._changed,
             routed=self._routed,
             unrouted=self._unrouted,

@@ -41,7 +41,6 @@ class Node:
 
     home: Path
     data_port: int = field(default_factory=free_port)
-    start_deadline_s: float = 20
     process: "subprocess.Popen[bytes] | None" = None
     url: str = ""
     token: str = ""
@@ -79,10 +78,12 @@ class Node:
             **({"SLIPWAY_NODE_URL": self.url} if self.url.startswith("http") else {}),
             **({"SLIPWAY_NODE_TOKEN": self.token} if self.token else {}),
         }
-        own = [str(NODE), str(self.start_deadline_s)]
         with (self.home / "node.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *(own if self.stand_in else ("-m", "deployments.targets.local.node"))],
+                [
+                    sys.executable,
+                    *((str(NODE),) if self.stand_in else ("-m", "deployments.targets.local.node")),
+                ],
                 env=environment | self.environment,
                 stdout=log,
                 stderr=log,

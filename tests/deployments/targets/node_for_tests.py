@@ -1,10 +1,8 @@
-"""The real node with the stand-in replica as its stack: python node_for_tests.py START_DEADLINE_S"""
+"""The real node with the stand-in replica as its stack: python node_for_tests.py"""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from deployments.targets.local.layout import NodeSettings
 from deployments.targets.local.node import main
 
 STAND_IN = Path(__file__).with_name("stand_in_replica.py")
@@ -16,5 +14,4 @@ def start_command(stack: str, config: Path) -> tuple[str, ...]:
     return (sys.executable, str(STAND_IN), str(config))
 
 
-settings = replace(NodeSettings.from_environment(), start_deadline_s=float(sys.argv[1]))
-main(settings, start_command=start_command)
+main(start_command=start_command)

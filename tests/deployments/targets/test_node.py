@@ -228,13 +228,13 @@ def test_an_artifact_with_other_bytes_is_never_started(node: Node) -> None:
     assert "cannot be read (No such file or directory)" in status.replicas[0].reason
 
 
-def test_a_replica_that_never_becomes_ready_is_replaced_with_a_reason(resting_node: Node) -> None:
-    resting_node.start_deadline_s = 2
-    resting_node.start()
-    shy = resting_node.workload(1, 1, environment={"STAND_IN_NEVER_READY": "1"})
-    resting_node.target.apply(resting_node.wish(shy, generation=1))
+def test_a_replica_that_never_becomes_ready_is_replaced_with_a_reason(node: Node) -> None:
+    shy = node.workload(1, 1, environment={"STAND_IN_NEVER_READY": "1"}, start_deadline_s=2)
+    node.target.apply(node.wish(shy, generation=1))
+    name = node.target.observe(KEY).replicas[0].name
     # On a busy machine the first process may not have come to its first line.
-    status = resting_node.until(KEY, lambda status: len(status.replicas[0].log_tail) > 0)
+    node.until(KEY, lambda status: len(node.target.logs(KEY, replica=name)) > 0)
+    status = node.until(KEY, lambda status: len(status.replicas[0].log_tail) > 0)
     assert status.replicas[0].restarts > 0
     assert status.replicas[0].reason == "not ready after 2 s"
     assert status.replicas[0].log_tail[0].startswith("listening")

@@ -23,11 +23,11 @@ KEY = "d1"
 LARGE = b"x" * 4 * 1024**2
 
 
-async def ready(node: Node, number: int, *, revision: int | None = None) -> TargetStatus:
+async def ready(node: Node, number: int, *, revision: int | None = None, key: str = KEY) -> TargetStatus:
     """`number` replicas ready, and nothing else left."""
     return await asyncio.to_thread(
         node.until,
-        KEY,
+        key,
         lambda status: (
             status.ready(revision) == number
             and sum(revision in (None, one.revision) for one in status.replicas) == number
@@ -133,8 +133,8 @@ async def test_requests_in_flight_are_finished_when_their_replica_goes(node: Nod
             assert response.status == 404
 
 
-async def in_flight(node: Node, number: int) -> None:
-    wanted = f'envoy_cluster_upstream_rq_active{{envoy_cluster_name="{KEY}"}} {number}'
+async def in_flight(node: Node, number: int, *, key: str = KEY) -> None:
+    wanted = f'envoy_cluster_upstream_rq_active{{envoy_cluster_name="{key}"}} {number}'
     page = ""
     try:
         async with asyncio.timeout(10):
@@ -239,6 +239,31 @@ async def test_a_request_that_is_still_arriving_survives_the_death_of_a_replica(
         os.kill(victim.pid, signal.SIGKILL)
         died.set()
         assert {await one for one in asked} == {(200, len(LARGE))}
+
+
+async def test_a_replica_may_die_while_the_node_cannot_tell_the_proxy(node: Node) -> None:
+    """The dead one has the fewest requests of all, and must not be given the retries for that."""
+    assert node.process is not None
+    keys = ("d1", "d2", "d3")
+    for key in keys:
+        node.target.apply(node.wish(node.workload(1, 2), generation=1, key=key))
+    victims = [(await ready(node, 2, key=key)).replicas[0].pid for key in keys]
+    async with aiohttp.ClientSession() as session:
+        asked = [
+            asyncio.create_task(post(session, f"{node.infer_url(key)}?slow_ms=1000", b"{}"))
+            for key in keys
+            for _ in range(2)
+        ]
+        for key in keys:
+            await in_flight(node, 2, key=key)
+        node.process.send_signal(signal.SIGSTOP)
+        try:
+            for pid in victims:
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            assert {await one for one in asked} == {(200, 2)}
+        finally:
+            node.process.send_signal(signal.SIGCONT)
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: object, **given: Any) -> tuple[int, int | str]:
