@@ -1,8 +1,8 @@
 """The one address of the product: Envoy from a wheel, in front of web and live.
 
-It streams in both directions and never holds a body; pages are compressed on the way. A try is repeated only when no
-connection could be made, because only then is it certain that nothing was done. Elsewhere the platform's proxy or
-ingress takes this place.
+A thread of web waits for nobody's bytes: what is no upload comes to it whole, and uploads, which stream, are fewer at
+once than its threads. Pages are compressed on the way. A try is repeated only when no connection could be made, because
+only then is it certain that nothing was done. Elsewhere the platform's proxy or ingress takes this place.
 """
 
 import http.client
@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from controlplane.core.errors import SlipwayError, TooLarge, Unavailable
 from controlplane.embedded.home import Home, write_private
 from controlplane.embedded.wheels import wheel_folder
+from controlplane.settings.environment import LARGEST_BODY_BYTES
 
 type Json = dict[str, Any]
 
@@ -27,10 +29,18 @@ UPSTREAM_IDLE_TIMEOUT = "20s"
 """Shorter than the servers' own, so that no request meets a connection that is just being closed."""
 BUFFER_BYTES = 256 * 1024
 MAX_CONNECTIONS = 4096
+UPLOADS_AT_ONCE = 6
+UPLOADS = {
+    "POST": r"/models/new/|/models/[^/]+/(versions|datasets)/new/|/api/v1/models/[^/]+/versions/",
+    "PUT": r"/api/v1/models/[^/]+/(versions/upload|datasets/[^/]+)/",
+}
+"""What brings a file, by method: a pattern of whole paths."""
 SMALLEST_COMPRESSED = 512
 COMPRESSED = ["text/html", "text/css", "text/javascript", "application/javascript", "image/svg+xml"]
 TYPE = "type.googleapis.com/"
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+BUFFER = "envoy.extensions.filters.http.buffer.v3.Buffer"
+BUFFER_OF_A_ROUTE = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 COMPRESSOR = "envoy.extensions.filters.http.compressor.v3.Compressor"
 GZIP = "envoy.extensions.compression.gzip.compressor.v3.Gzip"
@@ -45,10 +55,30 @@ FORWARDED = {
     "X-Envoy-External-Address": CLIENT,
 }
 
-STARTING_PAGE = (
-    "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>"
-    "<title>Slipway is starting</title><h1>Slipway is starting</h1>"
-    "<p>The web process does not answer yet. This page asks again every two seconds.</p></html>"
+NEVER_REACHED = "Nothing was done: the process is starting, or was stopped. Send the request again."
+PERHAPS_DONE = "It ended while it had the request: look whether it was done before you send it again."
+TOO_LARGE = TooLarge(
+    "body_too_large", "The request is too large.", f"At most {LARGEST_BODY_BYTES:,} bytes are read."
+)
+TOO_MANY = Unavailable(
+    "too_many_at_once",
+    "Too many requests came at once.",
+    f"Nothing was done. At most {UPLOADS_AT_ONCE} files are uploaded at a time: send it again when one has ended.",
+    retry_after_s=10,
+)
+
+
+def _page(title: str, sentence: str, *, refresh: str = "") -> str:
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8>{refresh}"
+        f"<title>{title}</title><h1>{title}</h1><p>{sentence}</p></html>"
+    )
+
+
+STARTING_PAGE = _page(
+    "Slipway is starting",
+    "The web process does not answer yet. This page asks again every two seconds.",
+    refresh="<meta http-equiv=refresh content=2>",
 )
 
 
@@ -104,7 +134,11 @@ def config(*, address: str, web: str, live: str, admin: Path | None = None) -> J
         },
         "static_resources": {
             "listeners": [_listener(address)],
-            "clusters": [_cluster("web", web), _cluster("live", live)],
+            "clusters": [
+                _cluster("web", web),
+                _cluster("uploads", web, at_once=UPLOADS_AT_ONCE),
+                _cluster("live", live),
+            ],
         },
     }
 
@@ -132,18 +166,23 @@ def _connection_manager() -> Json:
         "stream_idle_timeout": WEB_IDLE_TIMEOUT,
         "delayed_close_timeout": "1s",
         "common_http_protocol_options": {"idle_timeout": IDLE_CONNECTION_TIMEOUT},
-        "http_filters": [_compressor(), {"name": "router", "typed_config": {"@type": TYPE + ROUTER}}],
+        "http_filters": [
+            {
+                "name": "buffer",
+                "typed_config": {"@type": TYPE + BUFFER, "max_request_bytes": LARGEST_BODY_BYTES},
+            },
+            _compressor(),
+            {"name": "router", "typed_config": {"@type": TYPE + ROUTER}},
+        ],
         "route_config": {
             "request_headers_to_remove": ["forwarded"],
             "request_headers_to_add": [
                 {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
                 for name, value in FORWARDED.items()
             ],
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_live_route(), _web_route()]}],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes()}],
         },
-        "local_reply_config": {
-            "mappers": [_browser_reply(), _unreached_reply(), _interrupted_reply(), _other_reply()]
-        },
+        "local_reply_config": {"mappers": _replies()},
     }
 
 
@@ -165,26 +204,45 @@ def _compressor() -> Json:
     }
 
 
-def _live_route() -> Json:
-    return {
+def _routes() -> list[Json]:
+    """The first that matches. Uploads alone are not held back until they are whole."""
+    live = {
         "match": {"prefix": "/live/"},
         "route": {"cluster": "live", "timeout": "0s", "idle_timeout": "0s"},
     }
+    streams = {"buffer": {"@type": TYPE + BUFFER_OF_A_ROUTE, "disabled": True}}
+    uploads = [
+        _web_route(
+            "uploads",
+            {
+                "safe_regex": {"regex": paths},
+                "headers": [{"name": ":method", "string_match": {"exact": method}}],
+            },
+        )
+        | {"typed_per_filter_config": streams}
+        for method, paths in UPLOADS.items()
+    ]
+    return [live, *uploads, _web_route("web", {"prefix": "/"})]
 
 
-def _web_route() -> Json:
+def _web_route(cluster: str, match: Json) -> Json:
     retry = {
         "retry_on": "connect-failure",
         "num_retries": 3,
         "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
     }
     return {
-        "match": {"prefix": "/"},
-        "route": {"cluster": "web", "timeout": "0s", "idle_timeout": WEB_IDLE_TIMEOUT, "retry_policy": retry},
+        "match": match,
+        "route": {
+            "cluster": cluster,
+            "timeout": "0s",
+            "idle_timeout": WEB_IDLE_TIMEOUT,
+            "retry_policy": retry,
+        },
     }
 
 
-def _cluster(name: str, address: str) -> Json:
+def _cluster(name: str, address: str, *, at_once: int = 8192) -> Json:
     return {
         "name": name,
         "type": "STRICT_DNS" if split(address)[0].strip(".0123456789:") else "STATIC",
@@ -196,7 +254,7 @@ def _cluster(name: str, address: str) -> Json:
         },
         "circuit_breakers": {
             "thresholds": [
-                {"max_connections": MAX_CONNECTIONS, "max_pending_requests": 1024, "max_requests": 8192}
+                {"max_connections": MAX_CONNECTIONS, "max_pending_requests": 1024, "max_requests": at_once}
             ]
         },
         "typed_extension_protocol_options": {
@@ -219,46 +277,53 @@ def _status_is(status: int) -> Json:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
-def _browser_reply() -> Json:
-    asks_for_a_page = {
-        "header_filter": {"header": {"name": "accept", "string_match": {"contains": "text/html"}}}
-    }
-    return _reply(
-        {"and_filter": {"filters": [_status_is(503), asks_for_a_page]}},
-        {"text_format_source": {"inline_string": STARTING_PAGE}, "content_type": "text/html; charset=utf-8"},
-        retry_after_s=2,
+def _replies() -> list[Json]:
+    """The first that fits: for each case a page for who asks for one, then the problem document.
+
+    UO: more requests at once than the cluster takes. UF, UH: no connection could be made.
+    """
+    too_many = {"response_flag_filter": {"flags": ["UO"]}}
+    never_sent = {"response_flag_filter": {"flags": ["UF", "UH"]}}
+    return [
+        *_replies_as(too_many, TOO_MANY),
+        *_replies_as(_status_is(413), TOO_LARGE),
+        _reply(_asks_for_a_page(_status_is(503)), _html(STARTING_PAGE), retry_after_s=2),
+        _reply(_both(_status_is(503), never_sent), _problem(_unavailable(NEVER_REACHED)), retry_after_s=2),
+        _reply(_status_is(503), _problem(_unavailable(PERHAPS_DONE)), retry_after_s=2),
+        _other_reply(),
+    ]
+
+
+def _replies_as(condition: Json, error: SlipwayError) -> tuple[Json, Json]:
+    """As web itself would answer."""
+    page = _html(_page(error.title, error.detail))
+    return (
+        _reply(_asks_for_a_page(condition), page, retry_after_s=error.retry_after_s),
+        _reply(condition, _problem(_document(error)), retry_after_s=error.retry_after_s),
     )
 
 
-def _unreached_reply() -> Json:
-    """No connection could be made (UF, UH) or too many wait for one (UO)."""
-    never_sent = {"response_flag_filter": {"flags": ["UF", "UH", "UO"]}}
-    return _reply(
-        {"and_filter": {"filters": [_status_is(503), never_sent]}},
-        _unavailable("Nothing was done: the process is starting, or was stopped. Send the request again."),
-        retry_after_s=2,
+def _asks_for_a_page(condition: Json) -> Json:
+    return _both(
+        condition,
+        {"header_filter": {"header": {"name": "accept", "string_match": {"contains": "text/html"}}}},
     )
 
 
-def _interrupted_reply() -> Json:
-    return _reply(
-        _status_is(503),
-        _unavailable("It ended while it had the request: look whether it was done before you send it again."),
-        retry_after_s=2,
-    )
+def _both(one: Json, other: Json) -> Json:
+    return {"and_filter": {"filters": [one, other]}}
 
 
 def _unavailable(detail: str) -> Json:
-    return _problem(
-        {
-            "type": "/problems/web_unavailable/",
-            "title": "The web process does not answer.",
-            "status": 503,
-            "detail": detail,
-            "code": "web_unavailable",
-            "instance": "%REQ(:PATH)%",
-        }
-    )
+    return _document(Unavailable("web_unavailable", "The web process does not answer.", detail))
+
+
+def _document(error: SlipwayError) -> Json:
+    return error.problem() | {"instance": "%REQ(:PATH)%"}
+
+
+def _html(page: str) -> Json:
+    return {"text_format_source": {"inline_string": page}, "content_type": "text/html; charset=utf-8"}
 
 
 def _other_reply() -> Json:
@@ -277,9 +342,9 @@ def _problem(document: Json) -> Json:
     return {"json_format": document, "content_type": "application/problem+json"}
 
 
-def _reply(condition: Json, body: Json, *, retry_after_s: int | None = None) -> Json:
+def _reply(condition: Json, body: Json, *, retry_after_s: float | None = None) -> Json:
     headers = (
-        [] if retry_after_s is None else [{"header": {"key": "Retry-After", "value": str(retry_after_s)}}]
+        [] if retry_after_s is None else [{"header": {"key": "Retry-After", "value": f"{retry_after_s:g}"}}]
     )
     return {"filter": condition, "body_format_override": body, "headers_to_add": headers}
 
@@ -306,12 +371,14 @@ def _admin(home: Home, method: str, target: str) -> str:
 
 
 def under_way(home: Home) -> int:
-    """How many requests web has not answered yet. Raises OSError or http.client.HTTPException."""
-    return int(_admin(home, "GET", "/stats?filter=^cluster.web.upstream_rq_active$").rpartition(":")[2])
+    """How many requests are not answered yet, event streams aside. Raises OSError or http.client.HTTPException."""
+    stats = _admin(home, "GET", "/stats?filter=^(http.edge.downstream|cluster.live.upstream)_rq_active$")
+    streams, all_of_them = (int(line.rpartition(":")[2]) for line in sorted(stats.splitlines()))
+    return all_of_them - streams
 
 
 def drain(home: Home, *, within_s: float) -> None:
-    """Takes no new connection, then waits until web has answered what it was asked, or time is up."""
+    """Takes no new connection, then waits until what was asked is answered, or time is up."""
     deadline = time.monotonic() + within_s
     try:
         _admin(home, "POST", "/drain_listeners")

@@ -221,14 +221,24 @@ def _live(site: Site) -> Process:
 
 
 def _web(site: Site) -> Process:
-    """Eight blocking threads a worker: a thread is held while an upload streams or a signature is read."""
+    """A thread is held while an upload streams or a signature is read. Should all uploads fall to one worker, two
+    threads of it still answer."""
     host, port = split(site.web)
     return Process(
         name="web",
         argv=(
             *(site.python, "-m", "granian", "--interface", "wsgi", "controlplane.wsgi:application"),
             *("--host", host, "--port", str(port), "--http", "1", "--no-ws"),
-            *("--workers", "2", "--blocking-threads", "8", "--backlog", "1024", "--backpressure", "64"),
+            *(
+                "--workers",
+                "2",
+                "--blocking-threads",
+                str(edge.UPLOADS_AT_ONCE + 2),
+                "--backlog",
+                "1024",
+                "--backpressure",
+                "64",
+            ),
             *("--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "2"),
             *("--log-level", "warning"),
         ),

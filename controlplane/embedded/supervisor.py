@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.embedded import leftovers
+from controlplane.embedded.errors import SetupError
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import LINE_LIMIT_BYTES, Journal
 from controlplane.embedded.processes import Kind, Process, Tier
@@ -150,6 +151,7 @@ class Keeper:
     task: asyncio.Task[None] | None = None
 
     async def keep(self) -> None:
+        """Raises SetupError where the first start does; a later one is tried again."""
         delay_s = FIRST_DELAY_S
         while not self.stopping.is_set():
             began = time.monotonic()
@@ -175,7 +177,9 @@ class Keeper:
             if self.stopping.is_set():
                 return "stopped"
             child = Child.start(self.process, home=owner.home, values=owner.values, journal=owner.journal)
-        except Exception as error:  # noqa: BLE001  whatever it is, the next try may succeed
+        except Exception as error:  # whatever it is, the next try may succeed
+            if isinstance(error, SetupError) and not self.restarts:
+                raise
             return str(error)
         self.child = child
         leftovers.remember(
@@ -189,10 +193,12 @@ class Keeper:
         return reason
 
     async def ready(self) -> None:
-        """Returns when the process answers. Loops for ever: bound it outside."""
+        """Returns when the process answers. Raises what the first start did. Loops for ever: bound it outside."""
         while self.hooks.answers is not None and not (
             self.child is not None and await asyncio.to_thread(self.hooks.answers)
         ):
+            if self.task is not None and self.task.done():
+                self.task.result()
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def stop(self, *, by: float) -> None:

@@ -4,7 +4,13 @@ from datetime import timedelta
 
 from django.utils.csp import CSP
 
-from controlplane.settings.environment import DEVELOPMENT_KEY, REPOSITORY, database, read_environment
+from controlplane.settings.environment import (
+    DEVELOPMENT_KEY,
+    LARGEST_BODY_BYTES,
+    REPOSITORY,
+    database,
+    read_environment,
+)
 
 ENVIRONMENT = read_environment()
 
@@ -141,7 +147,7 @@ STORAGES = {
     },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
-DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024**2
+DATA_UPLOAD_MAX_MEMORY_SIZE = LARGEST_BODY_BYTES
 FILE_UPLOAD_HANDLERS = ["controlplane.core.uploads.BoundedUpload"]
 FILE_UPLOAD_TEMP_DIR = ENVIRONMENT.home / "uploads"
 FILE_UPLOAD_TEMP_DIR.mkdir(parents=True, exist_ok=True)  # Django refuses to start without it

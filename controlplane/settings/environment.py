@@ -14,6 +14,8 @@ from environs import Env
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
+LARGEST_BODY_BYTES = 2 * 1024**2
+"""Of a request that brings no file. The edge refuses a larger one before it reaches web, which refuses it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,7 @@ class House:
         """The replicas that the data proxy may send requests to, as it says itself."""
         connection = http.client.HTTPConnection("envoy", timeout=5)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.connect(str(next((self.home / "run").glob("*admin*.sock"))))
+        connection.sock.connect(str(self.home / "run" / "node-proxy.sock"))
         try:
             connection.request("GET", "/clusters?format=json")
             document = json.loads(connection.getresponse().read())

@@ -5,9 +5,10 @@ import json
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -153,7 +154,7 @@ def test_F44_an_edge_told_to_stop_takes_nothing_new_and_answers_what_it_took(liv
         client.putheader("Content-Type", "application/json")
         client.putheader("Content-Length", str(len(body)))
         client.endheaders(body[:5])
-        until(lambda: edge.under_way(Home(root=lived_in.home)), within_s=10, what="the request with web")
+        until(lambda: edge.under_way(Home(root=lived_in.home)), within_s=10, what="the request being taken")
         with told_to_stop(lived_in, "edge"):
             until(
                 lambda: ports.bind_error(*edge.split(address)) is None,
@@ -194,6 +195,22 @@ def test_a_killed_data_proxy_is_replaced_and_costs_only_what_it_held_and_what_co
     assert {one.status for one in load.failed()} <= {0}
     assert [one for one in load.failed() if one.done < killed_at] == []
     assert len(lived_in.ready_replicas()) == 2
+
+
+@pytest.mark.parametrize("path", ["account/login/", "models/new/"])
+def test_B20_forty_slow_bodies_without_a_login_leave_web_to_others(lived_in: House, path: str) -> None:
+    """More than web has threads. What they hold it with would be the form, which is read before the login is."""
+    host, csrf = urlsplit(lived_in.up.url).netloc, "a" * 32
+    head = (
+        f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nCookie: csrftoken={csrf}\r\nContent-Length: 1000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    )
+    with ExitStack() as stack:
+        for _ in range(40):
+            slow = stack.enter_context(socket.create_connection(edge.split(host), timeout=20))
+            slow.sendall(head.encode())
+        assert [lived_in.page() for _ in range(20)] == [200] * 20
+        assert lived_in.api.get("models/")["items"]
 
 
 def test_a_frozen_broker_stops_neither_pages_nor_the_endpoint(lived_in: House) -> None:

@@ -40,10 +40,12 @@ class NodeSettings:
             token=environ.get("SLIPWAY_NODE_TOKEN", ""),
             proxy=environ.get("SLIPWAY_PROXY", "envoy"),
         )
-        if len(os.fsencode(settings.admin_socket)) > _LONGEST_SOCKET_PATH:
-            raise SystemExit(
-                f"The path of SLIPWAY_HOME is too long for a socket: {home}. Choose a shorter one."
-            )
+        for path in (settings.socket, settings.admin_socket):
+            if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+                raise SystemExit(
+                    f"{path} is too long for a socket. Choose a shorter SLIPWAY_HOME, or name a shorter socket in "
+                    "SLIPWAY_NODE_URL (unix:/path)."
+                )
         if settings.url.startswith("http") and not settings.token:
             raise SystemExit("SLIPWAY_NODE_URL is a network address, so SLIPWAY_NODE_TOKEN must be set too.")
         return settings
@@ -60,7 +62,8 @@ class NodeSettings:
 
     @property
     def admin_socket(self) -> Path:
-        return self.run / "node-proxy-admin.sock"
+        """Beside the node's own, which may lie elsewhere because the home's path is too long for a socket."""
+        return self.socket.with_name("node-proxy.sock")
 
     @property
     def state(self) -> Path:

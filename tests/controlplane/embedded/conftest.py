@@ -24,9 +24,14 @@ WITHIN_S = 60.0
 
 
 class Program:
-    """One `up` of stand-ins. `expect` waits for a line of its output; `stop` sends a signal and waits."""
+    """One `up` of stand-ins, started through `wrapper`, a command that becomes the one it is given.
 
-    def __init__(self, home: Path, *, uid: int | None = None, **environment: str) -> None:
+    `expect` waits for a line of its output; `stop` sends a signal and waits.
+    """
+
+    def __init__(
+        self, home: Path, *, uid: int | None = None, wrapper: tuple[str, ...] = (), **environment: str
+    ) -> None:
         self.home = home
         self.lines: list[str] = []
         self._changed = threading.Condition()
@@ -35,7 +40,7 @@ class Program:
             name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}
         }
         self.popen = subprocess.Popen(
-            [sys.executable, str(STANDIN)],
+            [*wrapper, sys.executable, str(STANDIN)],
             env=inherited
             | {"SLIPWAY_HOME": str(home), "SLIPWAY_ADDRESS": "127.0.0.1:0", "SLIPWAY_DATA_PORT": "0"}
             | {"PYTHONPATH": str(REPOSITORY)}

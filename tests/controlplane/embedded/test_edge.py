@@ -1,33 +1,43 @@
 """What the edge does to a request: it routes, streams, tells the truth about the client, and repeats nothing."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote
 
 import pytest
+from django.core.exceptions import RequestDataTooBig
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.parsers import MultiPartParser
 
+from controlplane.core import problems
+from controlplane.core.json import StrictJSONParser
 from controlplane.embedded import edge, ports
 from controlplane.embedded.home import Home
 from controlplane.embedded.spawn import child_environment, spawn
-from controlplane.settings.environment import REPOSITORY
+from controlplane.registry import urls as page_urls
+from controlplane.registry.api import urls as api_urls
+from controlplane.settings.environment import LARGEST_BODY_BYTES, REPOSITORY
 from tests.controlplane.embedded.conftest import home_folder, until
 
 pytestmark = pytest.mark.processes
+
+UPLOAD = "/api/v1/models/m/versions/upload/"
 
 
 class Upstream(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, dict[str, str]]] = []
-    first_byte = threading.Event()
+    begun: list[str] = []
+    """The paths of bodies whose first byte came."""
     release = threading.Event()
     cut = threading.Event()
 
@@ -44,9 +54,13 @@ class Upstream(BaseHTTPRequestHandler):
             return
         self._answer(f"{self.server.server_port} {self.path}".encode())
 
+    def do_POST(self) -> None:
+        type(self).begun.append(self.path)
+        self._answer(self.rfile.read(int(self.headers["Content-Length"]))[:10])
+
     def do_PUT(self) -> None:
         self.rfile.read(1)
-        type(self).first_byte.set()
+        type(self).begun.append(self.path)
         left = int(self.headers["Content-Length"]) - 1
         rest = self.rfile.read(left)
         if len(rest) < left:
@@ -157,17 +171,91 @@ def test_the_client_cannot_say_who_it_is(address: str) -> None:
     }
 
 
+@contextmanager
+def begun(address: str, method: str, path: str, *, length: int = 1_000_000) -> Iterator[HTTPConnection]:
+    """A request whose body has begun."""
+    with closing(HTTPConnection(address, timeout=20)) as connection:
+        connection.putrequest(method, path)
+        connection.putheader("Content-Length", str(length))
+        connection.endheaders()
+        connection.send(b"x")
+        yield connection
+
+
 def test_an_upload_reaches_web_before_it_ends(address: str) -> None:
-    Upstream.first_byte.clear()
-    connection = HTTPConnection(address, timeout=20)
-    connection.putrequest("PUT", "/upload")
-    connection.putheader("Content-Length", "1000000")
-    connection.endheaders()
-    connection.send(b"x")
-    assert Upstream.first_byte.wait(20)
-    connection.send(b"x" * 999_999)
-    assert connection.getresponse().read() == b"1000000"
-    connection.close()
+    Upstream.begun.clear()
+    with begun(address, "PUT", UPLOAD) as connection:
+        until(lambda: Upstream.begun == [UPLOAD])
+        connection.send(b"x" * 999_999)
+        assert connection.getresponse().read() == b"1000000"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/account/login/"), ("POST", UPLOAD), ("PUT", "/api/v1/models/m/aliases/a/")],
+)
+def test_b20_what_is_no_upload_reaches_web_whole_and_holds_none_of_its_threads(
+    address: str, method: str, path: str
+) -> None:
+    Upstream.begun.clear()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(begun(address, method, path, length=10)) for _ in range(40)]
+        assert ask(address, "/page")[0].status == 200
+        assert Upstream.begun == []
+        for connection in slow:
+            connection.send(b"x" * 9)
+            assert connection.getresponse().status == 200
+    assert Upstream.begun == [path] * 40
+
+
+def test_b20_more_uploads_than_are_taken_are_told_so_and_pages_are_answered(address: str) -> None:
+    Upstream.begun.clear()
+    with ExitStack() as stack:
+        for _ in range(edge.UPLOADS_AT_ONCE):
+            stack.enter_context(begun(address, "PUT", UPLOAD))
+        until(lambda: len(Upstream.begun) == edge.UPLOADS_AT_ONCE)
+        for _ in range(40):
+            answer, body = _small_upload(address)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+            assert json.loads(body)["code"] == "too_many_at_once"
+        assert ask(address, "/page")[0].status == 200
+    until(lambda: _small_upload(address)[0].status == 200)
+
+
+def _small_upload(address: str) -> tuple[HTTPResponse, bytes]:
+    with begun(address, "PUT", UPLOAD, length=1) as connection:
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+
+def test_a_body_that_is_too_large_is_refused_as_web_would_refuse_it(address: str) -> None:
+    limit = LARGEST_BODY_BYTES
+    with begun(address, "POST", "/api/v1/models/", length=limit) as connection:
+        connection.send(b"x" * (limit - 1))
+        assert connection.getresponse().read() == b"x" * 10
+    with begun(address, "POST", "/api/v1/models/", length=limit + 1) as connection:
+        with suppress(ConnectionError):
+            connection.send(b"x" * limit)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Content-Type"]) == (413, "application/problem+json")
+        by_web = problems.translate(RequestDataTooBig(f"At most {limit:,} bytes are read."))
+        assert by_web is not None
+        assert json.loads(answer.read()) == by_web.problem() | {"instance": "/api/v1/models/"}
+
+
+def test_every_view_that_takes_a_file_is_an_upload_for_the_edge() -> None:
+    takers = {"POST": set(), "PUT": set()}
+    for pattern in api_urls.urlpatterns:
+        kind = pattern.callback.cls  # type: ignore[union-attr]
+        for parser in set(kind.parser_classes) - {StrictJSONParser}:
+            takers["POST" if parser is MultiPartParser else "PUT"].add(f"/api/v1/{pattern.pattern}")
+    for name in ("new-model", "new-version", "new-dataset"):
+        pattern = next(one for one in page_urls.urlpatterns if one.name == name)
+        takers["POST"].add(f"/models/{pattern.pattern}")
+    assert all(len(paths) > 1 for paths in takers.values())
+    for method, paths in takers.items():
+        for path in paths:
+            assert re.fullmatch(edge.UPLOADS[method], re.sub("<[^>]+>", "x", path)), path
 
 
 def test_f21_an_upload_that_trickles_is_ended_and_web_is_free_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +263,7 @@ def test_f21_an_upload_that_trickles_is_ended_and_web_is_free_of_it(monkeypatch:
     monkeypatch.setattr(edge, "REQUEST_TIMEOUT", "1s")
     with upstream() as web, running_edge(web=web, live=web) as address:
         with socket.create_connection(edge.split(address), timeout=0.2) as raw:
-            raw.sendall(b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+            raw.sendall(f"PUT {UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
             answer = b"".join(_while_trickling(raw))
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"application/problem+json" in answer

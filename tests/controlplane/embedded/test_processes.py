@@ -11,6 +11,7 @@ from controlplane.embedded.journal import LINE_LIMIT_BYTES, LogFile
 from controlplane.embedded.processes import CONTAINERS, Kind, Process, Site, Tier, copies, table
 from controlplane.embedded.spawn import INSTALLATION, child_environment
 from controlplane.embedded.supervisor import describe
+from deployments.targets.local.layout import NodeSettings
 
 SITE = Site(
     python="python",
@@ -78,6 +79,13 @@ def test_the_modules_that_the_table_starts_exist() -> None:
     for each in table(SITE):
         if each.argv[1:2] == ("-m",):
             assert importlib.util.find_spec(each.argv[2]) is not None, each.argv
+
+
+def test_the_node_finds_room_for_its_sockets_in_a_home_of_any_length() -> None:
+    for home in (Home(root=Path("/" + "h" * length)) for length in range(70, 120)):
+        NodeSettings.from_environment(
+            {"SLIPWAY_HOME": str(home.root), "SLIPWAY_NODE_URL": f"unix:{home.sockets}/node.sock"}
+        )
 
 
 def test_copies_get_names_of_their_own() -> None:

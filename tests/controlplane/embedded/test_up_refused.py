@@ -1,12 +1,18 @@
 """What `up` cannot start with is one sentence, and nothing of it runs on."""
 
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from controlplane.embedded import preflight
+from controlplane.embedded.errors import SetupError
+from controlplane.embedded.home import Home
 from tests.controlplane.embedded.conftest import (
     Program,
     processes_of,
@@ -50,6 +56,47 @@ def test_an_address_that_is_none_is_refused_in_one_sentence(start: Start, addres
     assert program.output() == (
         f"error: SLIPWAY_ADDRESS is '{address}', but must be HOST:PORT such as 127.0.0.1:8400."
     )
+
+
+ROOT_WITHOUT_NAMESPACES = (
+    *("unshare", "--user", "--map-root-user", "sh", "-c"),
+    'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"',
+    "sh",
+)
+
+
+def _can_be_root_without_namespaces() -> bool:
+    return (
+        subprocess.run([*ROOT_WITHOUT_NAMESPACES, "true"], check=False, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not _can_be_root_without_namespaces(), reason="this machine has no user namespaces")
+def test_root_where_namespaces_are_forbidden_is_refused_in_one_sentence(start: Start, home: Path) -> None:
+    program = start(wrapper=ROOT_WITHOUT_NAMESPACES)
+    assert program.wait() == 1
+    assert program.lines[-1] == (
+        "error: Postgres refuses to run as root and this machine allows no user namespaces: "
+        "run this as an ordinary user, or set DATABASE_URL to a Postgres that runs already."
+    )
+    assert processes_of(home) == {}
+
+
+def test_data_that_is_not_of_this_postgres_is_refused_in_one_sentence(start: Start, home: Path) -> None:
+    (home / "postgres").mkdir(mode=0o700)
+    (home / "postgres" / "PG_VERSION").write_text("9\n")
+    program = start()
+    assert program.wait() == 1
+    assert program.lines[-1].startswith("error: The embedded Postgres could not be set up: ")
+    assert processes_of(home) == {}
+
+
+def test_a_full_disk_is_refused_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=123_456_789))
+    with pytest.raises(SetupError, match=f"No disk space: {home} has 123 MB free and needs 500 MB"):
+        preflight.check_disk(Home(root=home))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000_000))
+    preflight.check_disk(Home(root=home))
 
 
 def test_failed_migrations_stop_everything_in_one_sentence(start: Start, home: Path) -> None:

@@ -195,6 +195,7 @@ def test_a_taken_data_port_is_refused_in_a_sentence(node: Node, resting_node: No
         ({"SLIPWAY_PROXY": "nginx"}, "SLIPWAY_PROXY is “nginx”"),
         ({"SLIPWAY_NODE_URL": "http://127.0.0.1:1"}, "SLIPWAY_NODE_TOKEN must be set"),
         ({"SLIPWAY_HOME": "/tmp/" + "x" * 100}, "too long for a socket"),
+        ({"SLIPWAY_NODE_URL": "unix:/tmp/" + "x" * 110}, "too long for a socket"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_a_sentence(
@@ -202,6 +203,18 @@ def test_settings_that_cannot_work_are_refused_in_a_sentence(
 ) -> None:
     resting_node.environment = environment
     assert sentence in refused_start(resting_node)
+
+
+def test_a_home_too_long_for_a_socket_serves_through_a_short_one(resting_node: Node) -> None:
+    """The proxy's socket lies beside the node's own."""
+    resting_node.environment = {
+        "SLIPWAY_HOME": str(resting_node.home / ("long" * 20) / "name"),
+        "SLIPWAY_NODE_URL": resting_node.url,
+    }
+    (resting_node.home / "run").mkdir(mode=0o700)
+    resting_node.start()
+    resting_node.target.apply(resting_node.wish(resting_node.workload(1, 1), generation=1))
+    assert resting_node.until(KEY, ready(1)).ready() == 1
 
 
 @pytest.mark.faults
