@@ -247,7 +247,8 @@ def _order(key: WindowKey) -> tuple[int, str, int, str]:
 
 
 def coarsen(windows: Iterable[Window], *, resolution_s: int) -> list[Window]:
-    """The same history in longer windows. `resolution_s` must be a multiple of theirs."""
+    """The same history in longer windows; one that is so long already stays as it is. `resolution_s` must be a
+    multiple of theirs."""
 
     def longer(window: Window) -> WindowKey:
         key = window.key
@@ -265,6 +266,8 @@ def coarsen(windows: Iterable[Window], *, resolution_s: int) -> list[Window]:
 
 
 def _after_each_other(key: WindowKey, windows: Sequence[Window]) -> Window:
+    if len(windows) == 1 and windows[0].key == key:
+        return windows[0]
     errors: dict[str, int] = {}
     for window in windows:
         for reason, number in window.errors.items():

@@ -38,6 +38,7 @@ def window(ts: int, *, resolution_s: int = 10, latencies: list[float] | None = N
         (300, 0, 10, 10),
         (7190, 0, 10, 10),
         (12 * HOUR_S - 60, 0, 60, 60),
+        (DAY_S + 1, 0, 60, 180),
         (300, 2 * DAY_S, 60, 60),
         (7 * DAY_S, 0, 900, 900),
         (30 * DAY_S, 0, 900, 3600),

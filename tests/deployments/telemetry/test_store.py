@@ -18,11 +18,11 @@ START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 T0 = int(START.timestamp())
 
 
-def _fill(world: World, *, minutes: int) -> np.ndarray:
-    """Ten-second windows of log-normal latencies; every latency that was written."""
+def _fill(world: World, *, minutes: int, after: int = 0) -> np.ndarray:
+    """Ten-second windows of log-normal latencies from a minute on; every latency that was written."""
     source = np.random.default_rng(1)
     everything = []
-    for place in range(minutes * 6):
+    for place in range(after * 6, minutes * 6):
         seconds = source.lognormal(-4, 0.7, 200)
         everything.append(seconds)
         store.write([window(world.row.pk, ts=T0 + 10 * place, seconds=seconds)], living=[world.row.pk])
@@ -118,6 +118,22 @@ def test_a_chart_has_gaps_where_nothing_was_observed(world: World) -> None:
     shape = grid(T0, T0 + 60, now=T0 + 60)
     drawn = chart(store.read(world.row.pk, shape), grid=shape)["series"]["p99_ms"]
     assert [value is None for value in drawn] == [False, False, True, True, False, True]
+
+
+@pytest.mark.parametrize("days", [1, 7, 30])
+def test_a_long_range_ends_at_the_newest_window_and_counts_each_request_once(world: World, days: int) -> None:
+    """Before its first minute was made longer, before its first quarter of an hour was, and after three."""
+    written = 0
+    for minutes in (1, 10, 47):
+        _fill(world, minutes=minutes, after=written)
+        written = minutes
+        now = START + timedelta(minutes=minutes)
+        store.lengthen(now)
+        shape = grid(now.timestamp() - days * 86_400, now.timestamp(), now=now.timestamp())
+        windows = store.read(world.row.pk, shape)
+        assert sum(window.requests for window in windows) == minutes * 1200
+        assert chart(windows, grid=shape)["series"]["p99_ms"][-1] is not None
+    assert {window.key.resolution_s for window in windows} == {10, 60} | {shape.level.resolution_s}
 
 
 def test_history_is_forgotten_level_by_level(world: World) -> None:
