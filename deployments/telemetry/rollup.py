@@ -198,8 +198,10 @@ class Accumulator:
             if interval is not None:
                 cell.count(target.replica, interval)
 
-    def add_signals(self, signals: DeploymentSignals, *, ready: int, revision: int | None = None) -> None:
-        """Counts the levels of a deployment, or of one revision of it, once per period."""
+    def add_signals(
+        self, signals: DeploymentSignals, *, ready: int | None, revision: int | None = None
+    ) -> None:
+        """Counts the levels of a deployment, or of one revision of it, once per period. None is not known."""
         cell = self._cell(signals.at_wall, DEPLOYMENT_LEVELS[0], signals.deployment, revision)
         cell.level(
             queue_depth=signals[SignalName.QUEUE_DEPTH].value,

@@ -125,14 +125,7 @@ async def test_a_paused_autoscaler_decides_nothing_but_is_still_measured(
         point_at(world, exporter, monkeypatch)
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
-
-            async def measured() -> None:
-                while (found := await read_signals(redis, world.row.key)) is None or found[
-                    SignalName.QUEUE_DEPTH
-                ].value != 25:
-                    await asyncio.sleep(PERIOD_S / 2)
-
-            await asyncio.wait_for(measured(), 20)
+            await _depth(redis, world, 25)
         assert await sync_to_async(Decision.objects.count)() == 0
         assert (await sync_to_async(Deployment.objects.get)()).replicas == 1
 
@@ -153,21 +146,39 @@ async def test_a_removed_deployment_does_not_stop_the_others(
             )
 
 
-async def test_an_unreachable_target_leaves_what_was_last_seen(
+async def test_replicas_of_an_unreachable_target_are_measured_as_long_as_they_serve(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A node may be gone while its replicas serve: their number is then unknown, what they do is not."""
     async with FakeExporter(1) as exporter:
         point_at(world, exporter, monkeypatch)
-        async with _collecting():
+        async with _collecting() as redis:
             await _until(lambda: Decision.objects.exists())
             world.target.reachable = False
-            before = await sync_to_async(Decision.objects.first)()
-            assert before is not None
-            await asyncio.sleep(PERIOD_S * 3)
+            for waiting in (5, 6):
+                exporter.replicas[0].queue_depth = waiting
+                await _depth(redis, world, waiting)
             row = await sync_to_async(Deployment.objects.get)()
             assert row.observed["replicas"], "the last known state is kept with its age"
+            before = await Decision.objects.alatest("last_at")
+            exporter.replicas[0].queue_depth = 7
+            await _depth(redis, world, 7)
+            after = await Decision.objects.alatest("last_at")
+            assert after.last_at == before.last_at, "nothing is decided meanwhile"
             world.target.reachable = True
             await _until(lambda: Decision.objects.filter(last_at__gt=before.last_at).exists())
+        windows = [row.data async for row in Rollup.objects.filter(replica="", revision=0)]
+        assert {one["replicas_ready"] for one in windows} <= {1, None}
+        assert max(one["queue_depth_max"] for one in windows) == 7
+
+
+async def _depth(redis: Redis, world: World, value: float) -> None:
+    """Waits until the signal says so."""
+    async with asyncio.timeout(20):
+        while (found := await read_signals(redis, world.row.key)) is None or found[
+            SignalName.QUEUE_DEPTH
+        ].value != value:
+            await asyncio.sleep(PERIOD_S / 2)
 
 
 def _second_deployment(world: World) -> Deployment:
