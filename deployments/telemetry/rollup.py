@@ -191,7 +191,7 @@ class Accumulator:
         revision = self._cell(at, level, target.deployment, target.revision)
         whole = self._cell(at, level, target.deployment)
         if reading.failure is None:
-            own.level(queue_depth=reading.queue_depth, in_flight=reading.in_flight, ready=None)
+            own.level(queue_depth=reading.queue_depth.larger, in_flight=reading.in_flight.larger, ready=None)
         for cell in (own, revision, whole):
             cell.scrapes_ok += reading.failure is None
             cell.scrapes_failed += reading.failure is not None

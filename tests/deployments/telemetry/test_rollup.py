@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deployments.domain.sketch import EMPTY, Sketch, merge
 from deployments.telemetry.rollup import Accumulator, Window, WindowKey, coarsen
 from deployments.telemetry.scraper import Target, Unanswered
-from deployments.telemetry.series import Interval, NoInterval, Reading
+from deployments.telemetry.series import Interval, Measured, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalError, SignalName
 from tests.deployments.telemetry.fake_exporter import METRICS
 
@@ -42,7 +42,14 @@ def reading(
         errors=errors or {},
         latency=Sketch.from_values([latency_s] * requests),
     )
-    return Reading(target=of, at_monotonic=at, at_wall=T0 + at, interval=interval, queue_depth=1, in_flight=2)
+    return Reading(
+        target=of,
+        at_monotonic=at,
+        at_wall=T0 + at,
+        interval=interval,
+        queue_depth=Measured(0, 1),
+        in_flight=Measured(2, 1),
+    )
 
 
 def missed(of: Target, at: float) -> Reading:
