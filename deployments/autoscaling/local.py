@@ -1,7 +1,7 @@
 """One sync of the local autoscaler for one deployment: observe, decide, write the size, store why.
 
 The formula is `domain.hpa`, fed with signals that are errors when they are stale, so that it holds. The new
-state is kept only if the size was written: two deciders cannot both act on one observation.
+state and the decision are kept only if the size was written: two deciders cannot both act on one observation.
 """
 
 from dataclasses import dataclass, field
@@ -42,10 +42,10 @@ class Autoscaler:
         decision, after = decide(
             RevisionSpec.from_json(revision.spec).hpa(), state, observation, controller=LOCAL
         )
-        acted = not decision.changed or services.set_replicas(deployment, replicas=decision.desired_replicas)
-        if acted:
-            self._states[deployment.pk] = (revision.pk, after)
-            self._keep(deployment, after, now_s=now_s, at_once=decision.changed)
+        if decision.changed and not services.set_replicas(deployment, replicas=decision.desired_replicas):
+            return decision
+        self._states[deployment.pk] = (revision.pk, after)
+        self._keep(deployment, after, now_s=now_s, at_once=decision.changed)
         self._store(deployment, decision, signals=signals, now_s=now_s)
         return decision
 
@@ -73,7 +73,7 @@ class Autoscaler:
     def _store(
         self, deployment: Deployment, decision: Decision, *, signals: DeploymentSignals, now_s: float
     ) -> None:
-        """Every decision is stored; one that repeats the last in all its values counts up that row."""
+        """Every decision that holds is stored; one that repeats the last in all its values counts up that row."""
         row = as_row(deployment, decision, signals=signals, now_s=now_s)
         last = self._last.get(deployment.pk)
         if last is not None and _same(last, row):

@@ -135,7 +135,7 @@ def test_a_queue_that_explodes_reaches_the_cap_and_no_further(world: World) -> N
 
 
 def test_of_two_deciders_on_one_observation_one_writes(world: World) -> None:
-    """The second one's guard sees that the size moved; nothing is scaled twice."""
+    """The second one's guard sees that the size moved; nothing is scaled or told twice."""
     first = second = world.deployment
     assert first.live_revision is not None
     for autoscaler, row in ((Autoscaler(), first), (Autoscaler(), second)):
@@ -148,6 +148,7 @@ def test_of_two_deciders_on_one_observation_one_writes(world: World) -> None:
         )
     assert world.deployment.replicas == 3
     assert services.set_replicas(first, replicas=9) is False
+    assert Decision.objects.count() == 1
 
 
 def test_a_new_live_revision_starts_without_the_old_one_s_memory(world: World) -> None:
