@@ -39,6 +39,10 @@ DEPLOYMENT_LEVELS: Final = (
     Level(resolution_s=900, keep_s=365 * DAY_S),
 )
 
+# As many reasons for errors as a person reads; a model that invents one per request must not fill the table.
+MOST_REASONS: Final = 20
+OTHER_REASONS: Final = "other"
+
 # A clock that was set back further than this begins again; by less, the open window waits for it.
 _CLOCK_SLACK_S: Final = 60
 
@@ -120,8 +124,7 @@ class _Cell:
     def count(self, replica: str, interval: Interval) -> None:
         requests, seconds = self.per_replica.get(replica, (0.0, 0.0))
         self.per_replica[replica] = (requests + interval.requests, seconds + interval.seconds)
-        for reason, number in interval.errors.items():
-            self.errors[reason] = self.errors.get(reason, 0.0) + number
+        _add_errors(self.errors, interval.errors)
         if interval.latency.counts.size:
             self.sketches.append(interval.latency)
 
@@ -244,6 +247,12 @@ class Accumulator:
         return cell
 
 
+def _add_errors[Number: (int, float)](errors: dict[str, Number], more: Mapping[str, Number]) -> None:
+    for reason, number in more.items():
+        name = reason if reason in errors or len(errors) < MOST_REASONS else OTHER_REASONS
+        errors[name] = errors.get(name, 0) + number
+
+
 def _order(key: WindowKey) -> tuple[int, str, int, str]:
     return key.ts, key.deployment, -1 if key.revision is None else key.revision, key.replica or ""
 
@@ -272,8 +281,7 @@ def _after_each_other(key: WindowKey, windows: Sequence[Window]) -> Window:
         return windows[0]
     errors: dict[str, int] = {}
     for window in windows:
-        for reason, number in window.errors.items():
-            errors[reason] = errors.get(reason, 0) + number
+        _add_errors(errors, window.errors)
     return Window(
         key=key,
         observed_s=sum(window.observed_s for window in windows),

@@ -96,6 +96,19 @@ async def test_scrapes_become_signals_decisions_and_windows(
         assert windows >= 1, "open windows are written when it stops"
 
 
+async def test_what_a_page_says_can_be_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        async with _collecting() as redis:
+            await _signal(redis, world, SignalName.REQUEST_RATE, 0)
+            exporter.replicas[0].serve([], failed=3, reason="over\0loaded")
+            scrapes = exporter.replicas[0].scrapes
+            # The one after the next was asked for when the next one's page had been taken.
+            await _until(lambda: exporter.replicas[0].scrapes >= scrapes + 2)
+        windows = Rollup.objects.filter(replica="", revision=0)
+        assert {reason async for row in windows for reason in row.data["errors"]} == {"over loaded"}
+
+
 async def test_a_silent_replica_holds_the_size_and_is_said(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +138,7 @@ async def test_a_paused_autoscaler_decides_nothing_but_is_still_measured(
         point_at(world, exporter, monkeypatch)
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
-            await _depth(redis, world, 25)
+            await _signal(redis, world, SignalName.QUEUE_DEPTH, 25)
         assert await sync_to_async(Decision.objects.count)() == 0
         assert (await sync_to_async(Deployment.objects.get)()).replicas == 1
 
@@ -157,12 +170,12 @@ async def test_replicas_of_an_unreachable_target_are_measured_as_long_as_they_se
             world.target.reachable = False
             for waiting in (5, 6):
                 exporter.replicas[0].queue_depth = waiting
-                await _depth(redis, world, waiting)
+                await _signal(redis, world, SignalName.QUEUE_DEPTH, waiting)
             row = await sync_to_async(Deployment.objects.get)()
             assert row.observed["replicas"], "the last known state is kept with its age"
             before = await Decision.objects.alatest("last_at")
             exporter.replicas[0].queue_depth = 7
-            await _depth(redis, world, 7)
+            await _signal(redis, world, SignalName.QUEUE_DEPTH, 7)
             after = await Decision.objects.alatest("last_at")
             assert after.last_at == before.last_at, "nothing is decided meanwhile"
             world.target.reachable = True
@@ -172,12 +185,10 @@ async def test_replicas_of_an_unreachable_target_are_measured_as_long_as_they_se
         assert max(one["queue_depth_max"] for one in windows) == 7
 
 
-async def _depth(redis: Redis, world: World, value: float) -> None:
+async def _signal(redis: Redis, world: World, name: SignalName, value: float) -> None:
     """Waits until the signal says so."""
     async with asyncio.timeout(20):
-        while (found := await read_signals(redis, world.row.key)) is None or found[
-            SignalName.QUEUE_DEPTH
-        ].value != value:
+        while (found := await read_signals(redis, world.row.key)) is None or found[name].value != value:
             await asyncio.sleep(PERIOD_S / 2)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.domain.sketch import EMPTY, Sketch, merge
-from deployments.telemetry.rollup import Accumulator, Window, WindowKey, coarsen
+from deployments.telemetry.rollup import MOST_REASONS, Accumulator, Window, WindowKey, coarsen
 from deployments.telemetry.scraper import Target, Unanswered
 from deployments.telemetry.series import Interval, Measured, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalError, SignalName
@@ -160,6 +160,18 @@ def test_levels_are_means_and_maxima_of_what_was_known() -> None:
     assert (window.queue_depth_mean, window.queue_depth_max, window.levels) == (6, 8, 3)
     assert (window.in_flight_mean, window.replicas_ready) == (1, 2)
     assert window.throughput is None
+
+
+def test_reasons_that_are_ever_new_are_counted_together() -> None:
+    accumulator = Accumulator()
+    for at in range(1, 50, 2):
+        new = {f"request {at}-{n}": 1.0 for n in range(10)}
+        accumulator.add(reading(target(1), at, 10, errors={"overloaded": 1, **new}))
+    windows = accumulator.close_all()
+    (minute,) = whole(coarsen(windows, resolution_s=60))
+    for window in (*windows, minute):
+        assert len(window.errors) <= MOST_REASONS + 1
+    assert (minute.errors["overloaded"], sum(minute.errors.values())) == (25, 25 * 11)
 
 
 def test_idle_is_zero_and_silence_is_a_gap() -> None:

@@ -326,6 +326,38 @@ def test_a_histogram_that_contradicts_itself_is_a_new_baseline(
     assert (reading.no_interval, reading.interval) == (NoInterval.RESET, None)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((1, 2, 3.0), (2, 3, 1.7e308)),
+        ((1, 2, -1.7e308), (2, 3, 1.7e308)),
+        ((-1e308, 2, 1), (1e308, 3, 1)),
+        ((1, 2, 1), (1e308, 3, 1)),
+    ],
+    ids=["sum", "sum from below", "bucket from below", "bucket"],
+)
+@pytest.mark.parametrize("le", ["0.5", "1.0", "1e-9"])
+def test_a_histogram_beyond_belief_is_a_new_baseline(
+    first: tuple[float, float, float], second: tuple[float, float, float], le: str
+) -> None:
+    pages = [
+        f'h_bucket{{le="{le}"}} {bucket}\nh_bucket{{le="+Inf"}} {count}\nh_sum {total}\n'
+        for bucket, count, total in (first, second)
+    ]
+    _, reading = foreign({"latency": "h"}, *pages)
+    assert (reading.no_interval, reading.interval) == (NoInterval.RESET, None)
+
+
+def test_a_reason_is_cut_and_holds_nothing_that_cannot_be_stored_or_shown(
+    series: ReplicaSeries, replica: FakeReplica
+) -> None:
+    series.observe(scrape(replica.page(), 10))
+    replica.serve([], failed=2, reason="a\0b\u202e" + 100 * "c")
+    interval = series.observe(scrape(replica.page(), 12)).interval
+    assert interval is not None
+    assert interval.errors == {"a b " + 76 * "c": 2}
+
+
 def test_percentiles_of_a_known_distribution_come_out_of_pages_within_one_percent(
     series: ReplicaSeries, replica: FakeReplica
 ) -> None:
