@@ -12,9 +12,9 @@ its middle, and the rate stays right because its seconds go with it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from deployments.domain.sketch import Sketch, merge, merge_bytes
 from deployments.telemetry.series import Interval, Reading
@@ -59,16 +59,32 @@ class WindowKey(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Levels:
+    """How many known levels each mean of a window is made of: what one is not known for, another may be."""
+
+    queue_depth: int = 0
+    in_flight: int = 0
+    replicas: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return replace(
+            self,
+            queue_depth=self.queue_depth + other.queue_depth,
+            in_flight=self.in_flight + other.in_flight,
+            replicas=self.replicas + other.replicas,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Window:
-    """One row. Means and maxima are None when no level was known; `levels` is how many the means are made
-    of."""
+    """One row. Means and maxima are None when no level was known."""
 
     key: WindowKey
     observed_s: float = 0.0
     requests: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     latency: bytes = b""
-    levels: int = 0
+    levels: Levels = Levels()
     queue_depth_mean: float | None = None
     queue_depth_max: float | None = None
     in_flight_mean: float | None = None
@@ -117,7 +133,6 @@ class _Cell:
     queue_depth: _Mean = field(default_factory=_Mean)
     in_flight: _Mean = field(default_factory=_Mean)
     ready: _Mean = field(default_factory=_Mean)
-    levels: int = 0
     scrapes_ok: int = 0
     scrapes_failed: int = 0
 
@@ -129,7 +144,6 @@ class _Cell:
             self.sketches.append(interval.latency)
 
     def level(self, *, queue_depth: float | None, in_flight: float | None, ready: int | None) -> None:
-        self.levels += 1
         self.queue_depth.add(queue_depth)
         self.in_flight.add(in_flight)
         self.ready.add(ready)
@@ -141,7 +155,9 @@ class _Cell:
             requests=round(sum(requests for requests, _ in self.per_replica.values())),
             errors={reason: round(number) for reason, number in self.errors.items()},
             latency=merge(self.sketches).to_bytes(),
-            levels=self.levels,
+            levels=Levels(
+                queue_depth=self.queue_depth.count, in_flight=self.in_flight.count, replicas=self.ready.count
+            ),
             queue_depth_mean=self.queue_depth.mean,
             queue_depth_max=self.queue_depth.highest,
             in_flight_mean=self.in_flight.mean,
@@ -288,12 +304,14 @@ def _after_each_other(key: WindowKey, windows: Sequence[Window]) -> Window:
         requests=sum(window.requests for window in windows),
         errors=errors,
         latency=merge_bytes(window.latency for window in windows if window.latency).to_bytes(),
-        levels=sum(window.levels for window in windows),
-        queue_depth_mean=_weighted((window.queue_depth_mean, window.levels) for window in windows),
+        levels=sum((window.levels for window in windows), Levels()),
+        queue_depth_mean=_weighted(
+            (window.queue_depth_mean, window.levels.queue_depth) for window in windows
+        ),
         queue_depth_max=_highest(window.queue_depth_max for window in windows),
-        in_flight_mean=_weighted((window.in_flight_mean, window.levels) for window in windows),
+        in_flight_mean=_weighted((window.in_flight_mean, window.levels.in_flight) for window in windows),
         in_flight_max=_highest(window.in_flight_max for window in windows),
-        replicas_ready=_weighted((window.replicas_ready, window.levels) for window in windows),
+        replicas_ready=_weighted((window.replicas_ready, window.levels.replicas) for window in windows),
         scrapes_ok=sum(window.scrapes_ok for window in windows),
         scrapes_failed=sum(window.scrapes_failed for window in windows),
     )

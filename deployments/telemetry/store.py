@@ -5,7 +5,7 @@ A window that is already there is kept, so writing or lengthening the same histo
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import batched, pairwise
 from typing import Any
@@ -16,7 +16,15 @@ from django.db.models import Max, Q
 
 from deployments.models import Rollup
 from deployments.telemetry.chart import Grid
-from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Level, Window, WindowKey, coarsen
+from deployments.telemetry.rollup import (
+    DEPLOYMENT_LEVELS,
+    REPLICA_LEVEL,
+    Level,
+    Levels,
+    Window,
+    WindowKey,
+    coarsen,
+)
 
 LATE_S = 30
 """A shorter window may close this much after its end; until then the longer one waits."""
@@ -82,8 +90,15 @@ def _window(row: Rollup) -> Window:
             replica=row.replica or None,
         ),
         latency=bytes(row.sketch),
-        **row.data,
+        **{**row.data, "levels": _levels(row.data["levels"])},
     )
+
+
+def _levels(stored: Mapping[str, int] | int) -> Levels:
+    """Older rows hold one number for all three."""
+    if isinstance(stored, int):
+        return Levels(queue_depth=stored, in_flight=stored, replicas=stored)
+    return Levels(**stored)
 
 
 def write(windows: Iterable[Window], *, living: Iterable[int]) -> None:

@@ -174,6 +174,16 @@ def test_figures_of_a_list_are_one_query_and_old_ones_are_not_the_present(
     assert figures.p99_ms[-1] == pytest.approx(50, rel=0.01)
 
 
+def test_means_keep_their_weights_in_the_table_and_older_rows_have_one_for_all(world: World) -> None:
+    written = window(world.row.pk, ts=T0, seconds=[0.01])
+    store.write([written], living=[world.row.pk])
+    shape = grid(T0, T0 + 60, now=T0 + 60)
+    assert store.read(world.row.pk, shape) == [written]
+    row = Rollup.objects.get()
+    Rollup.objects.update(data=row.data | {"levels": 5})
+    assert store.read(world.row.pk, shape) == [written]
+
+
 def test_a_sketch_survives_the_table(world: World) -> None:
     seconds = [0.001, 0.01, 0.1, 1.0]
     store.write([window(world.row.pk, ts=T0, seconds=seconds)], living=[world.row.pk])
