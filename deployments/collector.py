@@ -85,6 +85,8 @@ class Collector:
         self._signals = SignalBook(period_s=self.period_s)
         self._windows = Accumulator(period_s=self.period_s)
         self._scraper = Scraper(on_scrape=self._heard, interval_s=self.period_s)
+        # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
+        self._monotonic_began_s = time.time() - time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what is in open windows is written."""
@@ -125,7 +127,7 @@ class Collector:
             self._windows.add_signals(signals[key], ready=one.ready)
         await self._publish(signals.values())
         if watched is not None:
-            await self._in_database(self._decide, watched, signals, wall)
+            await self._in_database(self._decide, watched, signals, self._monotonic_began_s + now)
         self.waiting.add(self._windows.close(wall))
         await self._store()
 

@@ -1,9 +1,12 @@
 """From pages of metrics to signals, decisions and windows, with a real broker, database and exporter."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from django.conf import settings
 from django.db import connections
 from redis.asyncio import Redis
 
-from deployments import reconciler
+from deployments import collector, reconciler
 from deployments.collector import Collector
 from deployments.domain.workload import TargetStatus
 from deployments.models import Decision, Deployment, Rollup
@@ -141,6 +144,25 @@ async def test_a_paused_autoscaler_decides_nothing_but_is_still_measured(
             await _signal(redis, world, SignalName.QUEUE_DEPTH, 25)
         assert await sync_to_async(Decision.objects.count)() == 0
         assert (await sync_to_async(Deployment.objects.get)()).replicas == 1
+
+
+async def test_a_clock_that_is_set_back_does_not_stretch_the_autoscaler_s_windows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        async with _collecting():
+            await _until(lambda: Decision.objects.exists())
+            hour_ago = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() - 3600)
+            monkeypatch.setattr(collector, "time", hour_ago)
+            exporter.replicas[0].queue_depth = 25
+            grown = await _until(
+                lambda: Deployment.objects.filter(replicas=3, hpa_state__state__isnull=False).first()
+            )
+        times = [at_s for _, at_s in grown.hpa_state["state"]["recommendations"]]
+        assert max(times) - min(times) < 1800
+        moments = [row.at async for row in Decision.objects.all()]
+        assert max(moments) - min(moments) > timedelta(seconds=1800), "a person reads the wall clock"
 
 
 async def test_a_removed_deployment_does_not_stop_the_others(
