@@ -32,7 +32,7 @@ from deployments.domain.vocabulary import MetricsMap
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Deployment, Revision
 from deployments.reconciler import record_observation
-from deployments.selectors import active_rollout
+from deployments.selectors import active_rollout, status
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
 from deployments.telemetry.rollup import Accumulator, Window
@@ -51,11 +51,23 @@ SCRAPED = frozenset({ReplicaState.READY, ReplicaState.NOT_READY, ReplicaState.DR
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """A deployment as this period sees it. `seen` is None while its target cannot be reached."""
+    """A deployment as this period sees it.
+
+    `seen` is None where its target runs nothing of it. While the target cannot be reached (`reached` is False)
+    it is what was last seen: replicas go on serving when a node is gone, so they are measured as before.
+    """
 
     deployment: Deployment
     governing: Revision | None
+    reached: bool
     seen: TargetStatus | None
+
+    @property
+    def ready(self) -> int | None:
+        """How many replicas are ready now; None while nobody can say."""
+        if not self.reached:
+            return None
+        return self.seen.ready() if self.seen else 0
 
 
 @dataclass(kw_only=True)
@@ -73,6 +85,8 @@ class Collector:
         self._signals = SignalBook(period_s=self.period_s)
         self._windows = Accumulator(period_s=self.period_s)
         self._scraper = Scraper(on_scrape=self._heard, interval_s=self.period_s)
+        # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
+        self._monotonic_began_s = time.time() - time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what is in open windows is written."""
@@ -110,10 +124,10 @@ class Collector:
         self._signals.expect(scraped, now=now)
         signals = {key: self._signals.signals(key, now=now, at_wall=wall) for key in self._watched}
         for key, one in self._watched.items():
-            self._windows.add_signals(signals[key], ready=one.seen.ready() if one.seen else 0)
+            self._windows.add_signals(signals[key], ready=one.ready)
         await self._publish(signals.values())
         if watched is not None:
-            await self._in_database(self._decide, watched, signals, wall)
+            await self._in_database(self._decide, watched, signals, self._monotonic_began_s + now)
         self.waiting.add(self._windows.close(wall))
         await self._store()
 
@@ -148,11 +162,16 @@ class Collector:
         for row in rows:
             rollout = active_rollout(row) if row.live_revision is None else None
             statuses = seen[row.target.kind]
-            status = statuses.get(row.key) if statuses is not None else None
-            if statuses is not None and (status is not None or row.observed):
-                record_observation(row, status)
-            governing = row.live_revision or (rollout.to_revision if rollout else None)
-            watched.append(Watched(deployment=row, governing=governing, seen=status))
+            if statuses is not None and (row.key in statuses or row.observed):
+                record_observation(row, statuses.get(row.key))
+            watched.append(
+                Watched(
+                    deployment=row,
+                    governing=row.live_revision or (rollout.to_revision if rollout else None),
+                    reached=statuses is not None,
+                    seen=status(row) if statuses is None else statuses.get(row.key),
+                )
+            )
         return watched
 
     def _targets(self, watched: Watched) -> list[Target]:
@@ -190,7 +209,9 @@ class Collector:
     ) -> None:
         for one in watched:
             row = one.deployment
-            if one.governing is None or row.removing or row.autoscaling_paused or one.seen is None:
+            if one.governing is None or row.removing or row.autoscaling_paused:
+                continue
+            if one.seen is None or not one.reached:
                 continue
             try:
                 self._autoscaler.sync(

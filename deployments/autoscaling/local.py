@@ -1,9 +1,10 @@
 """One sync of the local autoscaler for one deployment: observe, decide, write the size, store why.
 
 The formula is `domain.hpa`, fed with signals that are errors when they are stale, so that it holds. The new
-state is kept only if the size was written: two deciders cannot both act on one observation.
+state and the decision are kept only if the size was written: two deciders cannot both act on one observation.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ from deployments.domain.spec import RevisionSpec
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Decision as DecisionRow
 from deployments.models import Deployment, Revision
-from deployments.telemetry.signals import DeploymentSignals, Signal, SignalName
+from deployments.telemetry.signals import STALE_PERIODS, DeploymentSignals, Signal, SignalName
 
 KEEP_STATE_EVERY_S = 10.0
 
@@ -36,30 +37,33 @@ class Autoscaler:
         seen: TargetStatus | None,
         now_s: float,
     ) -> Decision:
-        """Decides and acts. Two or three statements, most of them when something changes."""
-        state = self._state(deployment, revision)
+        """Decides and acts. Two or three statements, most of them when something changes.
+
+        `now_s` are epoch seconds of a clock that only grows; when it was by the wall is said by the signals.
+        """
+        state = self._state(deployment, revision, now_s=now_s)
         observation = observe(deployment, seen=seen, signals=signals, now_s=now_s)
         decision, after = decide(
             RevisionSpec.from_json(revision.spec).hpa(), state, observation, controller=LOCAL
         )
-        acted = not decision.changed or services.set_replicas(deployment, replicas=decision.desired_replicas)
-        if acted:
-            self._states[deployment.pk] = (revision.pk, after)
-            self._keep(deployment, after, now_s=now_s, at_once=decision.changed)
-        self._store(deployment, decision, signals=signals, now_s=now_s)
+        if decision.changed and not services.set_replicas(deployment, replicas=decision.desired_replicas):
+            return decision
+        self._states[deployment.pk] = (revision.pk, after)
+        self._keep(deployment, after, now_s=now_s, at_once=decision.changed)
+        self._store(as_row(deployment, decision, signals=signals), within_s=STALE_PERIODS * signals.period_s)
         return decision
 
-    def _state(self, deployment: Deployment, revision: Revision) -> HpaState:
-        """A new live revision starts afresh: its bounds and targets are others."""
+    def _state(self, deployment: Deployment, revision: Revision, *, now_s: float) -> HpaState:
+        """A new live revision starts afresh: its bounds and targets are others. So does a memory of times to come,
+        which a clock left that was set back since."""
         known = self._states.get(deployment.pk)
         if known is not None and known[0] == revision.pk:
             return known[1]
         kept = deployment.hpa_state
         if kept.get("revision") == revision.pk:
-            try:
-                return HpaState.from_json(kept["state"])
-            except InvalidHpa:
-                return HpaState()
+            with suppress(InvalidHpa):
+                state = HpaState.from_json(kept["state"])
+                return state if state.newest_s <= now_s else HpaState()
         return HpaState()
 
     def _keep(self, deployment: Deployment, state: HpaState, *, now_s: float, at_once: bool) -> None:
@@ -70,19 +74,18 @@ class Autoscaler:
         kept = {"revision": revision_id, "state": state.to_json()}
         Deployment.objects.filter(pk=deployment.pk).update(hpa_state=kept)
 
-    def _store(
-        self, deployment: Deployment, decision: Decision, *, signals: DeploymentSignals, now_s: float
-    ) -> None:
-        """Every decision is stored; one that repeats the last in all its values counts up that row."""
-        row = as_row(deployment, decision, signals=signals, now_s=now_s)
-        last = self._last.get(deployment.pk)
-        if last is not None and _same(last, row):
+    def _store(self, row: DecisionRow, *, within_s: float) -> None:
+        """Every decision that holds is stored; one that repeats the last in all its values, and comes soon after
+        it, counts up that row if it is still there."""
+        last = self._last.get(row.deployment_id)
+        if last is not None and _same(last, row) and 0 <= (row.at - last.last_at).total_seconds() <= within_s:
             last.repeats += 1
-            last.last_at = row.last_at
-            DecisionRow.objects.filter(pk=last.pk).update(repeats=last.repeats, last_at=last.last_at)
-            return
+            last.last_at = row.at
+            same = DecisionRow.objects.filter(pk=last.pk)
+            if same.update(repeats=last.repeats, last_at=last.last_at):
+                return
         row.save(force_insert=True)
-        self._last[deployment.pk] = row
+        self._last[row.deployment_id] = row
 
 
 def observe(
@@ -107,10 +110,8 @@ def reading(signal: Signal) -> Reading:
     return Reading.of(round(signal.value, 3), age_s=signal.age_s)
 
 
-def as_row(
-    deployment: Deployment, decision: Decision, *, signals: DeploymentSignals, now_s: float
-) -> DecisionRow:
-    at = datetime.fromtimestamp(now_s, UTC)
+def as_row(deployment: Deployment, decision: Decision, *, signals: DeploymentSignals) -> DecisionRow:
+    at = datetime.fromtimestamp(signals.at_wall, UTC)
     votes = {vote.name: vote for vote in decision.metrics}
     return DecisionRow(
         deployment=deployment,

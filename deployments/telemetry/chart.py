@@ -15,6 +15,8 @@ from deployments.domain.sketch import is_coarse, quantile_rows
 from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Level, Window, coarsen
 
 MAX_POINTS: Final = 720
+MAX_WINDOWS: Final = 1500
+"""Windows of the level that a chart reads: a day of minutes, two of which share a point at the least."""
 _QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
 # Decimals are enough for 1 % of a tenth of a millisecond and keep 720 points under 35 kB.
@@ -34,7 +36,10 @@ _DECIMALS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Which stored level to read, and the step and bounds of the points. `end` is exclusive."""
+    """Which stored level to read, and the step and bounds of the points. `end` is exclusive.
+
+    What that level does not hold yet is read from the shorter ones, so `step_s` is a multiple of them all.
+    """
 
     level: Level
     start: int
@@ -47,18 +52,15 @@ class Grid:
 
 
 def grid(start: float, end: float, *, now: float, replica: bool = False) -> Grid:
-    """The finest stored level that still holds `start` and makes at most 720 points of the range; the
-    coarsest one in wider steps when none does. All times are epoch seconds; ValueError when the range is
-    empty."""
+    """The finest stored level that still holds `start` and has at most 1,500 windows in the range, in steps of
+    at most 720 points; the coarsest one when none does. All times are epoch seconds; ValueError when the range
+    is empty."""
     if not start < end:
         raise ValueError("the range must end after it starts")
     levels = (REPLICA_LEVEL,) if replica else DEPLOYMENT_LEVELS
     held = [level for level in levels if now - start <= level.keep_s] or [levels[-1]]
-    for level in held:
-        fitted = _fit(level, start, end, step_s=level.resolution_s)
-        if fitted.points <= MAX_POINTS:
-            return fitted
-    level = held[-1]
+    few = [level for level in held if (end - start) / level.resolution_s <= MAX_WINDOWS]
+    level = few[0] if few else held[-1]
     step_s = level.resolution_s
     while (fitted := _fit(level, start, end, step_s=step_s)).points > MAX_POINTS:
         # At least one step wider, and about as wide as the surplus of points asks for.

@@ -58,7 +58,7 @@ def _epoch(parameters: Mapping[str, str], name: str, default: float) -> float:
 def figure(deployment: Deployment, parameters: Mapping[str, str]) -> dict[str, Any]:
     """Arrays of equal length: `t` (epoch seconds), latencies in ms, rates per second, gaps as null; `marks`.
 
-    Three index range scans; at most 720 points.
+    One index range scan per level and two for the marks; at most 720 points.
     """
     now = time.time()
     start, end = bounds(deployment, parameters, now=now)

@@ -19,12 +19,16 @@ type Floats = npt.NDArray[np.float64]
 # Counts above this are not exact in a float, and no window of ours holds as many.
 MAX_COUNT: Final = 2.0**53
 
+# The sketch's top, eleven days: a request that took longer is a broken sum.
+_LONGEST_S: Final = 1e6
+
 # Pages repeat their boundaries; finding the slot of one takes a logarithm and an exponential.
 _slot_of = lru_cache(maxsize=8192)(slot_of_boundary)
 
 
 class HistogramReset(Exception):
-    """The histogram went back, lost buckets or contradicts itself: this page can only be a new baseline."""
+    """The histogram went back, lost buckets, contradicts itself or holds numbers beyond belief: this page can only
+    be a new baseline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +61,11 @@ class Histogram:
         grown = self.count - last.count
         if grown == 0 and np.array_equal(self.cumulative, last.cumulative):
             return EMPTY
-        if not 0 <= grown <= MAX_COUNT:
-            raise HistogramReset
         total = max(self.sum - last.sum, 0.0)
+        if not 0 <= grown <= MAX_COUNT or total > grown * _LONGEST_S:
+            raise HistogramReset
+        if not (_believable(self.cumulative) and _believable(last.cumulative)):
+            raise HistogramReset
         if self.buckets.slots is None:
             return self._coarse_since(last, count=grown, total=total)
         return self._exact_since(last, self.buckets.slots, count=round(grown), total=total)
@@ -97,6 +103,10 @@ class Histogram:
 
 
 NO_HISTOGRAM: Final = Histogram(Buckets.of(np.empty(0)), np.empty(0), 0.0, 0.0)
+
+
+def _believable(cumulative: Floats) -> bool:
+    return bool((np.abs(cumulative) <= MAX_COUNT).all())
 
 
 def _steps(cumulative: Floats) -> Floats:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from sys import intern
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from deployments.domain.vocabulary import COUNTERS, GAUGES, PROCESS_START, MetricsMap, Source, Word
 from deployments.telemetry.exposition import Page, Series
 from deployments.telemetry.histogram import Buckets, Histogram
+
+LONGEST_REASON: Final = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +171,16 @@ def _role(series: Series, metrics: MetricsMap) -> _Role | None:
     for word, source in metrics.sources.items():
         if word in COUNTERS | GAUGES and source.name == series.name and source.takes(series.labels):
             part = _Part.COUNTER if word in COUNTERS else _Part.GAUGE
-            reason = series.labels.get(source.reason_label, "") if word is Word.ERRORS else ""
+            reason = _reason(series.labels.get(source.reason_label, "")) if word is Word.ERRORS else ""
             return _Role(part=part, word=word, scale=source.scale, key=reason)
     latency = metrics.sources.get(Word.LATENCY)
     return _latency_role(series, latency) if latency is not None and latency.takes(series.labels) else None
+
+
+def _reason(text: str) -> str:
+    """As it may be stored and shown: a user's model may write anything here."""
+    shown = text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
+    return shown[:LONGEST_REASON]
 
 
 def _latency_role(series: Series, source: Source) -> _Role | None:

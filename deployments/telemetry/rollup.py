@@ -12,9 +12,9 @@ its middle, and the rate stays right because its seconds go with it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from deployments.domain.sketch import Sketch, merge, merge_bytes
 from deployments.telemetry.series import Interval, Reading
@@ -39,6 +39,10 @@ DEPLOYMENT_LEVELS: Final = (
     Level(resolution_s=900, keep_s=365 * DAY_S),
 )
 
+# As many reasons for errors as a person reads; a model that invents one per request must not fill the table.
+MOST_REASONS: Final = 20
+OTHER_REASONS: Final = "other"
+
 # A clock that was set back further than this begins again; by less, the open window waits for it.
 _CLOCK_SLACK_S: Final = 60
 
@@ -55,16 +59,32 @@ class WindowKey(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Levels:
+    """How many known levels each mean of a window is made of: what one is not known for, another may be."""
+
+    queue_depth: int = 0
+    in_flight: int = 0
+    replicas: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return replace(
+            self,
+            queue_depth=self.queue_depth + other.queue_depth,
+            in_flight=self.in_flight + other.in_flight,
+            replicas=self.replicas + other.replicas,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Window:
-    """One row. Means and maxima are None when no level was known; `levels` is how many the means are made
-    of."""
+    """One row. Means and maxima are None when no level was known."""
 
     key: WindowKey
     observed_s: float = 0.0
     requests: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     latency: bytes = b""
-    levels: int = 0
+    levels: Levels = Levels()
     queue_depth_mean: float | None = None
     queue_depth_max: float | None = None
     in_flight_mean: float | None = None
@@ -113,20 +133,17 @@ class _Cell:
     queue_depth: _Mean = field(default_factory=_Mean)
     in_flight: _Mean = field(default_factory=_Mean)
     ready: _Mean = field(default_factory=_Mean)
-    levels: int = 0
     scrapes_ok: int = 0
     scrapes_failed: int = 0
 
     def count(self, replica: str, interval: Interval) -> None:
         requests, seconds = self.per_replica.get(replica, (0.0, 0.0))
         self.per_replica[replica] = (requests + interval.requests, seconds + interval.seconds)
-        for reason, number in interval.errors.items():
-            self.errors[reason] = self.errors.get(reason, 0.0) + number
+        _add_errors(self.errors, interval.errors)
         if interval.latency.counts.size:
             self.sketches.append(interval.latency)
 
     def level(self, *, queue_depth: float | None, in_flight: float | None, ready: int | None) -> None:
-        self.levels += 1
         self.queue_depth.add(queue_depth)
         self.in_flight.add(in_flight)
         self.ready.add(ready)
@@ -138,7 +155,9 @@ class _Cell:
             requests=round(sum(requests for requests, _ in self.per_replica.values())),
             errors={reason: round(number) for reason, number in self.errors.items()},
             latency=merge(self.sketches).to_bytes(),
-            levels=self.levels,
+            levels=Levels(
+                queue_depth=self.queue_depth.count, in_flight=self.in_flight.count, replicas=self.ready.count
+            ),
             queue_depth_mean=self.queue_depth.mean,
             queue_depth_max=self.queue_depth.highest,
             in_flight_mean=self.in_flight.mean,
@@ -191,15 +210,17 @@ class Accumulator:
         revision = self._cell(at, level, target.deployment, target.revision)
         whole = self._cell(at, level, target.deployment)
         if reading.failure is None:
-            own.level(queue_depth=reading.queue_depth, in_flight=reading.in_flight, ready=None)
+            own.level(queue_depth=reading.queue_depth.larger, in_flight=reading.in_flight.larger, ready=None)
         for cell in (own, revision, whole):
             cell.scrapes_ok += reading.failure is None
             cell.scrapes_failed += reading.failure is not None
             if interval is not None:
                 cell.count(target.replica, interval)
 
-    def add_signals(self, signals: DeploymentSignals, *, ready: int, revision: int | None = None) -> None:
-        """Counts the levels of a deployment, or of one revision of it, once per period."""
+    def add_signals(
+        self, signals: DeploymentSignals, *, ready: int | None, revision: int | None = None
+    ) -> None:
+        """Counts the levels of a deployment, or of one revision of it, once per period. None is not known."""
         cell = self._cell(signals.at_wall, DEPLOYMENT_LEVELS[0], signals.deployment, revision)
         cell.level(
             queue_depth=signals[SignalName.QUEUE_DEPTH].value,
@@ -242,12 +263,19 @@ class Accumulator:
         return cell
 
 
+def _add_errors[Number: (int, float)](errors: dict[str, Number], more: Mapping[str, Number]) -> None:
+    for reason, number in more.items():
+        name = reason if reason in errors or len(errors) < MOST_REASONS else OTHER_REASONS
+        errors[name] = errors.get(name, 0) + number
+
+
 def _order(key: WindowKey) -> tuple[int, str, int, str]:
     return key.ts, key.deployment, -1 if key.revision is None else key.revision, key.replica or ""
 
 
 def coarsen(windows: Iterable[Window], *, resolution_s: int) -> list[Window]:
-    """The same history in longer windows. `resolution_s` must be a multiple of theirs."""
+    """The same history in longer windows; one that is so long already stays as it is. `resolution_s` must be a
+    multiple of theirs."""
 
     def longer(window: Window) -> WindowKey:
         key = window.key
@@ -265,22 +293,25 @@ def coarsen(windows: Iterable[Window], *, resolution_s: int) -> list[Window]:
 
 
 def _after_each_other(key: WindowKey, windows: Sequence[Window]) -> Window:
+    if len(windows) == 1 and windows[0].key == key:
+        return windows[0]
     errors: dict[str, int] = {}
     for window in windows:
-        for reason, number in window.errors.items():
-            errors[reason] = errors.get(reason, 0) + number
+        _add_errors(errors, window.errors)
     return Window(
         key=key,
         observed_s=sum(window.observed_s for window in windows),
         requests=sum(window.requests for window in windows),
         errors=errors,
         latency=merge_bytes(window.latency for window in windows if window.latency).to_bytes(),
-        levels=sum(window.levels for window in windows),
-        queue_depth_mean=_weighted((window.queue_depth_mean, window.levels) for window in windows),
+        levels=sum((window.levels for window in windows), Levels()),
+        queue_depth_mean=_weighted(
+            (window.queue_depth_mean, window.levels.queue_depth) for window in windows
+        ),
         queue_depth_max=_highest(window.queue_depth_max for window in windows),
-        in_flight_mean=_weighted((window.in_flight_mean, window.levels) for window in windows),
+        in_flight_mean=_weighted((window.in_flight_mean, window.levels.in_flight) for window in windows),
         in_flight_max=_highest(window.in_flight_max for window in windows),
-        replicas_ready=_weighted((window.replicas_ready, window.levels) for window in windows),
+        replicas_ready=_weighted((window.replicas_ready, window.levels.replicas) for window in windows),
         scrapes_ok=sum(window.scrapes_ok for window in windows),
         scrapes_failed=sum(window.scrapes_failed for window in windows),
     )

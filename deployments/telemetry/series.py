@@ -22,9 +22,9 @@ from deployments.telemetry.histogram import NO_HISTOGRAM, Histogram, HistogramRe
 from deployments.telemetry.layout import Count, Layout, Seen
 from deployments.telemetry.scraper import Failure, Scrape, Target
 
-# No replica serves ten million requests a second, and none holds ten million at once: such a step is a broken
-# counter, not load.
-_PLAUSIBLE_PER_S: Final = 1e7
+# No replica serves ten million requests a second, and none holds ten million at once: such a step or number is
+# a broken counter or gauge, not load.
+_PLAUSIBLE_MOST: Final = 1e7
 
 # Time counters are sums that are advanced by clocks at each page, and may step back by their rounding.
 _ROUNDING_S: Final = 1e-3
@@ -54,13 +54,26 @@ class Interval:
     in_flight: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How many requests wait, or run, both ways: by the gauge, which is a sample and may miss them, and
+    `counted`, what the time counter grew per second (Little's law), which moves late. None is not known.
+
+    Several replicas are added up in each way before the ways are compared: the larger of every replica's own
+    two is too much, 27 % for ten replicas with two requests each.
+    """
+
+    gauge: float | None = None
+    counted: float | None = None
+
+    @property
+    def larger(self) -> float | None:
+        return max((value for value in (self.gauge, self.counted) if value is not None), default=None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One scrape of one replica in canonical words.
-
-    `queue_depth` and `in_flight` are each the larger of the gauge and what the time counter grew per second
-    (Little's law: gauges are samples and may be missed, counters move late); None when neither is known.
-    """
+    """One scrape of one replica in canonical words."""
 
     target: Target
     at_monotonic: float
@@ -68,8 +81,8 @@ class Reading:
     failure: Failure | None = None
     no_interval: NoInterval | None = None
     interval: Interval | None = None
-    queue_depth: float | None = None
-    in_flight: float | None = None
+    queue_depth: Measured = Measured()
+    in_flight: Measured = Measured()
 
 
 class _Reset(Exception):
@@ -104,8 +117,12 @@ class ReplicaSeries:
             at_wall=scrape.at_wall,
             no_interval=why,
             interval=interval,
-            queue_depth=_larger(gauges.get(Word.QUEUE_DEPTH), interval.queue_depth if interval else None),
-            in_flight=_larger(gauges.get(Word.IN_FLIGHT), interval.in_flight if interval else None),
+            queue_depth=Measured(
+                _plausible(gauges.get(Word.QUEUE_DEPTH)), interval.queue_depth if interval else None
+            ),
+            in_flight=Measured(
+                _plausible(gauges.get(Word.IN_FLIGHT)), interval.in_flight if interval else None
+            ),
         )
 
     def _read(self, page: Page) -> Seen:
@@ -129,7 +146,7 @@ class ReplicaSeries:
     def _interval(self, seen: Seen, seconds: float) -> Interval:
         if seen.process_start != self._process_start:
             raise _Reset
-        most = _PLAUSIBLE_PER_S * seconds
+        most = _PLAUSIBLE_MOST * seconds
         grown, errors = self._grown(seen.counts, most=most)
         latency = merge(
             [
@@ -186,9 +203,9 @@ def _failed(scrape: Scrape, failure: Failure) -> Reading:
     )
 
 
-def _larger(gauge: float | None, derived: float | None) -> float | None:
-    known = [max(value, 0.0) for value in (gauge, derived) if value is not None]
-    return max(known, default=None)
+def _plausible(gauge: float | None) -> float | None:
+    """A gauge that a process took below zero is at zero; one beyond belief says nothing."""
+    return None if gauge is None or gauge > _PLAUSIBLE_MOST else max(gauge, 0.0)
 
 
 @dataclass(kw_only=True, eq=False)

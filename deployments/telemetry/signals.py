@@ -1,6 +1,7 @@
 """The measured inputs of the autoscaler, per deployment, that do not lie.
 
-Queue depth and in-flight are each summed over the replicas (never added to each other). A replica that missed
+Queue depth and in-flight are each summed over the replicas (never added to each other), once by their gauges
+and once by their time counters, and the larger sum counts. A replica that missed
 a scrape stands in the sum with its last value for at most three scrape periods, and the signal is as old as
 its oldest member; after that the signal *is an error*: no value, never an old number and never a zero that
 stands for "not known" (a horizontal autoscaler keeps its size on an error and scales down on a zero). What
@@ -10,6 +11,7 @@ A replica that has just become expected has three periods to be scraped first; m
 and `reporting` is below `expected`.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +22,7 @@ import orjson
 
 from deployments.domain.sketch import merge
 from deployments.telemetry.scraper import Target
-from deployments.telemetry.series import Interval, Reading
+from deployments.telemetry.series import Interval, Measured, Reading
 
 STALE_PERIODS: Final = 3
 HOLD_S: Final = 60.0
@@ -135,8 +137,19 @@ class DeploymentSignals:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    value: float
+    """What is known of one replica. Where it is known in one way only, that stands for both."""
+
+    gauge: float
+    counted: float
     at: float
+
+    @classmethod
+    def of(cls, measured: Measured, at: float) -> Self | None:
+        either = measured.larger
+        if either is None:
+            return None
+        gauge, counted = measured.gauge, measured.counted
+        return cls(either if gauge is None else gauge, either if counted is None else counted, at)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -154,7 +167,8 @@ class _Replica:
         if not self.recent:
             return None
         seconds = sum(interval.seconds for _, interval in self.recent)
-        return _Known(sum(interval.requests for _, interval in self.recent) / seconds, self.recent[-1][0])
+        rate = sum(interval.requests for _, interval in self.recent) / seconds
+        return _Known(rate, rate, self.recent[-1][0])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -164,7 +178,7 @@ class SignalBook:
 
     period_s: float = 2.0
     _expected: dict[str, dict[Target, _Replica]] = field(default_factory=dict, repr=False)
-    _held: dict[tuple[str, SignalName], _Known] = field(default_factory=dict, repr=False)
+    _held: dict[tuple[str, SignalName], tuple[float, float]] = field(default_factory=dict, repr=False)
 
     def expect(self, replicas: Mapping[str, Collection[Target]], *, now: float) -> None:
         """Says which replicas of each deployment should be answering. Those left out are forgotten."""
@@ -175,7 +189,7 @@ class SignalBook:
             }
             for deployment, targets in replicas.items()
         }
-        self._held = {key: known for key, known in self._held.items() if key[0] in self._expected}
+        self._held = {key: held for key, held in self._held.items() if key[0] in self._expected}
 
     def take(self, reading: Reading) -> None:
         """Takes one reading; of a replica that is not expected, or a failed one, nothing is kept."""
@@ -183,10 +197,12 @@ class SignalBook:
         replica = self._expected.get(target.deployment, {}).get(target)
         if replica is None or reading.failure is not None:
             return
-        if reading.queue_depth is not None:
-            replica.levels[SignalName.QUEUE_DEPTH] = _Known(reading.queue_depth, at)
-        if reading.in_flight is not None:
-            replica.levels[SignalName.IN_FLIGHT] = _Known(reading.in_flight, at)
+        for name, measured in (
+            (SignalName.QUEUE_DEPTH, reading.queue_depth),
+            (SignalName.IN_FLIGHT, reading.in_flight),
+        ):
+            if (known := _Known.of(measured, at)) is not None:
+                replica.levels[name] = known
         if reading.interval is not None:
             replica.recent.append((at, reading.interval))
 
@@ -223,7 +239,7 @@ class SignalBook:
         oldest = min((known.at for known in found if known is not None), default=None)
         whole = bool(fresh) and len(fresh) + coming == len(replicas)
         signal = Signal(
-            value=sum(known.value for known in fresh) if whole else None,
+            value=_sum(fresh) if whole else None,
             age_s=None if oldest is None else now - oldest,
             error=None if whole else SignalError.STALE,
             reporting=len(fresh),
@@ -234,12 +250,16 @@ class SignalBook:
     def _hold(self, deployment: str, name: SignalName, signal: Signal, now: float) -> Signal:
         key = (deployment, name)
         if signal.value is not None and signal.age_s is not None:
-            self._held[key] = _Known(signal.value, now - signal.age_s)
+            self._held[key] = signal.value, now - signal.age_s
             return signal
-        held = self._held.get(key)
-        if held is None or now - held.at > HOLD_S or signal.error is not SignalError.STALE:
+        held, at = self._held.get(key, (None, -math.inf))
+        if now - at > HOLD_S or signal.error is not SignalError.STALE:
             return signal
-        return replace(signal, held=held.value, held_age_s=now - held.at)
+        return replace(signal, held=held, held_age_s=now - at)
+
+
+def _sum(replicas: Collection[_Known]) -> float:
+    return max(sum(known.gauge for known in replicas), sum(known.counted for known in replicas))
 
 
 def _with_p99(signal: Signal, replicas: Iterable[_Replica]) -> Signal:

@@ -5,7 +5,7 @@ A window that is already there is kept, so writing or lengthening the same histo
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import batched, pairwise
 from typing import Any
@@ -16,7 +16,15 @@ from django.db.models import Max, Q
 
 from deployments.models import Rollup
 from deployments.telemetry.chart import Grid
-from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, REPLICA_LEVEL, Level, Window, WindowKey, coarsen
+from deployments.telemetry.rollup import (
+    DEPLOYMENT_LEVELS,
+    REPLICA_LEVEL,
+    Level,
+    Levels,
+    Window,
+    WindowKey,
+    coarsen,
+)
 
 LATE_S = 30
 """A shorter window may close this much after its end; until then the longer one waits."""
@@ -82,8 +90,15 @@ def _window(row: Rollup) -> Window:
             replica=row.replica or None,
         ),
         latency=bytes(row.sketch),
-        **row.data,
+        **{**row.data, "levels": _levels(row.data["levels"])},
     )
+
+
+def _levels(stored: Mapping[str, int] | int) -> Levels:
+    """Older rows hold one number for all three."""
+    if isinstance(stored, int):
+        return Levels(queue_depth=stored, in_flight=stored, replicas=stored)
+    return Levels(**stored)
 
 
 def write(windows: Iterable[Window], *, living: Iterable[int]) -> None:
@@ -95,17 +110,38 @@ def write(windows: Iterable[Window], *, living: Iterable[int]) -> None:
 def read(
     deployment_id: int, grid: Grid, *, revision: int | None = None, replica: str | None = None
 ) -> list[Window]:
-    """The windows of the grid for one deployment, one revision of it, or one replica. One index range
-    scan."""
-    rows = Rollup.objects.filter(
-        deployment_id=deployment_id,
-        resolution_s=grid.level.resolution_s,
-        ts__gte=datetime.fromtimestamp(grid.start, UTC),
-        ts__lt=datetime.fromtimestamp(grid.end, UTC),
-        replica=replica or "",
-    )
+    """The windows of the grid for one deployment, one revision of it, or one replica, oldest first.
+
+    A longer window is made some time after its end; from where those end on, the shorter ones are read. One
+    index range scan per level.
+    """
+    own = Q(deployment_id=deployment_id, replica=replica or "")
     if replica is None:
-        rows = rows.filter(revision=revision or 0)
+        own &= Q(revision=revision or 0)
+    found: list[Window] = []
+    since = grid.start
+    for level in _downwards(grid.level):
+        windows = _between(own, level, since, grid.end)
+        if windows:
+            since = windows[-1].key.ts + level.resolution_s
+        found += windows
+    return found
+
+
+def _downwards(level: Level) -> Iterable[Level]:
+    """A level, then those whose windows it is made of, each the next shorter one."""
+    if level not in DEPLOYMENT_LEVELS:
+        return (level,)
+    return reversed(DEPLOYMENT_LEVELS[: DEPLOYMENT_LEVELS.index(level) + 1])
+
+
+def _between(own: Q, level: Level, since: int, until: int) -> list[Window]:
+    rows = Rollup.objects.filter(
+        own,
+        resolution_s=level.resolution_s,
+        ts__gte=datetime.fromtimestamp(since, UTC),
+        ts__lt=datetime.fromtimestamp(until, UTC),
+    )
     return [_window(row) for row in rows.order_by("ts")]
 
 

@@ -1,9 +1,12 @@
 """From pages of metrics to signals, decisions and windows, with a real broker, database and exporter."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from django.conf import settings
 from django.db import connections
 from redis.asyncio import Redis
 
-from deployments import reconciler
+from deployments import collector, reconciler
 from deployments.collector import Collector
 from deployments.domain.workload import TargetStatus
 from deployments.models import Decision, Deployment, Rollup
@@ -96,6 +99,19 @@ async def test_scrapes_become_signals_decisions_and_windows(
         assert windows >= 1, "open windows are written when it stops"
 
 
+async def test_what_a_page_says_can_be_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        async with _collecting() as redis:
+            await _signal(redis, world, SignalName.REQUEST_RATE, 0)
+            exporter.replicas[0].serve([], failed=3, reason="over\0loaded")
+            scrapes = exporter.replicas[0].scrapes
+            # The one after the next was asked for when the next one's page had been taken.
+            await _until(lambda: exporter.replicas[0].scrapes >= scrapes + 2)
+        windows = Rollup.objects.filter(replica="", revision=0)
+        assert {reason async for row in windows for reason in row.data["errors"]} == {"over loaded"}
+
+
 async def test_a_silent_replica_holds_the_size_and_is_said(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,16 +141,28 @@ async def test_a_paused_autoscaler_decides_nothing_but_is_still_measured(
         point_at(world, exporter, monkeypatch)
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
-
-            async def measured() -> None:
-                while (found := await read_signals(redis, world.row.key)) is None or found[
-                    SignalName.QUEUE_DEPTH
-                ].value != 25:
-                    await asyncio.sleep(PERIOD_S / 2)
-
-            await asyncio.wait_for(measured(), 20)
+            await _signal(redis, world, SignalName.QUEUE_DEPTH, 25)
         assert await sync_to_async(Decision.objects.count)() == 0
         assert (await sync_to_async(Deployment.objects.get)()).replicas == 1
+
+
+async def test_a_clock_that_is_set_back_does_not_stretch_the_autoscaler_s_windows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        async with _collecting():
+            await _until(lambda: Decision.objects.exists())
+            hour_ago = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() - 3600)
+            monkeypatch.setattr(collector, "time", hour_ago)
+            exporter.replicas[0].queue_depth = 25
+            grown = await _until(
+                lambda: Deployment.objects.filter(replicas=3, hpa_state__state__isnull=False).first()
+            )
+        times = [at_s for _, at_s in grown.hpa_state["state"]["recommendations"]]
+        assert max(times) - min(times) < 1800
+        moments = [row.at async for row in Decision.objects.all()]
+        assert max(moments) - min(moments) > timedelta(seconds=1800), "a person reads the wall clock"
 
 
 async def test_a_removed_deployment_does_not_stop_the_others(
@@ -153,21 +181,37 @@ async def test_a_removed_deployment_does_not_stop_the_others(
             )
 
 
-async def test_an_unreachable_target_leaves_what_was_last_seen(
+async def test_replicas_of_an_unreachable_target_are_measured_as_long_as_they_serve(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A node may be gone while its replicas serve: their number is then unknown, what they do is not."""
     async with FakeExporter(1) as exporter:
         point_at(world, exporter, monkeypatch)
-        async with _collecting():
+        async with _collecting() as redis:
             await _until(lambda: Decision.objects.exists())
             world.target.reachable = False
-            before = await sync_to_async(Decision.objects.first)()
-            assert before is not None
-            await asyncio.sleep(PERIOD_S * 3)
+            for waiting in (5, 6):
+                exporter.replicas[0].queue_depth = waiting
+                await _signal(redis, world, SignalName.QUEUE_DEPTH, waiting)
             row = await sync_to_async(Deployment.objects.get)()
             assert row.observed["replicas"], "the last known state is kept with its age"
+            before = await Decision.objects.alatest("last_at")
+            exporter.replicas[0].queue_depth = 7
+            await _signal(redis, world, SignalName.QUEUE_DEPTH, 7)
+            after = await Decision.objects.alatest("last_at")
+            assert after.last_at == before.last_at, "nothing is decided meanwhile"
             world.target.reachable = True
             await _until(lambda: Decision.objects.filter(last_at__gt=before.last_at).exists())
+        windows = [row.data async for row in Rollup.objects.filter(replica="", revision=0)]
+        assert {one["replicas_ready"] for one in windows} <= {1, None}
+        assert max(one["queue_depth_max"] for one in windows) == 7
+
+
+async def _signal(redis: Redis, world: World, name: SignalName, value: float) -> None:
+    """Waits until the signal says so."""
+    async with asyncio.timeout(20):
+        while (found := await read_signals(redis, world.row.key)) is None or found[name].value != value:
+            await asyncio.sleep(PERIOD_S / 2)
 
 
 def _second_deployment(world: World) -> Deployment:

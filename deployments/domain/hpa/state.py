@@ -8,6 +8,7 @@ the controller overwrites them, so the memory stays as long as a window is in sy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -114,6 +115,12 @@ class HpaState:
     scale_downs: tuple[Remembered, ...] = ()
     conditions: tuple[Condition, ...] = ()
     reported_replicas: int = 0
+
+    @property
+    def newest_s(self) -> float:
+        """When the last entry was made; minus infinity when there is none."""
+        entries = (*self.recommendations, *self.scale_ups, *self.scale_downs)
+        return max((entry.at_s for entry in entries), default=-math.inf)
 
     def with_condition(self, type_: str, *, status: bool, reason: str) -> Self:
         """The condition replaces the one of its type and keeps its place; other conditions stay as they

@@ -41,7 +41,8 @@ def _signals(world: World, *, queue: float, in_flight: float, age_s: float = 1.0
 def _sync(world: World, autoscaler: Autoscaler, signals: DeploymentSignals, *, at_s: float = 0) -> Any:
     row = world.deployment
     assert row.live_revision is not None
-    return autoscaler.sync(row, row.live_revision, signals=signals, seen=world.seen, now_s=NOW + at_s)
+    now = replace(signals, at_wall=signals.at_wall + at_s)
+    return autoscaler.sync(row, row.live_revision, signals=now, seen=world.seen, now_s=NOW + at_s)
 
 
 def test_load_grows_the_deployment_and_the_reason_is_kept(world: World) -> None:
@@ -65,6 +66,23 @@ def test_equal_decisions_in_a_row_are_one_row(world: World) -> None:
     assert (decision.last_at - decision.at).total_seconds() == 4
 
 
+def test_a_row_does_not_reach_over_a_time_without_decisions(world: World) -> None:
+    """A pause, or a database that was away."""
+    autoscaler = Autoscaler()
+    for at_s in (0, 2, 60, 62):
+        _sync(world, autoscaler, _signals(world, queue=0, in_flight=0), at_s=at_s)
+    rows = Decision.objects.order_by("at")
+    assert [(one.at.timestamp() - NOW, one.last_at.timestamp() - NOW) for one in rows] == [(0, 2), (60, 62)]
+
+
+def test_a_row_that_was_forgotten_is_not_counted_up(world: World) -> None:
+    autoscaler = Autoscaler()
+    _sync(world, autoscaler, _signals(world, queue=0, in_flight=0))
+    Decision.objects.all().delete()
+    _sync(world, autoscaler, _signals(world, queue=0, in_flight=0), at_s=2)
+    assert Decision.objects.get().at.timestamp() == NOW + 2
+
+
 def test_other_values_are_another_row(world: World) -> None:
     autoscaler = Autoscaler()
     _sync(world, autoscaler, _signals(world, queue=1, in_flight=1))
@@ -86,7 +104,7 @@ def test_a_stale_signal_holds_the_size_and_says_so(world: World, error: SignalEr
     for at_s in range(0, 1000, 100):
         _sync(world, autoscaler, blind, at_s=at_s)
     assert world.deployment.replicas == 4
-    decision = Decision.objects.get()
+    decision = Decision.objects.latest("at")
     assert decision.sentence.startswith("Held at 4: inference_")
     assert "could not be read" in decision.sentence
     assert decision.limited_by == "missing_metric"
@@ -123,6 +141,15 @@ def test_a_restarted_autoscaler_remembers_its_windows(world: World) -> None:
     assert world.deployment.replicas == 3
 
 
+def test_a_restart_with_a_clock_that_was_set_back_does_not_wait_for_the_old_time(world: World) -> None:
+    busy = _signals(world, queue=10_000, in_flight=0)
+    _sync(world, Autoscaler(), busy, at_s=3600)
+    assert world.deployment.replicas == 4
+    world.until(lambda: world.seen.ready() == 4)
+    _sync(world, Autoscaler(), busy)
+    assert world.deployment.replicas == 8
+
+
 def test_a_queue_that_explodes_reaches_the_cap_and_no_further(world: World) -> None:
     """F40, without the clock: 300 % per 15 s from one replica, then the bound."""
     autoscaler = Autoscaler()
@@ -135,7 +162,7 @@ def test_a_queue_that_explodes_reaches_the_cap_and_no_further(world: World) -> N
 
 
 def test_of_two_deciders_on_one_observation_one_writes(world: World) -> None:
-    """The second one's guard sees that the size moved; nothing is scaled twice."""
+    """The second one's guard sees that the size moved; nothing is scaled or told twice."""
     first = second = world.deployment
     assert first.live_revision is not None
     for autoscaler, row in ((Autoscaler(), first), (Autoscaler(), second)):
@@ -148,6 +175,7 @@ def test_of_two_deciders_on_one_observation_one_writes(world: World) -> None:
         )
     assert world.deployment.replicas == 3
     assert services.set_replicas(first, replicas=9) is False
+    assert Decision.objects.count() == 1
 
 
 def test_a_new_live_revision_starts_without_the_old_one_s_memory(world: World) -> None:

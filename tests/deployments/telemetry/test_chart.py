@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from deployments.domain.sketch import Sketch
 from deployments.telemetry.chart import MAX_POINTS, Grid, chart, grid
-from deployments.telemetry.rollup import DAY_S, DEPLOYMENT_LEVELS, HOUR_S, REPLICA_LEVEL, Window, WindowKey
+from deployments.telemetry.rollup import (
+    DAY_S,
+    DEPLOYMENT_LEVELS,
+    HOUR_S,
+    REPLICA_LEVEL,
+    Levels,
+    Window,
+    WindowKey,
+)
 
 NOW = 1_800_000_000.0
 
@@ -23,7 +31,7 @@ def window(ts: int, *, resolution_s: int = 10, latencies: list[float] | None = N
         requests=len(values),
         errors={"overloaded": 1} if values else {},
         latency=Sketch.from_values(values).to_bytes(),
-        levels=5,
+        levels=Levels(queue_depth=5, in_flight=5, replicas=5),
         queue_depth_mean=1.5,
         queue_depth_max=4,
         in_flight_mean=2.25,
@@ -38,6 +46,7 @@ def window(ts: int, *, resolution_s: int = 10, latencies: list[float] | None = N
         (300, 0, 10, 10),
         (7190, 0, 10, 10),
         (12 * HOUR_S - 60, 0, 60, 60),
+        (DAY_S + 1, 0, 60, 180),
         (300, 2 * DAY_S, 60, 60),
         (7 * DAY_S, 0, 900, 900),
         (30 * DAY_S, 0, 900, 3600),

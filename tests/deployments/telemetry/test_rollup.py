@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.domain.sketch import EMPTY, Sketch, merge
-from deployments.telemetry.rollup import Accumulator, Window, WindowKey, coarsen
+from deployments.telemetry.rollup import MOST_REASONS, Accumulator, Levels, Window, WindowKey, coarsen
 from deployments.telemetry.scraper import Target, Unanswered
-from deployments.telemetry.series import Interval, NoInterval, Reading
+from deployments.telemetry.series import Interval, Measured, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalError, SignalName
 from tests.deployments.telemetry.fake_exporter import METRICS
 
@@ -42,7 +42,14 @@ def reading(
         errors=errors or {},
         latency=Sketch.from_values([latency_s] * requests),
     )
-    return Reading(target=of, at_monotonic=at, at_wall=T0 + at, interval=interval, queue_depth=1, in_flight=2)
+    return Reading(
+        target=of,
+        at_monotonic=at,
+        at_wall=T0 + at,
+        interval=interval,
+        queue_depth=Measured(0, 1),
+        in_flight=Measured(2, 1),
+    )
 
 
 def missed(of: Target, at: float) -> Reading:
@@ -150,9 +157,32 @@ def test_levels_are_means_and_maxima_of_what_was_known() -> None:
     for at, depth in ((1, 4.0), (3, None), (5, 8.0)):
         accumulator.add_signals(signals(at, depth, 1.0), ready=2)
     (window,) = accumulator.close_all()
-    assert (window.queue_depth_mean, window.queue_depth_max, window.levels) == (6, 8, 3)
+    assert (window.queue_depth_mean, window.queue_depth_max) == (6, 8)
     assert (window.in_flight_mean, window.replicas_ready) == (1, 2)
     assert window.throughput is None
+
+
+def test_a_mean_of_longer_windows_weighs_what_was_known_in_each() -> None:
+    """One reading of 100 among five periods, then five of 0: the mean of six readings, not of ten periods."""
+    accumulator = Accumulator()
+    for at, depth in zip(range(1, 21, 2), [100.0, *[None] * 4, *[0.0] * 5], strict=True):
+        accumulator.add_signals(signals(at, depth, 3.0), ready=None if at < 10 else 2)
+    (minute,) = coarsen(accumulator.close_all(), resolution_s=60)
+    assert minute.queue_depth_mean == pytest.approx(100 / 6)
+    assert (minute.in_flight_mean, minute.replicas_ready) == (3, 2)
+    assert minute.levels == Levels(queue_depth=6, in_flight=10, replicas=5)
+
+
+def test_reasons_that_are_ever_new_are_counted_together() -> None:
+    accumulator = Accumulator()
+    for at in range(1, 50, 2):
+        new = {f"request {at}-{n}": 1.0 for n in range(10)}
+        accumulator.add(reading(target(1), at, 10, errors={"overloaded": 1, **new}))
+    windows = accumulator.close_all()
+    (minute,) = whole(coarsen(windows, resolution_s=60))
+    for window in (*windows, minute):
+        assert len(window.errors) <= MOST_REASONS + 1
+    assert (minute.errors["overloaded"], sum(minute.errors.values())) == (25, 25 * 11)
 
 
 def test_idle_is_zero_and_silence_is_a_gap() -> None:
@@ -182,7 +212,7 @@ windows_of_ten = st.builds(
     requests=st.integers(0, 10**6),
     errors=st.dictionaries(st.sampled_from(["a", "b"]), st.integers(1, 99)),
     latency=st.lists(st.floats(1e-4, 10), max_size=20).map(lambda v: Sketch.from_values(v).to_bytes()),
-    levels=st.integers(0, 5),
+    levels=st.builds(Levels, queue_depth=st.integers(0, 5), replicas=st.integers(0, 5)),
     queue_depth_mean=st.one_of(st.none(), st.floats(0, 100)),
     queue_depth_max=st.one_of(st.none(), st.floats(0, 100)),
     replicas_ready=st.floats(0, 9),

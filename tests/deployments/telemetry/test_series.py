@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deployments.domain.vocabulary import MetricsMap, Source, Word
 from deployments.telemetry.exposition import BadPageReason, PageReader
 from deployments.telemetry.scraper import Scrape, Target, Unanswered
-from deployments.telemetry.series import NoInterval, Reading, ReplicaSeries, SeriesBook
+from deployments.telemetry.series import Measured, NoInterval, Reading, ReplicaSeries, SeriesBook
 from tests.deployments.telemetry.fake_exporter import METRICS, FakeReplica, Mode
 
 TARGET = Target(deployment="d1", revision=1, replica="ranker-0", url="http://127.0.0.1:1/", metrics=METRICS)
@@ -48,7 +48,8 @@ def test_the_first_page_is_a_baseline(series: ReplicaSeries, replica: FakeReplic
     replica.serve([0.01] * 1000)
     replica.queue_depth = 3
     reading = series.observe(scrape(replica.page(), 10))
-    assert (reading.no_interval, reading.interval, reading.queue_depth) == (NoInterval.BASELINE, None, 3)
+    assert (reading.no_interval, reading.interval) == (NoInterval.BASELINE, None)
+    assert reading.queue_depth == Measured(gauge=3)
 
 
 def test_two_pages_tell_what_happened_between_them(series: ReplicaSeries, replica: FakeReplica) -> None:
@@ -94,21 +95,31 @@ def test_the_sketch_of_two_pages_is_that_of_the_values_between(
             assert interval.latency.quantile(q) == pytest.approx(true, rel=0.01 * (1 + 1e-9))
 
 
-def test_queue_depth_and_in_flight_are_the_larger_of_gauge_and_time_counter(
+def test_queue_depth_and_in_flight_are_measured_by_gauge_and_by_time_counter(
     series: ReplicaSeries, replica: FakeReplica
 ) -> None:
     series.observe(scrape(replica.page(), 10))
     replica.queue_seconds, replica.in_flight_seconds = 9.0, 20.0
     replica.queue_depth, replica.in_flight = 0, 64
     reading = series.observe(scrape(replica.page(), 12))
-    assert (reading.queue_depth, reading.in_flight) == (4.5, 64)
+    assert (reading.queue_depth, reading.in_flight) == (Measured(0, 4.5), Measured(64, 10))
+    assert (reading.queue_depth.larger, reading.in_flight.larger) == (4.5, 64)
+
+
+@pytest.mark.parametrize(("gauge", "known"), [(-1, 0), (1e9, None), (1e308, None)])
+def test_a_gauge_beyond_belief_is_not_known_and_one_below_zero_is_zero(
+    series: ReplicaSeries, gauge: float, known: float | None
+) -> None:
+    reading = series.observe(scrape(f"slipway_queue_depth {gauge}\nslipway_queue_depth {gauge}\n", 10))
+    assert reading.queue_depth == Measured(gauge=known)
 
 
 def test_an_idle_replica_is_a_measured_zero(series: ReplicaSeries, replica: FakeReplica) -> None:
     series.observe(scrape(replica.page(), 10))
     reading = series.observe(scrape(replica.page(), 12))
     assert reading.interval is not None
-    assert (reading.queue_depth, reading.in_flight, reading.interval.requests) == (0, 0, 0)
+    assert reading.queue_depth == reading.in_flight == Measured(0, 0)
+    assert reading.interval.requests == 0
 
 
 @pytest.mark.faults
@@ -206,7 +217,8 @@ def test_a_gap_stays_a_gap(series: ReplicaSeries, replica: FakeReplica) -> None:
     series.observe(scrape(replica.page(), 10))
     for at in (12, 14, 16):
         reading = series.observe(failed(at))
-        assert (reading.failure, reading.interval, reading.queue_depth) == (Unanswered.TIMEOUT, None, None)
+        assert (reading.failure, reading.interval) == (Unanswered.TIMEOUT, None)
+        assert reading.queue_depth == Measured()
     replica.serve([0.01] * 5000)
     assert series.observe(scrape(replica.page(), 18)).no_interval is NoInterval.GAP
     replica.serve([0.01] * 2)
@@ -229,7 +241,7 @@ def test_time_counters_may_step_back_by_their_rounding(series: ReplicaSeries, re
     series.observe(scrape(replica.page(), 10))
     replica.queue_seconds = 1000.0
     reading = series.observe(scrape(replica.page(), 12))
-    assert (reading.no_interval, reading.queue_depth) == (None, 0)
+    assert (reading.no_interval, reading.queue_depth.larger) == (None, 0)
 
 
 def test_ever_new_series_are_refused(series: ReplicaSeries) -> None:
@@ -256,7 +268,8 @@ def test_the_words_of_another_stack_are_scaled_summed_and_filtered() -> None:
     )
     _, reading = foreign(words, page.format(10, 1_000_000), page.format(30, 9_000_000))
     assert reading.interval is not None
-    assert (reading.interval.requests, reading.queue_depth, reading.in_flight) == (40, 4.0, None)
+    assert (reading.interval.requests, reading.queue_depth) == (40, Measured(3, 4.0))
+    assert reading.in_flight == Measured()
 
 
 def test_a_time_counter_that_is_not_printed_is_not_a_zero() -> None:
@@ -265,7 +278,7 @@ def test_a_time_counter_that_is_not_printed_is_not_a_zero() -> None:
         "requests": "calls_total",
     }
     first, second = foreign(words, "calls_total 1\n", "calls_total 2\n")
-    assert first.in_flight is second.in_flight is None
+    assert first.in_flight == second.in_flight == Measured()
 
 
 def test_foreign_buckets_are_marked_coarse_and_counted() -> None:
@@ -311,6 +324,38 @@ def test_a_histogram_that_contradicts_itself_is_a_new_baseline(
     ]
     _, reading = foreign({"latency": "h"}, *pages)
     assert (reading.no_interval, reading.interval) == (NoInterval.RESET, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((1, 2, 3.0), (2, 3, 1.7e308)),
+        ((1, 2, -1.7e308), (2, 3, 1.7e308)),
+        ((-1e308, 2, 1), (1e308, 3, 1)),
+        ((1, 2, 1), (1e308, 3, 1)),
+    ],
+    ids=["sum", "sum from below", "bucket from below", "bucket"],
+)
+@pytest.mark.parametrize("le", ["0.5", "1.0", "1e-9"])
+def test_a_histogram_beyond_belief_is_a_new_baseline(
+    first: tuple[float, float, float], second: tuple[float, float, float], le: str
+) -> None:
+    pages = [
+        f'h_bucket{{le="{le}"}} {bucket}\nh_bucket{{le="+Inf"}} {count}\nh_sum {total}\n'
+        for bucket, count, total in (first, second)
+    ]
+    _, reading = foreign({"latency": "h"}, *pages)
+    assert (reading.no_interval, reading.interval) == (NoInterval.RESET, None)
+
+
+def test_a_reason_is_cut_and_holds_nothing_that_cannot_be_stored_or_shown(
+    series: ReplicaSeries, replica: FakeReplica
+) -> None:
+    series.observe(scrape(replica.page(), 10))
+    replica.serve([], failed=2, reason="a\0b\u202e" + 100 * "c")
+    interval = series.observe(scrape(replica.page(), 12)).interval
+    assert interval is not None
+    assert interval.errors == {"a b " + 76 * "c": 2}
 
 
 def test_percentiles_of_a_known_distribution_come_out_of_pages_within_one_percent(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.domain.sketch import Sketch
 from deployments.telemetry.scraper import Target, Unanswered
-from deployments.telemetry.series import Interval, NoInterval, Reading
+from deployments.telemetry.series import Interval, Measured, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalBook, SignalError, SignalName
 from tests.deployments.telemetry.fake_exporter import METRICS
 
@@ -40,7 +40,12 @@ def reading(
         seconds=seconds, requests=float(len(latencies)), latency=Sketch.from_values(latencies)
     )
     return Reading(
-        target=of, at_monotonic=at, at_wall=at, interval=interval, queue_depth=depth, in_flight=in_flight
+        target=of,
+        at_monotonic=at,
+        at_wall=at,
+        interval=interval,
+        queue_depth=Measured(gauge=depth),
+        in_flight=Measured(gauge=in_flight),
     )
 
 
@@ -72,6 +77,25 @@ def test_queue_depth_and_in_flight_are_each_summed_over_replicas() -> None:
     signals = at(book, 12)
     assert (signals[DEPTH].value, signals[IN_FLIGHT].value) == (7, 13)
     assert (signals[DEPTH].age_s, signals[DEPTH].reporting, signals[DEPTH].expected) == (2, 2, 2)
+
+
+def test_gauges_and_time_counters_are_summed_apart_and_the_larger_sum_counts() -> None:
+    """Ten samples of two requests each on average, half of them too low: their sum is 20 both ways."""
+    replicas = [target(number) for number in range(10)]
+    book = book_of(*replicas)
+    for number, one in enumerate(replicas):
+        both = Measured(gauge=4.0 * (number % 2), counted=2.1)
+        book.take(replace(reading(one, 10), queue_depth=both, in_flight=both))
+    signals = at(book, 10)
+    assert [signals[name].value for name in (DEPTH, IN_FLIGHT)] == [pytest.approx(21)] * 2
+
+
+def test_a_replica_that_is_measured_in_one_way_only_stands_in_both_sums() -> None:
+    known, fresh, silent = target(1), target(2), target(3)
+    book = book_of(known, fresh, silent)
+    for one, measured in ((known, Measured(1, 5)), (fresh, Measured(gauge=4)), (silent, Measured(counted=2))):
+        book.take(replace(reading(one, 10), queue_depth=measured))
+    assert at(book, 10)[DEPTH].value == 5 + 4 + 2
 
 
 def test_an_idle_deployment_is_an_explicit_zero() -> None:

@@ -18,11 +18,11 @@ START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 T0 = int(START.timestamp())
 
 
-def _fill(world: World, *, minutes: int) -> np.ndarray:
-    """Ten-second windows of log-normal latencies; every latency that was written."""
+def _fill(world: World, *, minutes: int, after: int = 0) -> np.ndarray:
+    """Ten-second windows of log-normal latencies from a minute on; every latency that was written."""
     source = np.random.default_rng(1)
     everything = []
-    for place in range(minutes * 6):
+    for place in range(after * 6, minutes * 6):
         seconds = source.lognormal(-4, 0.7, 200)
         everything.append(seconds)
         store.write([window(world.row.pk, ts=T0 + 10 * place, seconds=seconds)], living=[world.row.pk])
@@ -120,6 +120,22 @@ def test_a_chart_has_gaps_where_nothing_was_observed(world: World) -> None:
     assert [value is None for value in drawn] == [False, False, True, True, False, True]
 
 
+@pytest.mark.parametrize("days", [1, 7, 30])
+def test_a_long_range_ends_at_the_newest_window_and_counts_each_request_once(world: World, days: int) -> None:
+    """Before its first minute was made longer, before its first quarter of an hour was, and after three."""
+    written = 0
+    for minutes in (1, 10, 47):
+        _fill(world, minutes=minutes, after=written)
+        written = minutes
+        now = START + timedelta(minutes=minutes)
+        store.lengthen(now)
+        shape = grid(now.timestamp() - days * 86_400, now.timestamp(), now=now.timestamp())
+        windows = store.read(world.row.pk, shape)
+        assert sum(window.requests for window in windows) == minutes * 1200
+        assert chart(windows, grid=shape)["series"]["p99_ms"][-1] is not None
+    assert {window.key.resolution_s for window in windows} == {10, 60} | {shape.level.resolution_s}
+
+
 def test_history_is_forgotten_level_by_level(world: World) -> None:
     pk = world.row.pk
     store.write(
@@ -156,6 +172,16 @@ def test_figures_of_a_list_are_one_query_and_old_ones_are_not_the_present(
     figures = selectors.overview_figures([world.row])[world.row.pk]
     assert figures.latest_p99_ms is None
     assert figures.p99_ms[-1] == pytest.approx(50, rel=0.01)
+
+
+def test_means_keep_their_weights_in_the_table_and_older_rows_have_one_for_all(world: World) -> None:
+    written = window(world.row.pk, ts=T0, seconds=[0.01])
+    store.write([written], living=[world.row.pk])
+    shape = grid(T0, T0 + 60, now=T0 + 60)
+    assert store.read(world.row.pk, shape) == [written]
+    row = Rollup.objects.get()
+    Rollup.objects.update(data=row.data | {"levels": 5})
+    assert store.read(world.row.pk, shape) == [written]
 
 
 def test_a_sketch_survives_the_table(world: World) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from deployments.domain.sketch import Sketch
-from deployments.telemetry.rollup import Window, WindowKey
+from deployments.telemetry.rollup import Levels, Window, WindowKey
 
 
 def sketch_of(seconds: Iterable[float]) -> Sketch:
@@ -31,7 +31,7 @@ def window(
         observed_s=float(resolution_s),
         requests=len(latencies),
         latency=sketch_of(latencies).to_bytes(),
-        levels=5,
+        levels=Levels(queue_depth=5, in_flight=5, replicas=5),
         queue_depth_mean=1.0,
         queue_depth_max=3.0,
         in_flight_mean=2.0,
