@@ -57,7 +57,8 @@ def session(path: Path) -> Any:
 def run(opened: Any, signature: Mapping[str, Any]) -> Run:
     """Raises Unprocessable `cannot_run` for a model without free dimensions that fails on its own shapes."""
     free = any(isinstance(size, str) for port in signature["inputs"] for size in port["shape"])
-    why, tried = "", []
+    why = ""
+    tried: list[int] = []
     for size in SIZES if free else SIZES[:1]:
         if tried and _largest_input(signature, size=size) > MAX_INPUT_ELEMENTS:
             break
