@@ -13,12 +13,16 @@ TEAM_SESSION_KEY = "team_id"
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """`user` is None where Slipway itself acts. `via` is "page", "api" or "system"."""
+    """`user` is None where Slipway itself acts. `via` is "page", "api" or "system".
+
+    `token` is the one that speaks for the user: it may do less than the user, and ends earlier.
+    """
 
     team: Team
     role: Role
     user: User | None = None
     via: str = "system"
+    token: ApiToken | None = None
 
     def may(self, needed: Role) -> bool:
         return self.role.covers(needed)
@@ -59,7 +63,7 @@ def actor_of(request: HttpRequest) -> Actor:
     user = cast(User, request.user)
     if isinstance(token, ApiToken):
         role = min((Role(token.role), Role(token.membership_role)), key=lambda role: role.rank)
-        actor = Actor(team=token.team, role=role, user=user, via="api")
+        actor = Actor(team=token.team, role=role, user=user, via="api", token=token)
     else:
         membership = _membership(user, request.session.get(TEAM_SESSION_KEY))
         if membership is None:

@@ -1,5 +1,4 @@
-"""How people log in: sign-up is closed, because an admin makes accounts; guessing is refused as any throttled
-request is."""
+"""How people log in: guessing is refused as any throttled request is. Nobody signs up: an admin makes accounts."""
 
 from typing import Any
 
@@ -13,10 +12,7 @@ LOCKED_S = 300
 """The longest of the windows in ACCOUNT_RATE_LIMITS["login_failed"]: after it one more attempt is let through."""
 
 
-class ClosedSignup(DefaultAccountAdapter):  # type: ignore[misc]
-    def is_open_for_signup(self, request: HttpRequest) -> bool:
-        return False
-
+class Login(DefaultAccountAdapter):  # type: ignore[misc]
     def get_client_ip(self, request: HttpRequest) -> str:
         """Where no edge names the client, the peer counts: nobody is kept out because a header is missing."""
         try:

@@ -15,12 +15,14 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from controlplane.accounts import audit
 from controlplane.accounts.access import TEAM_SESSION_KEY, Actor
 from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
 from controlplane.core.errors import Conflict, Forbidden, InvalidInput
 from controlplane.core.names import check_name
+from controlplane.core.rows import gone, locked
 
 MAX_TOKEN_DAYS = 365
 DEFAULT_TOKEN_DAYS = 90
@@ -32,7 +34,8 @@ _PASSWORD_BYTES = 15
 def create_token(
     actor: Actor, *, name: str, role: Role, expires_in_days: int = DEFAULT_TOKEN_DAYS
 ) -> tuple[ApiToken, str]:
-    """A token of the actor's own, and its text: shown once, kept as a digest.
+    """A token of the actor's own, and its text: shown once, kept as a digest. One that a token makes ends with its
+    maker, if not earlier.
 
     Raises Forbidden for a role above the actor's, who may itself be a token; InvalidInput for a useless name.
     """
@@ -48,19 +51,29 @@ def create_token(
             f"You are {actor.role.label.lower()} here; choose that role or a lower one.",
             fields={"role": ["Choose your own role or a lower one."]},
         )
+    lifetime = timedelta(days=expires_in_days)
+    if actor.token is not None and actor.token.expiry is not None:
+        lifetime = min(lifetime, actor.token.expiry - timezone.now())
     with transaction.atomic():
         token, text = ApiToken.objects.issue(
-            user=actor.user, team=actor.team, role=role, name=name, expiry=timedelta(days=expires_in_days)
+            user=actor.user, team=actor.team, role=role, name=name, expiry=lifetime
         )
         _audit_token(actor, "created API token", token)
     return token, text
 
 
 def revoke_token(actor: Actor, token: ApiToken) -> None:
-    """At once: the next request with it is refused. Whose tokens one may revoke is `selectors.tokens`."""
+    """At once: the next request with it is refused. Whose tokens one may revoke is `selectors.tokens`.
+
+    Raises Forbidden where a token would revoke one that may do more than itself.
+    """
+    if actor.token is not None and actor.token != token:
+        actor.require(Role(token.role))
     with transaction.atomic():
+        removed, _ = ApiToken.objects.filter(pk=token.pk).delete()
+        if not removed:
+            raise gone(token)
         _audit_token(actor, "revoked API token", token)
-        token.delete()
 
 
 def add_member(actor: Actor, *, username: str, role: Role) -> tuple[Membership, str]:
@@ -116,10 +129,10 @@ def change_role(actor: Actor, membership: Membership, *, role: Role) -> Membersh
 
 
 def remove_member(actor: Actor, membership: Membership) -> None:
-    """Ends the membership and, with it, the person's tokens of this team. Everybody may leave by themselves."""
+    """Ends the membership and, with it, the person's tokens of this team. Everybody may leave by themselves, but
+    not by a token that may do less than they."""
     own = actor.user is not None and membership.user_id == actor.user.pk
-    if not own:
-        actor.require(Role.ADMIN)
+    actor.require(Role(membership.role) if own else Role.ADMIN)
     with transaction.atomic():
         current = _locked(membership)
         _keep_an_admin(current, after=None)
@@ -132,8 +145,8 @@ def remove_member(actor: Actor, membership: Membership) -> None:
 
 def _locked(membership: Membership) -> Membership:
     """The membership as it is now, with its team's row held: changes of members happen one at a time."""
-    Team.objects.select_for_update().get(pk=membership.team_id)
-    return Membership.objects.select_related("user").get(pk=membership.pk)
+    locked(membership.team)
+    return locked(membership)
 
 
 def _keep_an_admin(current: Membership, *, after: Role | None) -> None:
@@ -189,7 +202,8 @@ def _invalid(field: str, message: str) -> InvalidInput:
 
 
 def _audit_token(actor: Actor, verb: str, token: ApiToken) -> None:
-    """The trail names the owner's id, because a token's own is a digest; and never the text."""
+    """The trail names the owner's id, because a token's own is a digest; and nothing of the text, which whoever
+    reads the trail is not to know the beginning of."""
     audit.record(
         actor,
         verb,
@@ -197,7 +211,7 @@ def _audit_token(actor: Actor, verb: str, token: ApiToken) -> None:
         object_id=token.user_id,
         object_name=token.name,
         object_url="/settings/tokens/",
-        details={"token_key": token.token_key, "role": token.role, "owner": token.user.username},
+        details={"role": token.role, "owner": token.user.username, "created_at": token.created.isoformat()},
     )
 
 

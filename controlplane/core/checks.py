@@ -6,6 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from controlplane.core.sandbox import isolation
+
 
 @register(Tags.security, deploy=True)
 def secret_key_is_generated(**_: Any) -> list[CheckMessage]:
@@ -18,6 +20,16 @@ def secret_key_is_generated(**_: Any) -> list[CheckMessage]:
             id="slipway.E001",
         )
     ]
+
+
+@register(Tags.security, deploy=True)
+def uploads_are_confined(**_: Any) -> list[CheckMessage]:
+    """Only for `check --deploy`, because it starts a process."""
+    lacking = isolation.probe()
+    if not lacking:
+        return []
+    what, hint = isolation.told(lacking)
+    return [Warning(what, hint=hint, id="slipway.W004")]
 
 
 @register(Tags.files)

@@ -17,8 +17,9 @@ from controlplane.accounts import access, audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import bus, storage
-from controlplane.core.errors import Conflict, NotFound, Unprocessable
+from controlplane.core.errors import Conflict, Unprocessable
 from controlplane.core.names import check_name
+from controlplane.core.rows import locked
 from controlplane.registry import artifacts, intake, usage
 from controlplane.registry.artifacts import mark_damaged as mark_damaged
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Report, Variant, Version
@@ -53,6 +54,7 @@ def _taken(name: str) -> Conflict:
 def describe_model(actor: Actor, model: Model, *, description: str) -> Model:
     actor.require(Role.ENGINEER)
     with transaction.atomic():
+        locked(model)
         model.description = description.strip()
         model.save(update_fields=["description", "updated_at"])
         _audit(actor, "described", model)
@@ -124,7 +126,7 @@ def _known_version(model: Model, source: storage.Blob) -> Version | None:
 
 def _add_version(actor: Actor, model: Model, scanned: _Scanned) -> tuple[Version, bool]:
     with transaction.atomic():
-        number = _next_number(model)
+        number = locked(model).version_count + 1
         artifact = artifacts.row_of(scanned.kept)
         known = _known_version(model, scanned.source)
         if known is not None:  # the same bytes arrived twice at once, or mend what was damaged
@@ -156,14 +158,6 @@ def _plain_name(filename: str) -> str:
     """The last part of what the client calls the file, for people to recognize; nothing is stored under it."""
     last = Path(filename.replace("\\", "/")).name
     return "".join(character for character in last if character.isprintable())[:255]
-
-
-def _next_number(model: Model) -> int:
-    """Locks the model row, so that numbers are given one at a time. Raises NotFound if it was deleted."""
-    locked = Model.objects.select_for_update().filter(pk=model.pk).first()
-    if locked is None:
-        raise NotFound("not_found", f"“{model.name}” was deleted in the meantime.", "Register it again.")
-    return locked.version_count + 1
 
 
 def add_variant(
@@ -217,6 +211,7 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
     if variant.artifact.state == Artifact.State.DAMAGED:
         raise artifacts.damaged(variant)
     with transaction.atomic():
+        locked(variant)
         before = Alias.objects.select_for_update().filter(model=model, name=name).first()
         alias, _ = Alias.objects.update_or_create(
             model=model, name=name, defaults={"variant": variant, "moved_by": actor.user}
@@ -229,39 +224,38 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
 def remove_alias(actor: Actor, alias: Alias) -> None:
     actor.require(Role.ENGINEER)
     with transaction.atomic():
+        locked(alias).delete()
         _audit(
             actor, "removed alias of", alias.model, details={"alias": alias.name, "from": str(alias.variant)}
         )
-        alias.delete()
 
 
 def delete_version(actor: Actor, version: Version) -> None:
     """Removes a version with its variants and reports. Raises Conflict that names everything that uses it."""
     actor.require(Role.ENGINEER)
-    with transaction.atomic():
-        Version.objects.select_for_update().get(pk=version.pk)
+    with _protected(what=str(version)), transaction.atomic():
+        current = locked(version)
         _refuse_if_used(version.variants.all(), what=str(version))
         _audit(actor, "deleted", version)
-        with _protected(what=str(version)):
-            _remove(version)
+        _remove(current)
 
 
 def delete_model(actor: Actor, model: Model) -> None:
     """Removes a model with everything below it. Raises Conflict that names everything that uses it."""
     actor.require(Role.ADMIN)
-    with transaction.atomic():
-        Model.objects.select_for_update().get(pk=model.pk)
+    with _protected(what=model.name), transaction.atomic():
+        current = locked(model)
         _refuse_if_used(Variant.objects.filter(version__model=model), what=model.name)
         _audit(actor, "deleted", model)
-        with _protected(what=model.name):
-            for version in model.versions.all():
-                _remove(version)
-            model.delete()
+        for version in model.versions.all():
+            _remove(version)
+        current.delete()
 
 
 @contextmanager
 def _protected(*, what: str) -> Iterator[None]:
-    """Somebody began to use it between the question and the deletion: the database has the last word."""
+    """Somebody began to use it between the question and the deletion: the database has the last word, and says it
+    when the transaction ends."""
     try:
         yield
     except (ProtectedError, IntegrityError) as error:
@@ -313,6 +307,7 @@ def add_dataset(
         blob = received.keep()
     try:
         with transaction.atomic():
+            locked(model)
             dataset = Dataset.objects.create(
                 model=model,
                 name=name,
@@ -342,11 +337,12 @@ def delete_dataset(actor: Actor, dataset: Dataset) -> None:
     """Jobs that used it keep their reports. Raises Conflict while a job still needs it: measured without it,
     that job would say something else than what was asked."""
     actor.require(Role.ENGINEER)
-    with transaction.atomic():
-        Dataset.objects.select_for_update().get(pk=dataset.pk)
-        _refuse(usage.of_dataset(dataset), what=f"The data set “{dataset.name}”")
+    what = f"The data set “{dataset.name}”"
+    with _protected(what=what), transaction.atomic():
+        current = locked(dataset)
+        _refuse(usage.of_dataset(dataset), what=what)
         _audit(actor, "removed data set of", dataset.model, details={"dataset": dataset.name})
-        dataset.delete()
+        current.delete()
 
 
 def quarantine(version: Version, *, reason: str) -> None:

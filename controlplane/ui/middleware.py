@@ -8,13 +8,21 @@ from collections.abc import Callable
 import structlog
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
-from django.db import DatabaseError, DataError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render, resolve_url
 from django.utils.http import urlencode
+from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
 from controlplane.core import problems
-from controlplane.core.errors import InvalidInput, NotFound, SlipwayError, Unavailable, UnsupportedMediaType
+from controlplane.core.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SlipwayError,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -48,6 +56,14 @@ def database_is_down(error: BaseException) -> bool:
     return isinstance(error, OperationalError | InterfaceError)
 
 
+def lost_a_race(error: BaseException) -> bool:
+    """What the request needs was removed, or what it makes was made, between a verb's question and its last word.
+    Another rule of the database that is broken is a fault of ours."""
+    return isinstance(error, IntegrityError) and isinstance(
+        error.__cause__, ForeignKeyViolation | UniqueViolation
+    )
+
+
 def as_problem(error: Exception) -> SlipwayError:
     if database_is_down(error):
         return Unavailable(
@@ -55,6 +71,12 @@ def as_problem(error: Exception) -> SlipwayError:
             "The database cannot be reached right now.",
             "Nothing was changed. Try again in a few seconds.",
             retry_after_s=2,
+        )
+    if lost_a_race(error):
+        return Conflict(
+            "changed_meanwhile",
+            "Somebody else changed this at the same moment.",
+            "Nothing was changed by this request. Reload, and try again if it is still needed.",
         )
     if isinstance(error, DataError):
         return InvalidInput(
@@ -92,7 +114,7 @@ def _know_the_reader_or_nobody(request: HttpRequest) -> None:
 
 def log_failure(error: BaseException, *, status: int, request: HttpRequest) -> None:
     """What the reader is not told. A refusal that is the reader's move is no news."""
-    if status == 500 or isinstance(error, DataError):
+    if status == 500 or isinstance(error, DataError | IntegrityError):
         log.error("request_failed", path=request.path, exc_info=error)
     elif status >= 500:
         log.warning("request_postponed", path=request.path, cause=str(error).partition("\n")[0])

@@ -41,6 +41,7 @@ class FailureReason(StrEnum):
     CRASHED = "crashed"
     INTEGRITY = "integrity"
     REFUSED = "refused"
+    STORAGE_FULL = "storage_full"
     ERROR = "error"
     CANCELLED_BY_LIMIT = "cancelled_by_limit"
 

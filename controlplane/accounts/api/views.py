@@ -52,7 +52,10 @@ class Tokens(APIView):
 
     @extend_schema(request=inputs.NewToken, responses={201: schemas.CreatedToken})
     def post(self, request: Request) -> Response:
-        """Create a token. The answer is the only place that shows its text."""
+        """Create a token. The answer is the only place that shows its text.
+
+        One that a token makes ends with its maker, if not earlier.
+        """
         wanted = parse(inputs.NewToken, request)
         row, text = services.create_token(
             actor_of(request),
@@ -72,7 +75,7 @@ class Token(APIView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, token_key: str) -> Response:
-        """Revoke a token, at once."""
+        """Revoke a token, at once. A token revokes itself and those that may do no more than it."""
         actor = actor_of(request)
         services.revoke_token(actor, selectors.token(actor, token_key))
         return Response(status=204)
@@ -111,7 +114,7 @@ class Member(APIView):
 
     @extend_schema(responses={204: None, **refusals(409)})
     def delete(self, request: Request, username: str) -> Response:
-        """Remove a member, and the member's tokens of this team."""
+        """Remove a member, and the member's tokens of this team. Leaving by oneself takes one's whole role."""
         actor = actor_of(request)
         services.remove_member(actor, selectors.member(actor, username))
         return Response(status=204)

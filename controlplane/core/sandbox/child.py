@@ -185,7 +185,10 @@ def _explain(error: BaseException, emit: Emit) -> int:
         emit({"kind": "refused", "code": error.code, "title": error.title, "detail": error.detail})
         return 0
     traceback.print_exception(error)
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        return _fail(emit, reason="storage_full", detail="The disk has no room left.")
+    if number == errno.EFBIG:
         most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         return _fail(emit, reason="error", detail=f"It tried to write a file of more than {most:,} bytes.")
     text = str(error) or type(error).__name__

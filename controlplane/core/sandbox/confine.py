@@ -1,8 +1,8 @@
 """What the kernel takes away from a child before it reads a byte: namespaces, capabilities, files, memory.
 
 All of it works for an ordinary user. Where a kernel or a container forbids a part, the rest still holds and
-the child says in its hello what it has. Refused: seccomp filters (no pure Python way that stays readable)
-and chroot (needs root, and Landlock does the same for reading and writing).
+the child says in its hello what it has; `isolation` tells the operator what is missing. Refused: seccomp filters (no
+pure Python way that stays readable) and chroot (needs root, and Landlock does the same for reading and writing).
 """
 
 import ctypes

@@ -9,6 +9,7 @@ import re
 from collections import deque
 from typing import Any
 
+from controlplane.core.sandbox import isolation
 from controlplane.core.sandbox.limits import MIB
 from controlplane.core.sandbox.outcome import Evidence, Message, Refusal
 
@@ -111,6 +112,8 @@ class Hearing:
         match message["kind"]:
             case "hello":
                 self.isolation = {"namespaces": list(message["namespaces"]), "files": bool(message["files"])}
+                if lacking := isolation.missing(self.isolation, network=self._evidence.limits.network):
+                    isolation.warn_once(lacking)
             case "exit":
                 self._evidence.status = int(message["status"])
                 self._evidence.peak_bytes = int(message["peak_bytes"])

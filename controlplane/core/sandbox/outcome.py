@@ -33,7 +33,8 @@ class Refusal:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """`result` is None unless the entry returned; then `reason` is one of timeout, out_of_memory, crashed,
-    refused, error and `detail` the sentence for the reader."""
+    refused, storage_full, error and `detail` the sentence for the reader. With `error` it may quote an exception:
+    for those who may know of our code and our folders."""
 
     result: dict[str, Any] | None
     reason: str
@@ -116,7 +117,7 @@ class Evidence:
     def _raised(self, reason: str, detail: str) -> tuple[str, str]:
         if reason == "out_of_memory" or any(text in detail for text in _ALLOCATION_FAILED):
             return "out_of_memory", self._memory_sentence()
-        return "error", detail
+        return ("storage_full" if reason == "storage_full" else "error"), detail
 
     def _signalled(self, number: int) -> tuple[str, str]:
         if number == signal.SIGXCPU:

@@ -22,7 +22,8 @@ MAX_MEMBERS = 10_000
 MAX_TABLE_BYTES = 8 * 1024**2
 MAX_RATIO = 100
 RATIO_FROM_BYTES = 1024**2
-"""Small members may be packed as tightly as they like."""
+"""What is small may be packed as tightly as it likes."""
+_PACK_LESS = "If that is meant, pack it without compression (zip -0, numpy.savez)"
 MAX_NAME_BYTES = 1024
 _CHUNK = 1024**2
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -50,6 +51,8 @@ def members(archive: zipfile.ZipFile, *, file_bytes: int, total_bytes: int) -> t
     total = sum(info.file_size for info in infos)
     if total > total_bytes:
         raise unsafe(f"It unpacks to {total:,} bytes; at most {total_bytes:,} are allowed")
+    if _bursts(total, packed_bytes=file_bytes):
+        raise unsafe(f"It unpacks to more than {MAX_RATIO} times its size. {_PACK_LESS}")
     return tuple(
         Member(info.filename, info.file_size, info)
         for info in infos
@@ -115,13 +118,14 @@ def _check_kind(info: zipfile.ZipInfo) -> None:
         raise unsafe(f"{what} is packed by a method that is not read (only stored and deflated are)")
     if info.is_dir() and info.file_size:
         raise unsafe(f"{what} is a folder with bytes")
-    if info.file_size > RATIO_FROM_BYTES and info.file_size > MAX_RATIO * max(info.compress_size, 1):
-        raise unsafe(
-            f"{what} unpacks to more than {MAX_RATIO} times its packed size. "
-            "If that is meant, pack it without compression (zip -0, numpy.savez)"
-        )
+    if _bursts(info.file_size, packed_bytes=info.compress_size):
+        raise unsafe(f"{what} unpacks to more than {MAX_RATIO} times its packed size. {_PACK_LESS}")
     if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
         raise unsafe(f"{what} declares two sizes")
+
+
+def _bursts(size_bytes: int, *, packed_bytes: int) -> bool:
+    return size_bytes > RATIO_FROM_BYTES and size_bytes > MAX_RATIO * packed_bytes
 
 
 def _check_unique(infos: Sequence[zipfile.ZipInfo]) -> None:

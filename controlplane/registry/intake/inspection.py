@@ -7,6 +7,7 @@ What the child cannot survive (memory, time, a crash) is as much an answer as wh
 do the same to a worker or a replica. Importable without Django, because the child imports this package.
 """
 
+import logging
 import shutil
 import tempfile
 import time
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controlplane.core.errors import Unprocessable
+from controlplane.core.errors import SlipwayError, StorageFull, Unprocessable
 from controlplane.core.sandbox import Child, Limits, Outcome
 from controlplane.core.sandbox.limits import MIB
 
+_log = logging.getLogger(__name__)
 SCRATCH_PREFIX = "intake-"
 STALE_SCRATCH_S = 3600.0
 MAX_DATASET_BYTES = 2 * 1024**3
@@ -80,7 +82,7 @@ def inspected(path: Path, *, filename: str = "", bounds: Bounds | None = None) -
     """Looks at an uploaded ONNX file or zip archive. `filename` is only for the reader of an error.
 
     Raises Unprocessable with a code of its own for every kind of refusal; `resource_limit` if the child met a
-    limit, `unreadable` if it crashed.
+    limit, `unreadable` if it crashed; StorageFull if there was no room to unpack it.
     """
     bounds = bounds or _bounds()
     with _scratch(bounds.scratch) as scratch:
@@ -98,7 +100,7 @@ def inspected(path: Path, *, filename: str = "", bounds: Bounds | None = None) -
 def inspect_dataset(
     path: Path, *, signature: Mapping[str, Any], bounds: Bounds | None = None
 ) -> DatasetInspection:
-    """Looks at an uploaded npz for a model with this signature. Raises Unprocessable."""
+    """Looks at an uploaded npz for a model with this signature. Raises as `inspected` does."""
     bounds = bounds or _bounds()
     with _scratch(bounds.scratch) as scratch:
         spec = {"path": str(path), "signature": dict(signature), "total_bytes": MAX_DATASET_BYTES}
@@ -137,7 +139,7 @@ def _scratch(root: Path) -> Iterator[Path]:
 def _ask(
     module: str, spec: Mapping[str, Any], *, path: Path, scratch: Path, bounds: Bounds
 ) -> tuple[dict[str, Any], Outcome]:
-    """The child's result. Raises Unprocessable for every other end of it."""
+    """The child's result. Raises StorageFull, and Unprocessable for every other end of it."""
     step = ""
     with Child.start(
         entry=f"controlplane.registry.intake.{module}:inspect",
@@ -156,7 +158,8 @@ def _ask(
     return outcome.result, outcome
 
 
-def _refusal(outcome: Outcome, *, step: str) -> Unprocessable:
+def _refusal(outcome: Outcome, *, step: str) -> SlipwayError:
+    """What an exception of ours said is for the log only: it names our classes and folders."""
     refusal = outcome.refusal
     if refusal is not None:
         return Unprocessable(refusal.code, refusal.title, refusal.detail)
@@ -167,9 +170,15 @@ def _refusal(outcome: Outcome, *, step: str) -> Unprocessable:
             "The file needs more time or memory than a look at it may cost.",
             f"{outcome.detail} This happened {where}; running it would cost the same again.",
         )
-    return Unprocessable(
-        "unreadable", "The file cannot be read safely.", f"The reader ended {where}. {outcome.detail}"
-    )
+    if outcome.reason == "storage_full":
+        return StorageFull(
+            "storage_full",
+            "There is no room to look at the file.",
+            "Nothing of it was kept. An operator has to make room.",
+        )
+    _log.warning("A look at an upload ended %s: %s (%s)", where, outcome.detail, " | ".join(outcome.log_tail))
+    why = outcome.detail if outcome.reason == "crashed" else "The log of Slipway says why."
+    return Unprocessable("unreadable", "The file cannot be read safely.", f"The reader ended {where}. {why}")
 
 
 def _inside(path: Path, *, allowed: Sequence[Path]) -> Path:

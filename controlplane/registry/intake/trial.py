@@ -4,6 +4,7 @@ ONNX Runtime is imported here and nowhere else in intake. A free dimension is 1 
 work with 1 (a convolution larger than its image), larger sizes are tried before the model is only suspected.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -57,7 +58,11 @@ def run(opened: Any, signature: Mapping[str, Any]) -> Run:
     """Raises Unprocessable `cannot_run` for a model without free dimensions that fails on its own shapes."""
     free = any(isinstance(size, str) for port in signature["inputs"] for size in port["shape"])
     why = ""
+    tried: list[int] = []
     for size in SIZES if free else SIZES[:1]:
+        if tried and _largest_input(signature, size=size) > MAX_INPUT_ELEMENTS:
+            break
+        tried.append(size)
         began = time.perf_counter()
         why = _try(opened, signature, batch=1, size=size)
         if not why:
@@ -65,7 +70,17 @@ def run(opened: Any, signature: Mapping[str, Any]) -> Run:
             return Run(size=size, seconds=time.perf_counter() - began, batches=batches)
     if not free:
         raise Unprocessable("cannot_run", "The model fails when it is run.", why)
-    return Run(findings=[f"It could not be run with free dimensions of {', '.join(map(str, SIZES))}: {why}"])
+    return Run(findings=[f"It could not be run with free dimensions of {', '.join(map(str, tried))}: {why}"])
+
+
+def _shape(port: Mapping[str, Any], signature: Mapping[str, Any], *, batch: int, size: int) -> list[int]:
+    shape = [each if isinstance(each, int) else size for each in port["shape"]]
+    return [batch, *shape[1:]] if signature["batch_axis"] == 0 else shape
+
+
+def _largest_input(signature: Mapping[str, Any], *, size: int) -> int:
+    """Elements of a batch of one. A model with many free dimensions is not refused for a size that is our choice."""
+    return max(math.prod(_shape(port, signature, batch=1, size=size)) for port in signature["inputs"])
 
 
 def _try(opened: Any, signature: Mapping[str, Any], *, batch: int, size: int) -> str:
@@ -81,9 +96,7 @@ def _answer(opened: Any, signature: Mapping[str, Any], *, batch: int, size: int)
     random = np.random.default_rng(SEED)
     feed = {}
     for port in signature["inputs"]:
-        shape = [each if isinstance(each, int) else size for each in port["shape"]]
-        if signature["batch_axis"] == 0:
-            shape[0] = batch
+        shape = _shape(port, signature, batch=batch, size=size)
         feed[port["name"]] = _values(random, port["dtype"], shape)
     answers = opened.run(None, feed)
     return list(answers)
@@ -91,7 +104,7 @@ def _answer(opened: Any, signature: Mapping[str, Any], *, batch: int, size: int)
 
 def _values(random: np.random.Generator, dtype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
     """Floats in [0, 1), whole numbers 0 and 1, because they are often positions in a table."""
-    if np.prod(shape, dtype=object) > MAX_INPUT_ELEMENTS:
+    if math.prod(shape) > MAX_INPUT_ELEMENTS:
         raise MemoryError
     if dtype == "BYTES":
         return np.full(shape, "a", dtype=object)

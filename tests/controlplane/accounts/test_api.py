@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from controlplane.accounts import services
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role
+from controlplane.core.errors import NotFound
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -77,6 +79,67 @@ def test_a_token_makes_no_token_wider_than_itself(people: Any) -> None:
     narrow = admin("POST", "tokens/", {"name": "narrow", "role": "viewer"}).json()["token"]
     answer = Caller(actor=admin.actor, token=narrow)("POST", "tokens/", {"name": "x", "role": "admin"})
     assert code(answer) == (403, "role_above_own")
+
+
+def narrow(admin: Caller, *, role: str = "viewer", days: int = 1) -> Caller:
+    """A token of the admin's that may do less than the admin."""
+    made = admin("POST", "tokens/", {"name": "narrow", "role": role, "expires_in_days": days})
+    return Caller(actor=admin.actor, token=made.json()["token"])
+
+
+def test_a_token_makes_none_that_outlives_it(people: Any) -> None:
+    admin, _, _ = people
+    reader = narrow(admin)
+    own = reader("GET", "tokens/").json()["items"][0]["expires_at"]
+    made = reader("POST", "tokens/", {"name": "longer", "role": "viewer", "expires_in_days": 365})
+    assert made.status_code == 201
+    assert made.json()["expires_at"][:19] <= own[:19]
+
+
+def test_a_token_revokes_itself_and_what_may_do_no_more_than_it(people: Any) -> None:
+    admin, _, _ = people
+    reader, other, writer = narrow(admin), narrow(admin), narrow(admin, role="engineer")
+    keys = {row.role: row.token_key for row in ApiToken.objects.filter(user=admin.actor.user)}
+    for role in ("admin", "engineer"):
+        assert code(reader("DELETE", f"tokens/{keys[role]}/")) == (403, "role_too_low")
+    assert reader("DELETE", f"tokens/{other.token[:15]}/").status_code == 204
+    assert other("GET", "me/").status_code == 401
+    assert reader("DELETE", f"tokens/{reader.token[:15]}/").status_code == 204
+    assert writer("GET", "me/").status_code == admin("GET", "me/").status_code == 200
+
+
+def test_a_token_that_may_do_less_does_not_take_its_owner_out_of_the_team(people: Any) -> None:
+    admin, viewer, _ = people
+    admin("PATCH", f"members/{viewer.actor.user}/", {"role": "admin"})
+    own = f"members/{admin.actor.user}/"
+    for role in ("viewer", "engineer"):
+        assert code(narrow(admin, role=role)("DELETE", own)) == (403, "role_too_low")
+    assert admin("GET", "me/").status_code == 200
+    assert admin("DELETE", own).status_code == 204
+
+
+def test_what_was_removed_a_moment_ago_is_not_found_and_leaves_no_trace(people: Any) -> None:
+    admin, viewer, _ = people
+    token = ApiToken.objects.get(user=viewer.actor.user)
+    row = Membership.objects.get(user=viewer.actor.user)
+    services.revoke_token(admin.actor, ApiToken.objects.get(pk=token.pk))
+    services.remove_member(admin.actor, Membership.objects.get(pk=row.pk))
+    before = AuditEvent.objects.count()
+    for verb in (
+        lambda: services.revoke_token(admin.actor, token),
+        lambda: services.remove_member(admin.actor, row),
+        lambda: services.change_role(admin.actor, row, role=Role.ADMIN),
+    ):
+        with pytest.raises(NotFound, match="removed in the meantime"):
+            verb()
+    assert AuditEvent.objects.count() == before
+
+
+def test_the_trail_has_nothing_of_a_tokens_text(people: Any) -> None:
+    admin, _, _ = people
+    reader = narrow(admin)
+    admin("DELETE", f"tokens/{reader.token[:15]}/")
+    assert reader.token[:8] not in admin("GET", "activity/").content.decode()
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,52 @@ def test_an_unknown_person_gets_the_same_answer_as_a_wrong_password(actor: Actor
     assert said(str(actor.user)).partition("csrf")[0] == said("nobody").partition("csrf")[0]
 
 
-def test_nobody_signs_up_by_themselves() -> None:
-    page = Client().post("/account/signup/", {"username": "mallory", "password1": "pass phrase 123"})
-    assert page.status_code in {200, 403, 404}
-    assert log_in("mallory", "pass phrase 123") == 200
+NEED_MAIL = [
+    "/account/signup/",
+    "/account/email/",
+    "/account/confirm-email/",
+    "/account/confirm-email/abc/",
+    "/account/password/set/",
+    "/account/password/reset/",
+    "/account/password/reset/done/",
+    "/account/password/reset/key/1-abc/",
+    "/account/login/code/confirm/",
+    "/account/2fa/webauthn/",
+    "/account/",
+]
+
+
+@pytest.mark.parametrize("path", NEED_MAIL)
+def test_there_is_no_page_that_would_send_a_mail(actor: Actor, path: str) -> None:
+    person = Client()
+    assert actor.user is not None
+    person.force_login(actor.user)
+    form = {"email": "a@example.com", "username": "mallory", "password1": "pass phrase 123", "action_add": ""}
+    for client in (Client(), person):
+        assert client.get(path).status_code == 404
+        assert client.post(path, form).status_code == 404
+
+
+def test_the_pages_of_an_account_lead_nowhere_else(actor: Actor) -> None:
+    """Each is made without the addresses that are left out."""
+    person = Client()
+    assert Client().get(LOGIN).status_code == 200
+    assert Client().get("/account/inactive/").status_code == 200
+    log_in(str(actor.user), client=person)
+    for path in ("password/change/", "reauthenticate/", "2fa/", "2fa/totp/activate/", "logout/"):
+        page = person.get(f"/account/{path}", follow=True)
+        assert page.status_code == 200, path
+        assert "password/reset" not in page.content.decode(), path
+
+
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"]
+)
+def test_a_login_leads_to_no_other_site(actor: Actor, wanted: str) -> None:
+    page = Client().get(LOGIN, {"next": wanted})
+    assert f'href="{wanted}' not in page.content.decode()
+    answer = Client().post(LOGIN, {"login": str(actor.user), "password": PASSWORD, "next": wanted})
+    assert (answer.status_code, answer["Location"]) == (302, reverse("ui:overview"))
 
 
 def test_a_disabled_person_cannot_log_in_and_a_session_of_theirs_ends(actor: Actor) -> None:
@@ -75,6 +117,9 @@ def test_a_disabled_person_cannot_log_in_and_a_session_of_theirs_ends(actor: Act
     actor.user.save()
     assert client.get("/api/v1/me/").status_code == 401
     assert client.get(reverse("accounts:settings")).status_code == 302
+    again = Client().post(LOGIN, {"login": str(actor.user), "password": PASSWORD}, follow=True)
+    assert again.status_code == 200
+    assert "inactive" in again.content.decode().lower()
 
 
 def test_a_new_password_ends_every_other_session(actor: Actor) -> None:

@@ -71,6 +71,11 @@ def write_file(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {}
 
 
+def fill(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    Path("/dev/full").write_bytes(b"x")
+    return {}
+
+
 def look_around(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {
         "environment": dict(os.environ),

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.core.sandbox import Child, Limits, Outcome, SandboxFailure, call
-from controlplane.core.sandbox.hearing import Lines, printable
+from controlplane.core import checks
+from controlplane.core.sandbox import Child, Limits, Outcome, SandboxFailure, call, isolation
+from controlplane.core.sandbox.hearing import Hearing, Lines, printable
+from controlplane.core.sandbox.outcome import Evidence
 
 TESTS = Path(__file__).parents[2]
 LIMITS = Limits(memory_bytes=1024**3, cpu_s=30, wall_s=30, file_bytes=50_000_000)
@@ -204,6 +206,35 @@ def test_a_child_reads_only_what_it_is_given_and_writes_only_its_scratch(tmp_pat
         if not child.isolation["files"]:
             pytest.skip("this kernel has no Landlock")
     assert outcome.result == {"read": [str(given_)], "write": [str(scratch / "new")]}
+
+
+def test_f22_a_full_disk_is_a_reason_of_its_own_that_names_no_folder(tmp_path):
+    outcome = run("fill", scratch=tmp_path)
+    assert (outcome.reason, outcome.detail) == ("storage_full", "The disk has no room left.")
+
+
+def hello(*namespaces: str, files: bool) -> bytes:
+    return json.dumps({"kind": "hello", "namespaces": namespaces, "files": files}).encode() + b"\n"
+
+
+def test_what_a_child_lacks_is_said_once_with_what_to_do(caplog):
+    isolation.warn_once.cache_clear()
+    for said in (hello("ipc", files=False), hello("ipc", files=False), hello("pid", "network", files=True)):
+        assert Hearing(Evidence(limits=LIMITS)).channel(said)
+    assert Hearing(Evidence(limits=limits(network=True))).channel(hello("pid", files=True))
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == isolation.__name__]
+    assert "every file that Slipway can; it can open connections" in warning
+    assert "Landlock" in warning
+    assert warning.count("user.max_user_namespaces") == 1
+
+
+def test_the_deployment_check_says_what_this_machine_lacks(monkeypatch):
+    with_all = isolation.probe()
+    assert [found.id for found in checks.uploads_are_confined()] == (["slipway.W004"] if with_all else [])
+    monkeypatch.setattr(isolation, "probe", lambda: ("files",))
+    (found,) = checks.uploads_are_confined()
+    assert found.id == "slipway.W004"
+    assert "Landlock" in str(found.hint)
 
 
 def test_a_child_has_no_network_unless_its_limits_say_so(tmp_path):

@@ -1,9 +1,13 @@
 """Models, aliases, data sets and deletions: the verbs with three people, and what stands in their way."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from django.db import connection
+from django.db.models.signals import pre_delete
 
 from controlplane.accounts.models import AuditEvent, Role
-from controlplane.core.errors import Conflict, Forbidden, InvalidInput, Unprocessable
+from controlplane.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Unprocessable
 from controlplane.registry import services, usage
 from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
 from optimizer.models import Job
@@ -123,6 +127,63 @@ def test_what_begins_to_use_a_version_while_it_is_deleted_wins(three, monkeypatc
         services.delete_version(owner.actor, version)
     assert error.value.code == "in_use"
     assert Version.objects.filter(pk=version.pk).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_begins_to_use_a_version_at_the_very_last_moment_wins_too(three):
+    """The rows are looked through already; only the end of the transaction can tell."""
+    owner, _, _ = three
+    version = factories.version(factories.model(owner.actor.team))
+
+    def point() -> None:
+        try:
+            Alias.objects.create(model=version.model, name="late", variant=version.variants.get())
+        finally:
+            connection.close()
+
+    def elsewhere(**_: object) -> None:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(point).result()
+
+    page = f"{version.get_absolute_url()}delete/"
+    pre_delete.connect(elsewhere, sender=Variant)
+    try:
+        answer = owner.browser.post(page, {"confirm": f"{version.model.name}/{version.number}"})
+    finally:
+        pre_delete.disconnect(elsewhere, sender=Variant)
+    assert answer.status_code == 409
+    assert "is in use and cannot be deleted" in answer.content.decode()
+    assert Version.objects.filter(pk=version.pk).exists()
+    assert not AuditEvent.objects.exists()
+
+
+def test_what_somebody_else_removed_a_moment_ago_is_not_found_and_leaves_no_trace(three, npz):
+    owner, _, _ = three
+    boss = factories.member(owner.actor.team, role=Role.ADMIN)
+    version = factories.version(factories.model(owner.actor.team))
+    model, variant = version.model, version.variants.get()
+    alias = services.move_alias(owner.actor, model, name="champion", variant=variant)
+    dataset = services.add_dataset(
+        owner.actor, model, name="held", role="evaluation", version=version, chunks=[npz()]
+    )
+    services.remove_alias(owner.actor, Alias.objects.get())
+    services.delete_model(boss, Model.objects.get())
+    before = AuditEvent.objects.count()
+    verbs = [
+        lambda: services.describe_model(owner.actor, model, description="x"),
+        lambda: services.move_alias(owner.actor, model, name="x", variant=variant),
+        lambda: services.remove_alias(owner.actor, alias),
+        lambda: services.delete_version(owner.actor, version),
+        lambda: services.delete_model(boss, model),
+        lambda: services.delete_dataset(owner.actor, dataset),
+        lambda: services.add_dataset(
+            owner.actor, model, name="x", role="evaluation", version=version, chunks=[npz()]
+        ),
+    ]
+    for verb in verbs:
+        with pytest.raises(NotFound, match="removed in the meantime"):
+            verb()
+    assert AuditEvent.objects.count() == before
 
 
 def test_a_version_goes_with_its_variants_reports_and_finished_jobs(three):

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import get_resolver
 
 from controlplane.accounts.access import Actor
+from controlplane.accounts.models import Team
 from controlplane.registry.models import Model
 from tests import factories
 
@@ -330,6 +331,28 @@ def test_a_fault_of_ours_says_so_and_no_more(browser: Client, token: str) -> Non
         assert "secret-of-the-house" not in answer
         assert "ValueError" not in answer
     assert page["X-Request-Id"] in page.content.decode()
+
+
+def test_who_comes_second_is_told_so_and_a_broken_rule_of_ours_is_a_fault(
+    browser: Client, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = factories.team()
+
+    def write(**values: Any) -> None:
+        with transaction.atomic():
+            Team.objects.create(**values)
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        write(**values)
+
+    monkeypatch.setattr("controlplane.registry.selectors.models", broken)
+    values: dict[str, Any] = {"name": taken.name}
+    assert is_problem(send(token, b"", method="GET"), 409)["code"] == "changed_meanwhile"
+    page = browser.get("/models/")
+    assert page.status_code == 409
+    assert "Somebody else changed this" in page.content.decode()
+    values = {"name": None}
+    is_problem(send(token, b"", method="GET"), 500)
 
 
 def test_a_session_key_that_no_database_can_hold_is_a_bad_request() -> None:

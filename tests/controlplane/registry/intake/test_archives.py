@@ -2,10 +2,14 @@
 
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 
 import pytest
 
+from controlplane.core.errors import Unprocessable
+from controlplane.registry.intake import inspection
 from tests.controlplane.registry.intake import models
 from tests.controlplane.registry.intake.models import (
     WEIGHT_BYTES,
@@ -69,6 +73,10 @@ UNSAFE = {
     "encrypted": (encrypted(), "encrypted"),
     "overlapping": (models.overlapping_zip(), "overlaps"),
     "ratio": (zipped({"m.onnx": MODEL, "w": b"\0" * 5_000_000}), "100 times"),
+    "ratio of many small ones": (
+        zipped({"m.onnx": MODEL} | {f"w{n}": b"\0" * 2**20 for n in range(200)}),
+        "100 times its size",
+    ),
     "too many members": (zipped({f"{n}": b"" for n in range(10_001)}), "10,001 members"),
     "lying count": (lying_count(), "members"),
     "nested": (zipped({"m.onnx": MODEL, "inner.zip": zipped({"a": b"a"})}), "itself an archive"),
@@ -92,6 +100,46 @@ def test_two_members_of_one_name_are_refused(refused):
     error = refused(beside("m.onnx"))
     assert error.code == "unsafe_archive"
     assert "same name" in error.detail
+
+
+FULL_DISK = """
+import subprocess, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+scratch = folder / "scratch"
+scratch.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", scratch], check=True)
+from controlplane.core.errors import SlipwayError
+from controlplane.registry.intake import Bounds, inspected
+bounds = Bounds(memory_bytes=3 * 1024**3, wall_s=60, scratch=scratch)
+try:
+    with inspected(folder / "upload", bounds=bounds):
+        pass
+except SlipwayError as error:
+    print(error.status, error.code, str(folder) in str(error))
+"""
+
+
+def own_mounts_allowed() -> bool:
+    return subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not own_mounts_allowed(), reason="no mount namespace may be made here")
+def test_f22_no_room_to_unpack_is_the_operators_to_mend_and_not_the_files_fault(tmp_path):
+    models.write(tmp_path, zipped({"m.onnx": MODEL, "w": b"\0" * 4_000_000}, method=zipfile.ZIP_STORED))
+    command = ["unshare", "-Urm", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.stdout == "507 storage_full False\n", answer.stderr
+
+
+def test_what_went_wrong_in_our_own_code_is_told_to_the_log_only(tmp_path, bounds, caplog):
+    path = models.write(tmp_path, MODEL)
+    with inspection._scratch(bounds.scratch) as scratch, pytest.raises(Unprocessable) as error:
+        inspection._ask("no_such_child", {}, path=path, scratch=scratch, bounds=bounds)
+    assert error.value.code == "unreadable"
+    assert "Error" not in error.value.detail
+    assert "no_such_child" not in error.value.detail
+    assert "ModuleNotFoundError" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,15 @@ def test_half_precision_is_told_by_the_bytes_of_the_weights(look):
     ]
     found = look(models.model(models.graph_of(nodes, initializers=[w])).SerializeToString())
     assert found["summary"]["precision"] == "fp16"
+
+
+def test_a_model_is_not_refused_for_a_size_that_was_our_choice(look):
+    """With free dimensions of 224 its input alone would be more than a look may hold."""
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
+    inputs = {"x": ["batch", "a", "b", "c", "d"]}
+    proto = models.model(
+        models.graph_of(nodes, inputs=inputs, initializers=[models.ints("s", 7)], output_shape=[7])
+    )
+    found = look(proto.SerializeToString())
+    (finding,) = [text for text in found["summary"]["findings"] if "could not be run" in text]
+    assert "dimensions of 1, 8, 64:" in finding
