@@ -115,6 +115,7 @@ def job(request: HttpRequest, job: int) -> HttpResponse:
         "job": row,
         "topic": str(row.pk),
         "over": row.state in TERMINAL,
+        "beat": "" if row.state in TERMINAL else "2s",
         "may_change": actor.may(Role.ENGINEER),
         "recipe": " + ".join(step["technique"] for step in row.recipe),
         "attempt": attempt,

@@ -42,6 +42,7 @@ def deployments(request: HttpRequest) -> HttpResponseBase:
         {
             "listing": listing,
             "rows": _rows(listing.rows),
+            "topics": selectors.list_topics(listing.rows),
             "filters": filters,
             "filtered": any(wanted.values()),
             "may_change": actor.may(Role.ENGINEER),

@@ -128,6 +128,8 @@ def test_the_list_shows_health_size_and_figures_and_costs_the_same_for_many(
     store.write([window(world.row.pk, ts=now, seconds=[0.02] * 100)], living=[world.row.pk])
     page = world.browser(world.viewer).get(LIST).content.decode()
     assert "Healthy" in page
+    assert f'data-live="deployments,metrics:{world.row.pk}"' in page
+    assert ", every 15s" in page
     assert "1/1" in page
     assert "20.0" in page or "19.9" in page or "20.1" in page
     client = world.browser(world.owner)

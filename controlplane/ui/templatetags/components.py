@@ -12,7 +12,7 @@ Single:
     {% field form.name %}, {% fields form %}, {% error_summary form %}   label, control, help and errors, tied by ids
     {% api_panel "POST" "/api/v1/jobs/" body=example %}                   the same verb as curl and Python
     {% snippet text title="curl" %}                                      code with a copy button
-    {% live "job:12" url %}                                              attributes: refresh this element on a tick
+    {% live "job:12" url every="15s" %}                                  attributes: refresh this element on a tick
     {% confirm_name model.name %}                                        typing the name unlocks the button
     {% charts series_url topic="metrics:7" csv_url=… target_ms=50 %}     the charts of a deployment
     {% column listing "name" "Name" %}                                   the head of a column that sorts
@@ -238,14 +238,15 @@ def api_panel(
 
 
 @register.simple_tag
-def live(topics: str, url: str = "", select: str = "") -> SafeString:
+def live(topics: str, url: str = "", select: str = "", every: str = "") -> SafeString:
     """Attributes that refresh an element by outerMorph when one of `topics` (comma separated) ticks.
 
     The element needs a stable id. `url` empty asks for this page, filters included; `select` then takes the part
     of the answer with that id. Ticks within 300 ms are one request; after a reconnect everything refreshes.
+    `every` ("15s") refreshes it without a tick too: for what grows old when whoever ticks has stopped.
     """
     triggers = [f"live:{topic.strip()} from:document throttle:300ms" for topic in topics.split(",")]
-    triggers.append("live:resync from:document")
+    triggers += ["live:resync from:document", *([f"every {every}"] if every else [])]
     chosen = format_html(' hx-select="#{}"', select) if select else ""
     return format_html(
         'data-live="{}" hx-get="{}" hx-trigger="{}" hx-swap="outerMorph" hx-sync="this:queue last"{}',

@@ -74,6 +74,7 @@ def test_a_live_part_asks_again_on_its_ticks_and_after_a_gap() -> None:
     assert 'live:resync from:document"' in html
     assert 'hx-swap="outerMorph"' in html
     assert 'hx-select="#job"' in html
+    assert 'live:resync from:document, every 15s"' in components.live("job:12", every="15s")
 
 
 def test_hostile_text_cannot_leave_an_attribute() -> None:
