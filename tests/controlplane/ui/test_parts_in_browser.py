@@ -140,6 +140,20 @@ def test_only_endings_are_announced(page: Page) -> None:
     expect(page.locator("#announcer")).to_have_text("Job 12 succeeded")
 
 
+def test_a_countdown_is_said_once(page: Page) -> None:
+    page.clock.install()
+    page.goto("/styleguide/")
+    announcer, left = page.locator("#announcer"), page.locator("#sg-toast [data-toast-left]")
+    said = re.compile(r"^Stopping the load in \d+ s\. Cancel takes it back\.$")
+    expect(announcer).to_have_text(said)
+    once, first = str(announcer.text_content()), str(left.text_content())
+    page.clock.fast_forward(3_000)
+    expect(left).not_to_have_text(first)
+    expect(announcer).to_have_text(once)
+    expect(page.locator("#sg-toast [role=status]")).to_have_count(0)
+    expect(page.locator("#sg-toast")).not_to_have_attribute("role", "status")
+
+
 def test_after_a_refused_stream_everything_is_asked_for_again(page: Page) -> None:
     page.goto("/part/")
     expect(page.locator("#connection")).to_have_text("Live")
