@@ -18,6 +18,7 @@ from deployments.telemetry import store
 from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, Window
 
 ACTIVE_STATES = [str(state) for state in ACTIVE]
+FEW = 10
 FRESH_S = 45
 """A figure of the list older than this is not shown as the present one."""
 
@@ -45,6 +46,12 @@ def deployments(actor: Actor) -> QuerySet[Deployment]:
 
 
 SORTS = {"name": "name", "changed": "changed_at"}
+
+
+def list_topics(rows: Sequence[Deployment]) -> str:
+    """What a list of deployments with their figures listens to. A tick of one refreshes all, and the collector ticks
+    each in the same period, so a few speak for the whole."""
+    return ",".join(["deployments", *(f"metrics:{row.pk}" for row in rows[:FEW])])
 
 
 def targets(actor: Actor) -> QuerySet[Target]:

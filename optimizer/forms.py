@@ -220,5 +220,7 @@ class JobFilterForm(forms.Form):
     )
 
     def wanted(self) -> dict[str, str]:
+        """`model` filters while it is typed, so it is a part of a name."""
         self.is_valid()
-        return {name: self.cleaned_data.get(name, "").strip() for name in ("state", "model")}
+        given = self.cleaned_data
+        return {"state": given.get("state", ""), "named": given.get("model", "").strip()}

@@ -20,8 +20,10 @@ SORTS = {"model": "version__model__name", "state": "state", "finished": "finishe
 
 
 def filtered(rows: QuerySet[Job], parameters: Mapping[str, str]) -> QuerySet[Job]:
-    """`state` (one, or `active`) and `model`, as the list's address says; empty filters nothing."""
+    """`state` (one, or `active`), `model` by its whole name or `named` by a part of it; empty filters nothing."""
     state, model = parameters.get("state", ""), parameters.get("model", "")
+    if named := parameters.get("named", ""):
+        rows = rows.filter(version__model__name__icontains=named)
     if state == "active":
         rows = rows.exclude(state__in=TERMINAL)
     elif state:

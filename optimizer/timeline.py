@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
+from controlplane.core import formats
 from optimizer.domain.jobs import TERMINAL, JobState
 from optimizer.models import Job, JobEvent
 from optimizer.techniques import TECHNIQUES
@@ -46,6 +47,12 @@ class Estimate:
         if elapsed_s >= self.high_s:
             return None
         return max(0.0, self.low_s - elapsed_s), self.high_s - elapsed_s
+
+    @property
+    def exceeded(self) -> str:
+        """What to say of a run that is slower than all of them."""
+        low, high = (formats.duration(seconds, whole=True) for seconds in (self.low_s, self.high_s))
+        return f"longer than the last {self.runs} runs ({low} to {high})"
 
 
 def technique_label(key: str) -> str:

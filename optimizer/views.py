@@ -9,10 +9,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
-from controlplane.core import formats, lists
+from controlplane.core import formats, lists, refusals
 from controlplane.core.clock import database_now
 from controlplane.core.csv_export import CHUNK
-from controlplane.core.errors import NotFound
+from controlplane.core.errors import Conflict, NotFound
 from controlplane.core.lists import Listing
 from controlplane.registry import reports
 from controlplane.registry import selectors as registry
@@ -115,15 +115,18 @@ def job(request: HttpRequest, job: int) -> HttpResponse:
         "job": row,
         "topic": str(row.pk),
         "over": row.state in TERMINAL,
+        "beat": "" if row.state in TERMINAL else "2s",
         "may_change": actor.may(Role.ENGINEER),
         "recipe": " + ".join(step["technique"] for step in row.recipe),
         "attempt": attempt,
         "attempts": range(1, row.attempt + 1),
         "steps": timeline.steps(row, attempt=attempt, events=selectors.marks(row), now=now),
+        "progress": f"Step {row.step_index} of {row.step_count}: {row.step}" if row.step else "Starting",
         "steps_done": max(0, row.step_index - 1),
         "elapsed_s": elapsed,
         "estimate": estimate,
-        "left": left,
+        "left": left or (None, None),
+        "late": "stopping" if row.state == "cancelling" else estimate.exceeded if estimate else "",
         "waiting": fleet.waiting(row, now=now),
         "retries": list(row.retries.order_by("pk")),
         "events": selectors.last_events(row, limit=LOG_LINES),
@@ -154,7 +157,10 @@ def job_log(request: HttpRequest, job: int) -> StreamingHttpResponse:
 @require_POST
 def cancel(request: HttpRequest, job: int) -> HttpResponse:
     actor, row = _job(request, job)
-    reached = services.cancel_job(actor, row)
+    try:
+        reached = services.cancel_job(actor, row)
+    except Conflict as error:
+        return refusals.back(request, error, row)
     said = "is cancelled" if reached == "cancelled" else "is being cancelled; its worker stops within seconds"
     messages.success(request, f"Job {row.pk} {said}.")
     return redirect(row)
@@ -163,7 +169,10 @@ def cancel(request: HttpRequest, job: int) -> HttpResponse:
 @require_POST
 def retry(request: HttpRequest, job: int) -> HttpResponse:
     actor, row = _job(request, job)
-    again, created = services.retry_job(actor, row)
+    try:
+        again, created = services.retry_job(actor, row)
+    except Conflict as error:
+        return refusals.back(request, error, row)
     messages.success(
         request, f"Queued as job {again.pk}." if created else f"It is queued already: job {again.pk}."
     )

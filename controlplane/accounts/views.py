@@ -13,7 +13,8 @@ from controlplane.accounts import selectors, services, tables
 from controlplane.accounts.access import actor_of
 from controlplane.accounts.forms import ActivityFilterForm, NewMemberForm, NewTokenForm, RoleForm
 from controlplane.accounts.models import Membership, Role, User
-from controlplane.core import lists
+from controlplane.core import lists, refusals
+from controlplane.core.errors import Conflict
 from controlplane.core.forms import VerbForm
 from controlplane.core.lists import Listing
 from controlplane.core.pagination import MAX_LIMIT
@@ -124,6 +125,7 @@ def _members_page(
         "roles": Role.choices,
         "login": request.build_absolute_uri("/"),
         "example": {"username": "ada", "role": "engineer"},
+        "role_example": {"role": "viewer"},
     }
     status = 201 if added else refused.status if refused else 200
     return render(request, "accounts/members.html", context, status=status)
@@ -143,14 +145,17 @@ def change_role(request: HttpRequest, username: str) -> HttpResponse:
 
 @read_and_post
 def remove_member(request: HttpRequest, username: str) -> HttpResponse:
-    """GET asks, for a reader without script; POST does it. Refused, it is an error page."""
+    """GET asks, for a reader without script; POST does it."""
     actor = actor_of(request)
     row = selectors.member(actor, username)
     own = row.user == actor.user
     if request.method != "POST":
         context = {"tabs": _tabs("members"), "row": row, "own": own}
         return render(request, "accounts/remove_member.html", context)
-    services.remove_member(actor, row)
+    try:
+        services.remove_member(actor, row)
+    except Conflict as error:
+        return refusals.back(request, error, "accounts:members")
     messages.success(request, f"{username} is no longer a member of {actor.team.name}.")
     return redirect("ui:overview" if own else "accounts:members")
 

@@ -196,5 +196,5 @@ class ModelFilterForm(forms.Form):
         return {
             "text": given.get("search", "").strip(),
             "verdict": given.get("verdict", ""),
-            "alias": given.get("alias", "").strip(),
+            "alias_part": given.get("alias", "").strip(),
         }

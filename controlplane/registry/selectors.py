@@ -45,13 +45,17 @@ def with_findings(rows: QuerySet[Model]) -> QuerySet[Model]:
 
 
 def filtered_models(
-    rows: QuerySet[Model], *, text: str = "", verdict: str = "", alias: str = ""
+    rows: QuerySet[Model], *, text: str = "", verdict: str = "", alias: str = "", alias_part: str = ""
 ) -> QuerySet[Model]:
-    """What the list's address asks for. `verdict`: some variant has it; `alias`: the model has one of that name."""
+    """What the list's address asks for. `verdict`: some variant has it; `alias`: the model has one of that name, or
+    with that part in its name."""
     rows = search_models(rows, text)
     if verdict:
         rows = rows.filter(Exists(Variant.objects.filter(version__model=OuterRef("pk"), verdict=verdict)))
-    return rows.filter(Exists(Alias.objects.filter(model=OuterRef("pk"), name=alias))) if alias else rows
+    if alias or alias_part:
+        wanted = {"name": alias} if alias else {"name__icontains": alias_part}
+        rows = rows.filter(Exists(Alias.objects.filter(model=OuterRef("pk"), **wanted)))
+    return rows
 
 
 MODEL_SORTS = {"name": "name", "versions": "versions_kept", "uploaded": "latest_at"}

@@ -62,8 +62,8 @@ class Overview:
     more: int
 
     @property
-    def metric_topics(self) -> str:
-        return "".join(f",metrics:{row.deployment.pk}" for row in self.rows[:10])
+    def list_topics(self) -> str:
+        return deployments.list_topics([row.deployment for row in self.rows])
 
 
 def overview(actor: Actor, *, now: datetime) -> Overview:

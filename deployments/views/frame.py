@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
+from controlplane.core import refusals
 from controlplane.core.errors import SlipwayError
 from deployments import selectors
 from deployments.domain.rollouts import Health, RolloutState
@@ -116,6 +117,5 @@ def attempt(
     try:
         work()
     except SlipwayError as error:
-        messages.error(request, f"{error.title} {error.detail}".strip())
-        return redirect(reverse(f"deployments:{to}", args=[row.name]))
+        return refusals.back(request, error, reverse(f"deployments:{to}", args=[row.name]))
     return done(request, row, to, said)

@@ -16,11 +16,12 @@ from controlplane.registry import selectors as registry
 from controlplane.registry.models import Variant
 from deployments import selectors, services
 from deployments.domain.workload import TargetStatus
-from deployments.forms import DeploymentForm, FilterForm, defaults, take_refusal
+from deployments.forms import DeploymentForm, FilterForm, defaults, take_refusal, variant_key
 from deployments.models import Deployment, Target
 from deployments.views import frame, tables
 
 MOST_VARIANTS = 200
+EXAMPLE = "fraud-detector"
 
 
 @require_safe
@@ -42,10 +43,11 @@ def deployments(request: HttpRequest) -> HttpResponseBase:
         {
             "listing": listing,
             "rows": _rows(listing.rows),
+            "topics": selectors.list_topics(listing.rows),
             "filters": filters,
             "filtered": any(wanted.values()),
             "may_change": actor.may(Role.ENGINEER),
-            "example": {"name": "fraud-detector"},
+            "example": {"name": EXAMPLE},
         },
     )
 
@@ -85,7 +87,24 @@ def new(request: HttpRequest) -> HttpResponse:
             except SlipwayError as error:
                 take_refusal(form, error)
                 status = error.status
-    return render(request, "deployments/new.html", {"form": form, "variants": choices}, status=status)
+    name = form["name"].value() or EXAMPLE
+    context = {
+        "form": form,
+        "variants": choices,
+        "example": {"name": name, "target": form["target"].value() or "this-machine", "protected": False},
+        "revisions_path": f"/api/v1/deployments/{name}/revisions/",
+        "revision_body": _revision_body(choices, form["variant"].value()),
+    }
+    return render(request, "deployments/new.html", context, status=status)
+
+
+def _revision_body(choices: list[Variant], chosen: object) -> dict[str, Any]:
+    """The body of an API call that serves what the form serves."""
+    served = next((one for one in choices if variant_key(one) == chosen), choices[0] if choices else None)
+    if served is None:
+        return {}
+    version = served.version
+    return {"model": version.model.name, "version": version.number, "variant": served.number}
 
 
 def _create(request: HttpRequest, actor: Actor, form: DeploymentForm) -> HttpResponse:

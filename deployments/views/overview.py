@@ -1,7 +1,9 @@
-"""A deployment at a glance: four numbers, charts on one axis, why this many replicas, replicas, and how to ask it."""
+"""A deployment at a glance: four numbers, charts on one axis, why it has this many replicas, which they are, what
+happened lately, and how to ask it."""
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -18,6 +20,7 @@ from deployments.domain import words
 from deployments.domain.snippets import snippets
 from deployments.domain.spec import RevisionSpec
 from deployments.forms import LoadForm, take_refusal
+from deployments.history import history
 from deployments.models import Deployment, Load
 from deployments.telemetry.figures import figure
 from deployments.views import frame, tables
@@ -26,7 +29,7 @@ from deployments.views.revisions import example_revision
 HOLD = timedelta(seconds=8)
 """How long a stop of the load can be taken back."""
 SENDS_WITHIN = timedelta(seconds=15)
-PARTS = ("now", "replicas", "load")
+PARTS = ("now", "replicas", "events", "load")
 """What ticks refresh: partials of the page, so that two seconds of life do not cost a whole page."""
 
 
@@ -59,6 +62,7 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
             selectors.latest_decision(row), paused=row.autoscaling_paused, replicas=row.replicas, now=now
         ),
         replicas=[words.replica(one, now=now) for one in seen.replicas] if seen else [],
+        events=partial(history, row),
         snippets=_snippets(row, frame.endpoint(row, seen)),
         series_url=f"/api/v1/deployments/{row.name}/series/",
         csv_url=reverse("deployments:series-csv", args=[row.name]),

@@ -86,7 +86,8 @@ def plan(request: HttpRequest, name: str, number: int) -> HttpResponse:
         findings=_findings(shown.findings) if shown else [],
         after_label=f"Revision {number}",
         plan_path=f"/api/v1/deployments/{row.name}/revisions/{number}/plan/",
-        rollout_curl=_rollout_curl(request, row, number, kind=kind, etag=shown.etag if shown else ""),
+        rollout_path=f"/api/v1/deployments/{row.name}/{'rollback' if kind == 'rollback' else 'rollouts'}/",
+        rollout_body={"revision": number},
         refusal=refusal,
         unreachable=unreachable,
     )
@@ -123,17 +124,3 @@ def example_revision(row: Deployment) -> dict[str, Any]:
         "variant": newest.variant.number,
         "spec": {"batching": newest.spec["batching"]},
     }
-
-
-def _rollout_curl(request: HttpRequest, row: Deployment, number: int, *, kind: str, etag: str) -> str:
-    verb = "rollback" if kind == "rollback" else "rollouts"
-    url = request.build_absolute_uri(f"/api/v1/deployments/{row.name}/{verb}/")
-    return " \\\n  ".join(
-        [
-            f"curl -X POST {url}",
-            '-H "Authorization: Bearer $SLIPWAY_TOKEN"',
-            "-H 'Content-Type: application/json'",
-            f"-H 'If-Match: \"{etag}\"'",
-            f"-d '{{\"revision\": {number}}}'",
-        ]
-    )

@@ -2,13 +2,12 @@
 
 from functools import partial
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from controlplane.core import lists
+from controlplane.core import lists, refusals
 from controlplane.core.errors import SlipwayError
 from controlplane.core.lists import Listing
 from deployments import selectors, services
@@ -69,6 +68,5 @@ def cancel(request: HttpRequest, name: str, rollout: int) -> HttpResponse:
     try:
         services.cancel_rollout(actor, found)
     except SlipwayError as error:
-        messages.error(request, f"{error.title} {error.detail}".strip())
-        return redirect(reverse("deployments:rollout", args=[row.name, rollout]))
+        return refusals.back(request, error, reverse("deployments:rollout", args=[row.name, rollout]))
     return frame.done(request, row, "rollout", found.message, rollout)

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from controlplane.accounts.models import Role
+from controlplane.core import refusals
 from controlplane.core.errors import SlipwayError
 from deployments import preview, services
 from deployments.domain.spec import RevisionSpec
@@ -87,7 +88,6 @@ def remove(request: HttpRequest, name: str) -> HttpResponse:
     try:
         services.remove_deployment(actor, row)
     except SlipwayError as error:
-        messages.error(request, f"{error.title} {error.detail}".strip())
-        return redirect(reverse("deployments:settings", args=[row.name]))
+        return refusals.back(request, error, reverse("deployments:settings", args=[row.name]))
     messages.success(request, f"“{row.name}” drains and is removed.")
     return redirect(reverse("deployments:deployments"))

@@ -73,7 +73,9 @@ def test_a_stop_of_the_load_counts_down_and_is_taken_back(page: Page, stock: Sto
     page.goto("/")  # nobody watches it, and it stops all the same
     page.goto(stock.deployment)
     expect(toast).to_have_count(0)
-    expect(page.locator("#load")).to_contain_text("Ended", timeout=PATIENCE_MS)
+    with no_reload(page):
+        expect(page.locator("#load")).to_contain_text("Ended", timeout=PATIENCE_MS)
+        expect(page.get_by_role("button", name="Start the load")).to_be_visible()
 
 
 def test_the_log_of_a_replica_grows_in_the_open_page(page: Page, stock: Stock) -> None:

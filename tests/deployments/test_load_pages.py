@@ -59,6 +59,20 @@ def test_nothing_brings_an_ended_load_back_or_prolongs_it_beyond_the_cap(world: 
     assert Load.objects.get().until <= datetime.now(UTC)
 
 
+def test_the_part_that_ticks_offers_the_load_again_once_it_has_ended(world: World) -> None:
+    world.serve()
+    client = world.browser(world.owner)
+    client.post(f"{ONE}load/", {"rate_per_s": "20", "minutes": "5"})
+    assert "Start the load" not in client.get(f"{ONE}?part=load").content.decode()
+    Load.objects.update(until=datetime.now(UTC) - timedelta(seconds=1))
+    part = client.get(f"{ONE}?part=load").content.decode()
+    assert "Start the load" in part
+    assert 'hx-get="?part=load"' in part
+    refused = client.post(f"{ONE}load/", {"rate_per_s": "500", "minutes": "5"}).content.decode()
+    assert "at most 200 requests per second" in refused
+    assert 'hx-get="?part=load"' not in refused, "a tick would take the refusal away"
+
+
 def test_a_load_that_nobody_sends_is_not_silent_about_it(world: World) -> None:
     world.serve()
     client = world.browser(world.owner)

@@ -1,6 +1,7 @@
 """The pages of deployments, for their three people, with the sentences that they must say."""
 
 import csv
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -51,6 +52,7 @@ READS = (
     "settings/",
     "?part=now",
     "?part=replicas",
+    "?part=events",
     "?part=load",
 )
 
@@ -128,6 +130,8 @@ def test_the_list_shows_health_size_and_figures_and_costs_the_same_for_many(
     store.write([window(world.row.pk, ts=now, seconds=[0.02] * 100)], living=[world.row.pk])
     page = world.browser(world.viewer).get(LIST).content.decode()
     assert "Healthy" in page
+    assert f'data-live="deployments,metrics:{world.row.pk}"' in page
+    assert ", every 15s" in page
     assert "1/1" in page
     assert "20.0" in page or "19.9" in page or "20.1" in page
     client = world.browser(world.owner)
@@ -171,8 +175,47 @@ def test_what_ticks_refresh_is_a_part_of_the_page(world: World) -> None:
     world.serve()
     client = world.browser(world.viewer)
     part = client.get(f"{ONE}?part=now").content.decode()
-    assert part.lstrip().startswith('<div class="stack" id="now"')
+    assert part.lstrip().startswith('<section class="tiles" id="now"')
     assert "<html" not in part
+
+
+def _live(page: str, part: str) -> str:
+    """The part of that id, up to its end in the line, with the attributes that refresh it."""
+    found = re.search(rf'<(\w+)[^>]* id="{part}"[^>]*hx-select="#{part}"[^>]*>.*?</\1>', page, re.DOTALL)
+    assert found is not None, f"{part} does not refresh"
+    return found[0]
+
+
+def test_a_page_opened_before_anything_runs_comes_to_life_by_itself(world: World) -> None:
+    client = world.browser(world.owner)
+    assert "Nothing runs yet" in _live(client.get(ONE).content.decode(), "overview")
+    assert "Nothing to scale yet" in _live(client.get(f"{ONE}scaling/").content.decode(), "scaling")
+    assert "No replica runs" in _live(client.get(f"{ONE}logs/").content.decode(), "replica-log")
+    rollout = world.start(world.revision())
+    assert " hidden>" in _live(client.get(ONE).content.decode(), "ask"), "it has no address yet"
+    path = f"{ONE}rollouts/{rollout.pk}/"
+    assert "Cancel rollout" in _live(client.get(path).content.decode(), "rollout-verb")
+    world.until(lambda: Rollout.objects.get().state == "succeeded")
+    assert "curl" in _live(client.get(ONE).content.decode(), "ask")
+    assert "Cancel rollout" not in _live(client.get(path).content.decode(), "rollout-verb")
+    assert ">live<" in _live(client.get(f"{ONE}revisions/").content.decode(), "revision-list")
+
+
+def test_the_overview_tells_what_happened_newest_first(world: World) -> None:
+    world.serve()
+    _decide(world, at=datetime.now(UTC), before=1, after=2)
+    services.scale(world.owner, world.deployment, replicas=3)
+    client = world.browser(world.viewer)
+    said = re.sub(r"<[^>]+>|\s+", " ", client.get(f"{ONE}?part=events").content.decode())
+    told = (
+        f"{world.owner.user} </strong> scaled scorer from 1 to 3 replicas",
+        "Scaled 1 to 2: inference_queue_depth 21",
+        "Update to revision 1: succeeded.",
+        "started a rollout of scorer, revision 1",
+        "created scorer",
+    )
+    places = [said.index(re.sub(r"<[^>]+>", "", words)) for words in told]
+    assert places == sorted(places)
 
 
 def test_scaling_by_hand_within_bounds_and_pausing(world: World) -> None:

@@ -1,5 +1,7 @@
 """From the form that makes a deployment over its plan to the rollout, and back."""
 
+import html
+
 import pytest
 
 from deployments import preview, specs
@@ -17,6 +19,9 @@ def test_the_wizard_makes_deployment_and_revision_and_leads_to_the_plan(world: W
     client = world.browser(world.owner)
     page = client.get(f"{LIST}new/?model=scorer&version=1&variant=0").content.decode()
     assert "Two signals" in page
+    said = html.unescape(page)
+    assert "curl -X POST http://testserver/api/v1/deployments/scorer/revisions/" in said, "the same by API"
+    assert '{"model": "scorer", "version": 1, "variant": 0}' in said
     body = initial_of(specs.read_spec({})) | {
         "name": "fresh",
         "target": "memory",

@@ -66,10 +66,14 @@ def test_cancel_and_retry_by_button(three, version_of):
     answer = owner.browser.post(f"/jobs/{job.pk}/cancel/", follow=True)
     assert f"Job {job.pk} is cancelled." in text(answer)
     assert "Cancelled before it started." in text(answer)
-    assert owner.browser.post(f"/jobs/{job.pk}/cancel/").status_code == 409
+    late = owner.browser.post(f"/jobs/{job.pk}/cancel/", follow=True)
+    assert late.redirect_chain == [(f"/jobs/{job.pk}/", 302)], "whoever is too late sees how the job is now"
+    assert f"Job {job.pk} has already cancelled. There is nothing to cancel." in text(late)
     again = owner.browser.post(f"/jobs/{job.pk}/retry/", follow=True)
     assert f"Retry of job {job.pk}" in text(again)
     retried = Job.objects.exclude(pk=job.pk).get()
+    early = owner.browser.post(f"/jobs/{retried.pk}/retry/", follow=True)
+    assert f"Job {retried.pk} is queued. Cancel it first, or wait." in text(early)
     assert f"Retried as job {retried.pk}" in text(owner.browser.get(f"/jobs/{job.pk}/"))
 
 
@@ -145,6 +149,15 @@ def test_the_estimate_is_a_range_of_past_runs_of_the_same_techniques(three, vers
     assert found.left(30) == (0, 10)
     assert found.left(50) is None
     assert "took 20.0 s to 40.0 s" in text(owner.browser.get(f"/jobs/{job.pk}/"))
+    _started(job, ago_s=25.4)
+    assert "25 s · 0 s to 15 s left" in text(owner.browser.get(f"/jobs/{job.pk}/"))
+    _started(job, ago_s=50.3)
+    assert "50 s · longer than the last 2 runs (20 s to 40 s)" in text(owner.browser.get(f"/jobs/{job.pk}/"))
+
+
+def _started(job, *, ago_s):
+    began = timezone.now() - timedelta(seconds=ago_s)
+    Job.objects.filter(pk=job.pk).update(state="running", attempt=1, started_at=began, finished_at=None)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +351,7 @@ def test_the_list_is_filtered_by_address_and_empty_says_which_empty(three, versi
     version = version_of(owner.actor)
     job = jobs.queued(owner.actor, version)
     assert f"Job {job.pk}" in text(owner.browser.get(f"/jobs/?state=active&model={version.model.name}"))
+    assert f"Job {job.pk}" in text(owner.browser.get(f"/jobs/?model={version.model.name[1:3].upper()}"))
     assert "No job matches" in text(owner.browser.get("/jobs/?state=failed"))
     assert owner.browser.get("/jobs/?state=nonsense").status_code == 200
     assert text(owner.browser.get("/jobs/?part=total")) == "of 1"

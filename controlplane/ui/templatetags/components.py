@@ -12,7 +12,7 @@ Single:
     {% field form.name %}, {% fields form %}, {% error_summary form %}   label, control, help and errors, tied by ids
     {% api_panel "POST" "/api/v1/jobs/" body=example %}                   the same verb as curl and Python
     {% snippet text title="curl" %}                                      code with a copy button
-    {% live "job:12" url %}                                              attributes: refresh this element on a tick
+    {% live "job:12" url every="15s" %}                                  attributes: refresh this element on a tick
     {% confirm_name model.name %}                                        typing the name unlocks the button
     {% charts series_url topic="metrics:7" csv_url=… target_ms=50 %}     the charts of a deployment
     {% column listing "name" "Name" %}                                   the head of a column that sorts
@@ -169,6 +169,7 @@ def curl(
     body: Any = None,
     upload: str = "",
     upload_type: str = "application/octet-stream",
+    etag: str = "",
 ) -> str:
     """A line that works when pasted, once SLIPWAY_TOKEN is set.
 
@@ -177,6 +178,8 @@ def curl(
     """
     verb = "" if method == "GET" else f"-X {method} "
     parts = [f"curl {verb}{shlex.quote(url)}", '-H "Authorization: Bearer $SLIPWAY_TOKEN"']
+    if etag:
+        parts.append(f"-H 'If-Match: \"{etag}\"'")
     if upload:
         parts += [f"-H 'Content-Type: {upload_type}'", f"-T {shlex.quote(upload)}"]
     elif body is not None:
@@ -187,10 +190,12 @@ def curl(
     return " \\\n  ".join(parts)
 
 
-def python(*, method: str, url: str, body: Any = None, upload: str = "") -> str:
+def python(*, method: str, url: str, body: Any = None, upload: str = "", etag: str = "") -> str:
     """The same call with nothing but Python's standard library."""
     lines = ["import json, os, urllib.request", ""]
     data, headers = "None", ['"Authorization": f"Bearer {os.environ[\'SLIPWAY_TOKEN\']}"']
+    if etag:
+        headers.append(f'"If-Match": \'"{etag}"\'')
     if upload:
         data = f"open({upload!r}, 'rb')"
         headers += [
@@ -200,6 +205,7 @@ def python(*, method: str, url: str, body: Any = None, upload: str = "") -> str:
     elif body is not None:
         data = f"json.dumps({body!r}).encode()"
         headers.append('"Content-Type": "application/json"')
+    answer = "urllib.request.urlopen(request)"
     lines += [
         "request = urllib.request.Request(",
         f"    {url!r},",
@@ -207,7 +213,7 @@ def python(*, method: str, url: str, body: Any = None, upload: str = "") -> str:
         f"    data={data},",
         f"    headers={{{', '.join(headers)}}},",
         ")",
-        "print(json.load(urllib.request.urlopen(request)))",
+        f"print({answer}.status)" if method == "DELETE" else f"print(json.load({answer}))",
     ]
     return "\n".join(lines)
 
@@ -221,8 +227,10 @@ def api_panel(
     upload: str = "",
     says: str = "",
     id: str = "api",
+    etag: str = "",
 ) -> dict[str, Any]:
-    """`path` is put behind the reader's own address. `says` is one sentence about what the call answers."""
+    """`path` is put behind the reader's own address. `says` is one sentence about what the call answers; `etag` is of
+    what the reader has seen."""
     request = cast(HttpRequest | None, context.get("request"))
     url = request.build_absolute_uri(path) if request is not None else path
     return {
@@ -230,22 +238,23 @@ def api_panel(
         "path": path,
         "says": says,
         "id": id,
-        "curl": curl(method=method, url=url, body=body, upload=upload),
-        "python": python(method=method, url=url, body=body, upload=upload),
+        "curl": curl(method=method, url=url, body=body, upload=upload, etag=etag),
+        "python": python(method=method, url=url, body=body, upload=upload, etag=etag),
         "docs": _address("api:docs"),
-        "tokens": _address("accounts:settings"),
+        "tokens": _address("accounts:tokens"),
     }
 
 
 @register.simple_tag
-def live(topics: str, url: str = "", select: str = "") -> SafeString:
+def live(topics: str, url: str = "", select: str = "", every: str = "") -> SafeString:
     """Attributes that refresh an element by outerMorph when one of `topics` (comma separated) ticks.
 
     The element needs a stable id. `url` empty asks for this page, filters included; `select` then takes the part
     of the answer with that id. Ticks within 300 ms are one request; after a reconnect everything refreshes.
+    `every` ("15s") refreshes it without a tick too: for what grows old when whoever ticks has stopped.
     """
     triggers = [f"live:{topic.strip()} from:document throttle:300ms" for topic in topics.split(",")]
-    triggers.append("live:resync from:document")
+    triggers += ["live:resync from:document", *([f"every {every}"] if every else [])]
     chosen = format_html(' hx-select="#{}"', select) if select else ""
     return format_html(
         'data-live="{}" hx-get="{}" hx-trigger="{}" hx-swap="outerMorph" hx-sync="this:queue last"{}',

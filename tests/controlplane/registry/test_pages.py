@@ -147,6 +147,7 @@ def test_filters_and_pages_are_in_the_address(three, measured):
         ("verdict=better", True),
         ("verdict=failed", False),
         ("alias=champion", True),
+        ("alias=amp", True),
         ("alias=other", False),
     ):
         page = owner.browser.get(f"/models/?{query}").content.decode()

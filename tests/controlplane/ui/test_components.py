@@ -52,6 +52,15 @@ def test_the_python_snippet_is_python(body: dict[str, str]) -> None:
     compile(components.python(method="POST", url="http://h/", body=body), "snippet", "exec")
 
 
+def test_both_snippets_carry_what_was_seen_and_read_only_what_is_answered() -> None:
+    line = components.curl(method="POST", url="http://h/", body={}, etag="a1")
+    assert 'If-Match: "a1"' in shlex.split(line.replace("\\\n", " "))
+    source = components.python(method="POST", url="http://h/", body={}, etag="a1")
+    compile(source, "snippet", "exec")
+    assert """"If-Match": '"a1"'""" in source
+    assert "json.load(" not in components.python(method="DELETE", url="http://h/"), "204 has no body"
+
+
 def test_the_python_snippet_needs_only_the_standard_library() -> None:
     source = components.python(method="GET", url="http://h/").replace("print(", "(lambda _: None)(") + "\n"
     head = source.split("request = ")[0]
@@ -74,6 +83,7 @@ def test_a_live_part_asks_again_on_its_ticks_and_after_a_gap() -> None:
     assert 'live:resync from:document"' in html
     assert 'hx-swap="outerMorph"' in html
     assert 'hx-select="#job"' in html
+    assert 'live:resync from:document, every 15s"' in components.live("job:12", every="15s")
 
 
 def test_hostile_text_cannot_leave_an_attribute() -> None:

@@ -1,5 +1,6 @@
 """The parts in a real Chromium, with the policy on: what moves, what stays, and what a keyboard reaches."""
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.controlplane.ui.urls_of_parts import ticks
 
@@ -139,6 +140,20 @@ def test_only_endings_are_announced(page: Page) -> None:
     expect(page.locator("#announcer")).to_have_text("Job 12 succeeded")
 
 
+def test_a_countdown_is_said_once(page: Page) -> None:
+    page.clock.install()
+    page.goto("/styleguide/")
+    announcer, left = page.locator("#announcer"), page.locator("#sg-toast [data-toast-left]")
+    said = re.compile(r"^Stopping the load in \d+ s\. Cancel takes it back\.$")
+    expect(announcer).to_have_text(said)
+    once, first = str(announcer.text_content()), str(left.text_content())
+    page.clock.fast_forward(3_000)
+    expect(left).not_to_have_text(first)
+    expect(announcer).to_have_text(once)
+    expect(page.locator("#sg-toast [role=status]")).to_have_count(0)
+    expect(page.locator("#sg-toast")).not_to_have_attribute("role", "status")
+
+
 def test_after_a_refused_stream_everything_is_asked_for_again(page: Page) -> None:
     page.goto("/part/")
     expect(page.locator("#connection")).to_have_text("Live")
@@ -150,6 +165,70 @@ def test_after_a_refused_stream_everything_is_asked_for_again(page: Page) -> Non
     ticks.refuse = False
     expect(page.locator("#connection")).to_have_text("Live", timeout=15_000)
     expect(page.locator("#count")).not_to_have_text(before)
+
+
+def test_what_may_be_old_is_greyed_wherever_it_listens(page: Page) -> None:
+    """Parts, charts and logs alike, half a minute after the stream was lost."""
+    page.clock.install()
+    page.goto("/styleguide/")
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(page.locator("#charts")).to_have_css("opacity", "1")
+    ticks.refuse = True
+    with page.expect_response(lambda answer: answer.status == 503):
+        ticks.send(None)
+    expect(page.locator("#connection")).to_have_text("Reconnecting")
+    page.clock.fast_forward(31_000)
+    expect(page.locator("#connection")).to_have_text(re.compile(r"Stale since \d\d:\d\d"))
+    for part in ("#charts", "#log"):
+        expect(page.locator(part)).to_have_css("opacity", "0.55")
+
+
+def test_a_filter_begins_at_the_first_page_and_back_gives_a_living_page(page: Page) -> None:
+    page.goto("/list/?cursor=some-place&sort=name")
+    expect(page.locator("#connection")).to_have_text("Live")
+    count, text = page.locator("#count"), page.get_by_label("Name")
+    before = count.text_content() or ""
+    text.fill("bert")
+    page.wait_for_url("**/list/?q=bert&sort=name")
+    with page.expect_response("**/list/?q=bert&sort=name"):
+        text.press("Enter")  # says the same again: no second place to come back from
+    expect(count).not_to_have_text(before)
+    page.get_by_role("button", name="Account").click()
+    page.get_by_role("button", name="Light").click()
+    page.go_back()
+    page.wait_for_url("**/list/?cursor=some-place&sort=name")
+    expect(text).to_have_value("")
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(page.locator("[data-theme-choice=light]")).to_have_attribute("aria-pressed", "true")
+    before = count.text_content() or ""
+    ticks.send("job:12")
+    expect(count).not_to_have_text(before)
+
+
+def test_a_total_stays_when_its_list_refreshes(page: Page) -> None:
+    page.goto("/list/")
+    expect(page.locator("#connection")).to_have_text("Live")
+    foot = page.get_by_role("navigation", name="Pages")
+    expect(foot).to_contain_text("50 rows of 10,000+")
+    before = page.locator("#count").text_content() or ""
+    ticks.send("job:12")
+    expect(page.locator("#count")).not_to_have_text(before)
+    expect(foot).to_contain_text("50 rows of 10,000+")
+
+
+def test_a_refresh_of_the_address_before_the_filter_is_not_shown(page: Page) -> None:
+    page.goto("/list/")
+    expect(page.locator("#connection")).to_have_text("Live")
+    held: list[Route] = []
+    page.route("**/list/", lambda route: held.append(route))
+    with page.expect_request("**/list/"):
+        ticks.send("job:12")
+    page.get_by_label("Name").fill("bert")
+    page.wait_for_url("**/list/?q=bert")
+    with page.expect_response("**/list/?q=bert"):  # the part is asked for anew, as it is now
+        held[0].fulfill(body='<div id="list">of another address</div>', content_type="text/html")
+    expect(page.locator("#count")).to_be_visible()
+    expect(page.get_by_text("of another address")).to_have_count(0)
 
 
 def test_the_theme_is_chosen_kept_and_there_before_the_first_paint(page: Page) -> None:
@@ -235,7 +314,9 @@ def test_a_log_stops_following_when_the_reader_scrolls_up(page: Page) -> None:
 
 
 def test_a_chart_zooms_by_dragging_and_back_undoes_it(page: Page) -> None:
+    """In the same document: nothing of the page is loaded anew, so nothing asks twice from then on."""
     page.goto("/styleguide/")
+    page.evaluate("history.replaceState({htmx: true}, ''); window.same = true")  # as any live part does
     plot = page.locator("[data-chart=latency] .nsewdrag").first
     expect(plot).to_be_attached()
     box = page.locator("[data-chart=latency] .chart-plot").bounding_box()
@@ -246,9 +327,11 @@ def test_a_chart_zooms_by_dragging_and_back_undoes_it(page: Page) -> None:
     page.mouse.move(box["x"] + 700, middle, steps=8)
     page.mouse.up()
     page.wait_for_url("**/styleguide/?from=*&to=*")
-    page.go_back()
+    with page.expect_request("**/series/**"):
+        page.go_back()
     page.wait_for_url("**/styleguide/")
     expect(page.locator("[data-range='15m']")).to_have_attribute("aria-current", "true")
+    assert page.evaluate("window.same")
 
 
 def test_the_cursor_is_shared_and_the_legend_says_its_values(page: Page) -> None:

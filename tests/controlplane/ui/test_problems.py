@@ -415,3 +415,9 @@ def test_the_process_is_well_while_the_database_answers() -> None:
         answer = Client().get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok", "database": "ok"})
         assert "no-store" in answer["Cache-Control"]
+
+
+def test_only_what_is_read_can_be_tried_again(browser: Client) -> None:
+    """An address that takes only POST answers a link with 405."""
+    assert "Try again" in browser.get("/models/no-such-model/").content.decode()
+    assert "Try again" not in browser.post("/jobs/1/cancel/").content.decode()

@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Iterator
 
+from django import forms
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.template import engines
@@ -24,6 +25,21 @@ PART = """{% extends "base.html" %}{% load components %}
 <label for="word">Word</label><input id="word">
 <details id="more"><summary>More</summary>Here</details></div>
 {% endblock %}"""
+
+
+LIST = """{% extends "base.html" %}{% load components %}
+{% block title %}List{% endblock %}
+{% block frame %}{% rail %}
+<header class="topbar">{% include "components/topbar.html" %}</header>{% endblock %}
+{% block content %}
+{% include "components/filters.html" with target="list" %}
+<div id="list" {% live "job:12" select="list" %}>
+<p id="count">{{ count }}</p>{% include "components/pagination.html" %}</div>
+{% endblock %}"""
+
+
+class Filter(forms.Form):
+    q = forms.CharField(required=False, label="Name", widget=forms.SearchInput)
 
 
 class Ticks:
@@ -65,9 +81,23 @@ def part(request: HttpRequest) -> HttpResponse:
     return HttpResponse(page.render({"count": ticks.asked, "ending": ticks.ending}, request))
 
 
+@login_not_required
+def listing(request: HttpRequest) -> HttpResponse:
+    """A list with a filter and a total that loads apart."""
+    if request.GET.get("part") == "total":
+        return HttpResponse("of 10,000+")
+    ticks.asked += 1
+    page = engines["django"].from_string(LIST)
+    shown = {"shown": "50 rows", "total_url": "?part=total", "csv_url": "?part=csv"}
+    return HttpResponse(
+        page.render({"count": ticks.asked, "form": Filter(request.GET), "listing": shown}, request)
+    )
+
+
 urlpatterns = [
     path("live/events", events),
     path("part/", part),
+    path("list/", listing),
     path("", include((styleguide.urlpatterns, "guide"))),
     *product,
 ]

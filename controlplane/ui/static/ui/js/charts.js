@@ -102,6 +102,8 @@ class Charts {
     document.addEventListener("visibilitychange", () => this.soon());
     document.addEventListener("slipway:theme", () => this.draw());
     addEventListener("popstate", () => { this.readAddress(); this.fetch(); });
+    /* Places of this document's history are the charts' own; htmx would load the page anew. */
+    document.addEventListener("htmx:before:history:restore", (event) => event.preventDefault());
     new ResizeObserver(() => this.figures.forEach((chart) => chart.drawn && chart.plot.offsetWidth && this.plotly.Plots.resize(chart.plot))).observe(this.root);
     this.root.addEventListener("click", (event) => this.click(event));
     this.root.querySelector("[data-charts-every]")?.addEventListener("change", (event) => {

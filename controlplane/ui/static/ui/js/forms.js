@@ -1,5 +1,5 @@
 /* Plain forms: the pressed button is busy until the answer comes and cannot be pressed twice; after a refused
- * post the focus goes to the summary of errors. */
+ * post the focus goes to the summary of errors. A filter that sends itself makes one place in the history. */
 const busy = new Set();
 
 document.addEventListener("submit", (event) => {
@@ -17,6 +17,11 @@ addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   for (const button of busy) button.removeAttribute("aria-busy");
   busy.clear();
+});
+
+/* A filter that changes nothing is no place to come back to. */
+document.addEventListener("htmx:before:history:update", (event) => {
+  if (event.detail.history.path === location.pathname + location.search) event.preventDefault();
 });
 
 const summary = document.querySelector("[data-error-summary]");

@@ -86,8 +86,19 @@ function connect() {
   source.addEventListener("resync", () => tell("resync"));
 }
 
+/* A filter has moved the page on: what was asked for its old address must not replace what stands there now. */
+const askedAt = new WeakMap();
+document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
+  if (ctx.sourceElement.dataset?.live !== undefined) askedAt.set(ctx, location.href);
+});
+
 /* A refresh brings text nodes before and after its element; morphing would add them again every time. */
 document.addEventListener("htmx:before:swap", (event) => {
+  if ((askedAt.get(event.detail.ctx) ?? location.href) !== location.href) {
+    event.preventDefault();
+    tell("resync");
+    return;
+  }
   for (const { fragment, swapSpec } of event.detail.tasks) {
     const style = typeof swapSpec === "string" ? swapSpec : swapSpec?.style;
     if (style !== "outerMorph" || !fragment) continue;
