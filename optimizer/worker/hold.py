@@ -2,7 +2,8 @@
 
 The hold is renewed from the loop that watches the child process, never from a thread beside a build. If no
 renewal has succeeded for three quarters of a lease (monotonic clock), the attempt stops itself before the
-lease can expire elsewhere.
+lease can expire elsewhere. A loop that is itself stuck, in a database that answers nothing or in a frozen
+process, cannot do that: so the child is told until when it is held (`until`), and ends by itself then.
 """
 
 import time
@@ -49,6 +50,11 @@ class Hold:
     @property
     def renew_every_s(self) -> float:
         return settings.ENVIRONMENT.lease_s / 4
+
+    @property
+    def until(self) -> float:
+        """On the monotonic clock: from then on somebody else may have the job."""
+        return self._renewed_at + 3 * self.renew_every_s
 
     def say(
         self,
@@ -119,7 +125,7 @@ class Hold:
                 self._refuse_if_overdue()
 
     def _refuse_if_overdue(self) -> None:
-        if time.monotonic() - self._renewed_at > 3 * self.renew_every_s:
+        if time.monotonic() > self.until:
             raise LeaseLost
 
     def _wait_for_database(self, error: Exception) -> None:
