@@ -9,12 +9,12 @@ process, cannot do that: so the child is told until when it is held (`until`), a
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
-from django.utils import timezone
 
 from controlplane.core import stopping
 from optimizer import transitions
@@ -44,6 +44,7 @@ class Hold:
     claim: Claim
     _events: list[JobEvent] = field(default_factory=list)
     _progress: dict[str, Any] = field(default_factory=dict)
+    _began_at: float = field(default_factory=time.monotonic)
     _renewed_at: float = field(default_factory=time.monotonic)
     _flushed_at: float = 0.0
 
@@ -55,6 +56,10 @@ class Hold:
     def until(self) -> float:
         """On the monotonic clock: from then on somebody else may have the job."""
         return self._renewed_at + 3 * self.renew_every_s
+
+    def _now(self) -> datetime:
+        """As the database would say it: pages subtract these times from its own."""
+        return self.claim.started_at + timedelta(seconds=time.monotonic() - self._began_at)
 
     def say(
         self,
@@ -77,7 +82,7 @@ class Hold:
                 level=level[:LEVEL_LENGTH],
                 message=message,
                 data=data or {},
-                at=timezone.now(),
+                at=self._now(),
             )
         )
 
