@@ -58,7 +58,7 @@ app.conf.update(
     task_time_limit=HARD_LIMIT_S,
     worker_prefetch_multiplier=1,
     worker_cancel_long_running_tasks_on_connection_loss=False,
-    worker_soft_shutdown_timeout=0,  # `controlplane.core.stopping` is ours
+    worker_soft_shutdown_timeout=0,  # `controlplane.core.stopping` is ours, see docs/adr/0006
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,

@@ -6,7 +6,7 @@ older fence can write nothing, whatever it believes. The protocol is FAULTS.md's
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import random
 from typing import Any
 
@@ -36,6 +36,8 @@ class Claim:
     attempt: int
     max_attempts: int
     owner: str
+    started_at: datetime
+    """By the database's clock."""
 
 
 class LeaseLost(Exception):
@@ -111,6 +113,7 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
             log.info("claim_refused", job=job_id, owner=owner, message_id=message_id)
             return None
         job = Job.objects.get(pk=job_id)
+        assert job.started_at is not None
         record(
             job_id,
             attempt=job.attempt,
@@ -126,6 +129,7 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
             attempt=job.attempt,
             max_attempts=job.max_attempts,
             owner=owner,
+            started_at=job.started_at,
         )
 
 

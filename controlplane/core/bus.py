@@ -10,6 +10,8 @@ import json
 from django.db import connection
 from psycopg.conninfo import make_conninfo
 
+from controlplane.settings.environment import SILENCE
+
 TICKS = "slipway_ticks"
 OUTBOX = "slipway_outbox"
 
@@ -33,5 +35,5 @@ def wake_dispatcher() -> None:
 def conninfo() -> str:
     """How to connect a listener: a connection of its own to the same database, outside Django's."""
     parameters = connection.get_connection_params()
-    names = ("dbname", "user", "password", "host", "port")
+    names = ("dbname", "user", "password", "host", "port", *SILENCE)
     return make_conninfo(**{name: parameters[name] for name in names if parameters.get(name)})

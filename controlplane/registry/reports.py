@@ -175,8 +175,8 @@ def curve(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _needed(spread: float | None, policy: Mapping[str, Any]) -> float | None:
     if spread is None:
         return None
-    noise = policy.get("noise_factor", 3.0) * max(spread, policy.get("spread_floor", 0.0))
-    return max(noise, policy.get("min_speedup", 1.0) - 1)
+    noise = float(policy.get("noise_factor", 3.0)) * max(spread, float(policy.get("spread_floor", 0.0)))
+    return max(noise, float(policy.get("min_speedup", 1.0)) - 1)
 
 
 def _in_percent(share: float | None) -> float | None:

@@ -16,6 +16,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
 LARGEST_BODY_BYTES = 2 * 1024**2
 """Of a request that brings no file. The edge refuses a larger one before it reaches web, which refuses it, too."""
+SILENCE = {
+    "tcp_user_timeout": 5000,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+"""A database whose machine or link went away is given up well within a lease, so that it can be asked anew. Over a
+Unix socket these mean nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +109,7 @@ def database(url: str) -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": 3,
+            **SILENCE,
             "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=60s",
             **query,
         },

@@ -251,11 +251,17 @@ def supervise(
         file_bytes=8 * 1024**3,
         processes=256,
     )
-    with Child.start(entry=entry, spec=spec, scratch=folder, limits=limits, readable=readable) as child:
+    with Child.start(
+        entry=entry, spec=spec, scratch=folder, limits=limits, readable=readable, held_until=hold.until
+    ) as child:
         while not child.finished:
             _hear_all(child, hold)
             hold.tend()
+            child.hold_until(hold.until)
         outcome = child.outcome()
+    if outcome.reason == "abandoned":
+        late = "The worker could not renew its hold on the job in time, so this step was stopped."
+        raise StepFailed(FailureReason.ERROR, late)
     if outcome.result is None:
         raise StepFailed(FailureReason(outcome.reason), outcome.detail)
     return outcome.result

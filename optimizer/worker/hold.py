@@ -2,18 +2,19 @@
 
 The hold is renewed from the loop that watches the child process, never from a thread beside a build. If no
 renewal has succeeded for three quarters of a lease (monotonic clock), the attempt stops itself before the
-lease can expire elsewhere.
+lease can expire elsewhere. A loop that is itself stuck, in a database that answers nothing or in a frozen
+process, cannot do that: so the child is told until when it is held (`until`), and ends by itself then.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
-from django.utils import timezone
 
 from controlplane.core import stopping
 from optimizer import transitions
@@ -43,12 +44,22 @@ class Hold:
     claim: Claim
     _events: list[JobEvent] = field(default_factory=list)
     _progress: dict[str, Any] = field(default_factory=dict)
+    _began_at: float = field(default_factory=time.monotonic)
     _renewed_at: float = field(default_factory=time.monotonic)
     _flushed_at: float = 0.0
 
     @property
     def renew_every_s(self) -> float:
         return settings.ENVIRONMENT.lease_s / 4
+
+    @property
+    def until(self) -> float:
+        """On the monotonic clock: from then on somebody else may have the job."""
+        return self._renewed_at + 3 * self.renew_every_s
+
+    def _now(self) -> datetime:
+        """As the database would say it: pages subtract these times from its own."""
+        return self.claim.started_at + timedelta(seconds=time.monotonic() - self._began_at)
 
     def say(
         self,
@@ -71,7 +82,7 @@ class Hold:
                 level=level[:LEVEL_LENGTH],
                 message=message,
                 data=data or {},
-                at=timezone.now(),
+                at=self._now(),
             )
         )
 
@@ -119,7 +130,7 @@ class Hold:
                 self._refuse_if_overdue()
 
     def _refuse_if_overdue(self) -> None:
-        if time.monotonic() - self._renewed_at > 3 * self.renew_every_s:
+        if time.monotonic() > self.until:
             raise LeaseLost
 
     def _wait_for_database(self, error: Exception) -> None:

@@ -84,11 +84,13 @@ class Server:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        self.send(signal.SIGSTOP)
+        """All of it: what serves a connection is a process of its own."""
+        assert self.program is not None
+        self.program.freeze()
         try:
             yield
         finally:
-            self.send(signal.SIGCONT)
+            self.program.thaw()
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,9 +71,10 @@ def ask(api: Api, workshop: Workshop, *, keep: bool = False) -> tuple[float, Job
 
 
 def assert_as_usual(took_s: list[float], usual_s: list[float]) -> None:
-    """Not slower than the slowest usual one by more than 50 ms. In the middle: a single request may meet a
-    busy machine, but whatever speaks to the broker waits for it every time."""
-    assert statistics.median(took_s) <= max(usual_s) + 0.05
+    """None slower than the slowest usual one by more than 50 ms, but for one that met a busy machine: whatever
+    speaks to the broker now and then waits for it more than once."""
+    *others, _slowest = sorted(took_s)
+    assert others[-1] <= max(usual_s) + 0.05, (took_s, usual_s)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Postgres goes away in the middle of everything and comes back: nobody has to be restarted, nothing is half done."""
 
 import http.client
+import re
 import signal
 import threading
 import time
@@ -13,13 +14,15 @@ from django.test import Client
 
 from controlplane.core.clock import database_now
 from controlplane.embedded.demo.client import Api
+from optimizer import services
 from optimizer.domain.jobs import JobState
 from optimizer.models import Worker
 from tests import factories
 from tests.faults import workshop as jobs
+from tests.faults.crew import assert_gone, builders_of
 from tests.faults.load import Ask, OpenLoop
 from tests.faults.programs import Program
-from tests.faults.stage import Stage
+from tests.faults.stage import LEASE_S, Stage
 from tests.faults.techniques import SLOW
 from tests.faults.waiting import until
 from tests.faults.workshop import Workshop
@@ -31,7 +34,7 @@ PER_S = 20
 @pytest.fixture(scope="module")
 def processes(stands: Stage) -> dict[str, Program]:
     """Everything that lives long and speaks to the database."""
-    started = {name: stands.start(name) for name in ("dispatcher", "collector", "live", "web")}
+    started = {name: stands.start(name) for name in ("dispatcher", "collector", "live", "load", "web")}
     started["worker"] = stands.begin_worker("only")
     stands.until_ready(started["worker"])
     return started
@@ -128,11 +131,28 @@ def test_F15_a_restarted_postgres_is_answered_with_503_and_everybody_recovers(
         what="the worker announcing itself again",
     )
     assert [name for name, program in processes.items() if not program.running] == []
-    for name in ("dispatcher", "collector", "live", "worker"):
+    for name in ("dispatcher", "collector", "live", "load", "worker"):
         assert "Traceback" not in processes[name].said(), processes[name].said()[-3000:]
 
 
-@pytest.mark.parametrize("name", ["live", "collector", "dispatcher"])
+def test_a_postgres_that_answers_nothing_ends_a_build_before_its_lease_does(
+    stands: Stage, processes: dict[str, Program], workshop: Workshop
+) -> None:
+    """The loop that renews the lease is stuck in its heartbeat, so it cannot end the build itself."""
+    job = workshop.queue(SLOW, lines=400)
+    jobs.says(job, "line 1")
+    builders = builders_of(processes["worker"])
+    assert builders
+    with stands.postgres.frozen():
+        assert_gone(builders, within_s=LEASE_S)
+    jobs.says(job, "Attempt 2 started")
+    (why,) = job.events.filter(kind="state", attempt=1, level="warning")
+    assert re.search("could not renew its hold|fell silent", why.message), why
+    services.cancel_job(workshop.actor, job)
+    jobs.when(job, JobState.CANCELLED)
+
+
+@pytest.mark.parametrize("name", ["live", "collector", "load", "dispatcher"])
 def test_F44_a_process_told_to_stop_leaves_within_its_grace(
     stands: Stage, processes: dict[str, Program], name: str
 ) -> None:

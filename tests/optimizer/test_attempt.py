@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from controlplane.accounts.models import AuditEvent
 from controlplane.celery import app
@@ -18,6 +20,7 @@ from optimizer.domain.recipe import MAX_STEPS
 from optimizer.models import Job
 from optimizer.worker import attempt
 from optimizer.worker.attempt import StepFailed
+from optimizer.worker.hold import Hold
 from tests.optimizer import jobs
 
 pytestmark = pytest.mark.django_db
@@ -91,6 +94,19 @@ def test_an_attempt_that_the_worker_stops_for_its_time_is_not_tried_again(three,
     assert run(job, SoftTimeLimitExceeded()) == JobState.FAILED
     job.refresh_from_db()
     assert (job.reason, job.attempt) == (FailureReason.TIMEOUT, 1)
+
+
+def test_a_workers_lines_are_dated_by_the_databases_clock(three, version_of, monkeypatch):  # F35
+    owner, _, _ = three
+    wrong = timezone.now() + timedelta(minutes=5)
+    monkeypatch.setattr(timezone, "now", lambda: wrong)
+    claim = jobs.running(owner.actor, version_of(owner.actor))
+    hold = Hold(claim=claim)
+    hold.say("line 1")
+    hold.flush()
+    started, line = Job.objects.get(pk=claim.job_id).events.order_by("-pk")[:2][::-1]
+    assert line.message == "line 1"
+    assert abs(line.at - started.at) < timedelta(minutes=1)
 
 
 def test_the_workers_own_limits_come_after_every_limit_of_a_recipe():

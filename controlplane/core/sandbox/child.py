@@ -16,7 +16,9 @@ import json
 import os
 import resource
 import signal
+import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -31,8 +33,6 @@ type Emit = Callable[[dict[str, Any]], None]
 REPOSITORY = Path(__file__).resolve().parents[3]
 EXIT_FAILED = 3
 """The worker could not even say why: no memory was left for the sentence."""
-ALARM_GRACE_S = 10
-"""A parent that is frozen cannot hold the wall limit; the keeper's alarm does, this much later."""
 
 
 def main() -> None:
@@ -41,19 +41,21 @@ def main() -> None:
     if os.getppid() != job["parent"]:
         os._exit(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.set_inheritable(job["channel"], False)
+    for number in (job["channel"], job["deadline"]):
+        os.set_inheritable(number, False)
     spaces = confine.namespaces(network=job["limits"]["network"])
     confine.adopt_orphans()
     _keep(job, spaces)
 
 
 def _keep(job: dict[str, Any], spaces: frozenset[str]) -> NoReturn:
-    """Forks the first process of the inside, ends it when told to (SIGTERM) or when the alarm rings."""
+    """Forks the first process of the inside, ends it when told to (SIGTERM) or when nobody holds it any longer."""
     alive, held = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     first = os.fork()
     if first == 0:
         os.close(held)
+        os.close(job["deadline"])
         _inside(job, spaces, keeper=alive)
     os.close(alive)
 
@@ -61,9 +63,16 @@ def _keep(job: dict[str, Any], spaces: frozenset[str]) -> NoReturn:
         with suppress(ProcessLookupError):
             os.kill(first, signal.SIGKILL)
 
+    def look(number: int, frame: object) -> None:
+        left_s = _left_s(job["deadline"])
+        if left_s > 0:
+            signal.setitimer(signal.ITIMER_REAL, left_s)
+        else:
+            end(number, frame)
+
     signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGALRM, end)
-    signal.alarm(int(job["limits"]["wall_s"]) + ALARM_GRACE_S)
+    signal.signal(signal.SIGALRM, look)
+    look(signal.SIGALRM, None)
     confine.die_with_parent(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     if os.getppid() != job["parent"]:
@@ -73,6 +82,12 @@ def _keep(job: dict[str, Any], spaces: frozenset[str]) -> NoReturn:
         _end_descendants()
         _send(job["channel"], {"kind": "exit", "status": status, "peak_bytes": peak_bytes})
     os._exit(0)
+
+
+def _left_s(deadline: int) -> float:
+    """The parent moves it while it holds this child."""
+    (moment,) = struct.unpack("d", os.pread(deadline, 8, 0))
+    return float(moment) - time.monotonic()
 
 
 def _inside(job: dict[str, Any], spaces: frozenset[str], *, keeper: int) -> NoReturn:

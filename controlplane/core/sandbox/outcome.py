@@ -33,8 +33,8 @@ class Refusal:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """`result` is None unless the entry returned; then `reason` is one of timeout, out_of_memory, crashed,
-    refused, storage_full, error and `detail` the sentence for the reader. With `error` it may quote an exception:
-    for those who may know of our code and our folders."""
+    refused, storage_full, abandoned, error and `detail` the sentence for the reader. With `error` it may quote an
+    exception: for those who may know of our code and our folders."""
 
     result: dict[str, Any] | None
     reason: str
@@ -77,6 +77,8 @@ class Evidence:
     """Set when the parent killed the child because it did not keep to the protocol."""
     wall_exceeded: bool = False
     killed_by_caller: bool = False
+    abandoned: bool = False
+    """It had ended when its parent looked again, after the time until which that had held it."""
     host_out_of_memory: bool = False
     status: int | None = None
     peak_bytes: int = 0
@@ -108,6 +110,10 @@ class Evidence:
             return "refused", f"{self.refusal.title} {self.refusal.detail}".strip()
         if self.failed is not None:
             return self._raised(str(self.failed.get("reason")), str(self.failed.get("detail", "")))
+        if self.abandoned and self.elapsed_s < self.limits.wall_s:
+            return "abandoned", "It was stopped because its parent held it no longer."
+        if self.abandoned:
+            return "timeout", f"It was stopped at its limit of {self.limits.wall_s:g} s."
         if self.status is not None and self.status < 0:
             return self._signalled(-self.status)
         if self.status == 0:

@@ -1,9 +1,11 @@
 """The parent's side: start a child, follow it, end it."""
 
 import json
+import math
 import os
 import selectors
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ from controlplane.core.sandbox.outcome import Evidence, Message, Outcome, Sandbo
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 KILL_WAIT_S = 3.0
+KEEPER_GRACE_S = 10.0
+"""A parent that is frozen cannot hold the wall limit; the child's keeper does, this much later."""
 _CHUNK = 65536
 
 _PASSED_ON = ("PATH", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME")
@@ -42,19 +46,44 @@ def environment(*, scratch: Path, threads: int | None) -> dict[str, str]:
     }
 
 
+class _Deadline:
+    """When the keeper ends the child, whatever has become of this process: a time in a file without a name that
+    both have open. The monotonic clock is the same in all processes of a machine."""
+
+    def __init__(self, limits: Limits, *, at: float) -> None:
+        self.began = time.monotonic()
+        self.at = self._latest = self.began + limits.wall_s + KEEPER_GRACE_S
+        self.fd = os.memfd_create("deadline", os.MFD_CLOEXEC)
+        self.move(at)
+
+    @property
+    def met(self) -> bool:
+        return time.monotonic() >= self.at
+
+    def move(self, moment: float) -> None:
+        """Not once it was met: the keeper may have acted on it."""
+        if self.met:
+            return
+        self.at = min(moment, self._latest)
+        os.pwrite(self.fd, struct.pack("d", self.at), 0)
+
+
 class Child:
     """A sandboxed child and everything it started. Leaving the block leaves no process behind.
 
     Start it in a thread that outlives it: the kernel ends the child when the *thread* that started it ends.
-    The wall limit is held while `poll` or `outcome` is being called, and by the child's keeper 10 s later.
+    The wall limit is held while `poll` or `outcome` is being called, and by the child's keeper 10 s later. The
+    keeper also ends a child that its parent, frozen or blocked, holds no longer: see `hold_until`.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], *, channel: int, limits: Limits, started: float
+        self, process: subprocess.Popen[bytes], *, channel: int, deadline: "_Deadline", limits: Limits
     ) -> None:
         assert process.stdout is not None
+        started = deadline.began
         self._process = process
         self._channel = channel
+        self._keepers = deadline
         self._output = process.stdout
         self._started = started
         self._deadline = started + limits.wall_s
@@ -75,11 +104,12 @@ class Child:
         scratch: Path,
         limits: Limits,
         readable: Sequence[Path] = (),
+        held_until: float = math.inf,
     ) -> Self:
         """Starts `entry` with `spec`. The child may write only in `scratch` and, beside the system and our
         code, read only `readable`. Raises OSError if no process can be started."""
-        started = time.monotonic()
         scratch = scratch.resolve(strict=True)
+        deadline = _Deadline(limits, at=held_until)
         reading, writing = os.pipe()
         job = {
             "entry": entry,
@@ -88,16 +118,18 @@ class Child:
             "limits": limits.to_json(),
             "readable": [str(path.resolve()) for path in readable],
             "channel": writing,
+            "deadline": deadline.fd,
             "parent": os.getpid(),
         }
         try:
             process = _spawn(job, scratch=scratch, threads=limits.threads)
         except BaseException:
             os.close(reading)
+            os.close(deadline.fd)
             raise
         finally:
             os.close(writing)
-        return cls(process, channel=reading, limits=limits, started=started)
+        return cls(process, channel=reading, deadline=deadline, limits=limits)
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +140,7 @@ class Child:
         self.kill()
         self._selector.close()
         os.close(self._channel)
+        os.close(self._keepers.fd)
         self._output.close()
 
     @property
@@ -139,6 +172,11 @@ class Child:
             if not self._listen(max(0.0, min(until, self._deadline) - now)) and now >= until:
                 return None
         return heard.popleft() if heard else None
+
+    def hold_until(self, moment: float) -> None:
+        """Moves the time on the monotonic clock at which the keeper ends the child by itself; only ever later than
+        what was said before. A child that met it ends as `abandoned`."""
+        self._keepers.move(moment)
 
     def outcome(self) -> Outcome:
         """Waits for the end and says how it was. Messages that were not polled for are dropped."""
@@ -205,6 +243,7 @@ class Child:
         if evidence.status is None:
             evidence.status = self._process.returncode
         evidence.elapsed_s = time.monotonic() - self._started
+        evidence.abandoned = self._keepers.met
         evidence.host_out_of_memory = _host_oom_kills() > self._oom_kills
         evidence.log_tail = tuple(self._hearing.tail)
 
@@ -221,7 +260,7 @@ def _spawn(job: Mapping[str, Any], *, scratch: Path, threads: int | None) -> sub
             stdin=order,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(job["channel"],),
+            pass_fds=(job["channel"], job["deadline"]),
             cwd=scratch,
             env=environment(scratch=scratch, threads=threads),
             start_new_session=True,

@@ -2,6 +2,7 @@
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import DataError, connection
 from django.test.utils import CaptureQueriesContext
 
@@ -47,6 +48,17 @@ def test_a_healthy_connection_is_kept() -> None:
     next_request()
     assert value() == 7
     assert backend_pid() == before
+
+
+def test_a_silent_server_is_given_up_by_connections_and_listeners_within_seconds() -> None:
+    """As the protocol sees it: a link that is gone answers nothing, not even with an error."""
+    connection.ensure_connection()
+    with psycopg.connect(conninfo()) as listener:
+        for found in (connection.connection.info, listener.info):
+            used = found.get_parameters()
+            assert int(used["tcp_user_timeout"]) / 1000 < settings.ENVIRONMENT.lease_s / 2
+            unanswered_s = int(used["keepalives_interval"]) * int(used["keepalives_count"])
+            assert int(used["keepalives_idle"]) + unanswered_s < settings.ENVIRONMENT.lease_s
 
 
 def test_the_check_sends_nothing() -> None:

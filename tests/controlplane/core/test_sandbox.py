@@ -1,6 +1,7 @@
 """What a sandboxed child can do, what it cannot, and that nothing of it stays."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -28,13 +29,16 @@ def limits(**changes) -> Limits:
     return Limits(**LIMITS.to_json() | changes)
 
 
-def start(entry: str, spec: dict | None = None, *, scratch: Path, readable=(), **changes) -> Child:
+def start(
+    entry: str, spec: dict | None = None, *, scratch: Path, readable=(), held_until=math.inf, **changes
+) -> Child:
     return Child.start(
         entry=f"tests.controlplane.core.sandbox_entries:{entry}",
         spec=spec or {},
         scratch=scratch,
         limits=limits(**changes),
         readable=[TESTS, *readable],
+        held_until=held_until,
     )
 
 
@@ -267,6 +271,31 @@ def test_leaving_the_block_by_an_error_leaves_no_process_behind(tmp_path):
         wait_for_step(child, "asleep")
         raise ZeroDivisionError
     assert not processes_with(str(tmp_path))
+
+
+def test_a_child_that_nobody_holds_any_longer_ends_by_itself(tmp_path):
+    """Its parent is stuck elsewhere and looks at nothing."""
+    held_until = time.monotonic() + 0.5
+    with start("sleep", scratch=tmp_path, held_until=held_until) as child:
+        assert gone_within(str(tmp_path), 10)
+        assert time.monotonic() >= held_until
+        assert child.outcome().reason == "abandoned"
+
+
+def test_a_child_lives_for_as_long_as_it_is_held(tmp_path):
+    first_until = time.monotonic() + 1
+    with start("sleep", scratch=tmp_path, held_until=first_until) as child:
+        while time.monotonic() < first_until + 0.5:
+            child.hold_until(time.monotonic() + 20)
+            child.poll(0.05)
+        assert not child.finished
+
+
+def test_a_frozen_parent_cannot_lengthen_the_wall_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("controlplane.core.sandbox.parent.KEEPER_GRACE_S", 0.2)
+    with start("sleep", scratch=tmp_path, wall_s=0.5, held_until=time.monotonic() + 60) as child:
+        assert gone_within(str(tmp_path), 10)
+        assert child.outcome().reason == "timeout"
 
 
 PARENT = """
