@@ -67,6 +67,16 @@ def test_a_quarantined_version_cannot_become_a_revision(world: World) -> None:
         services.add_revision(world.owner, world.row, variant=revision.variant, spec=specs.read_spec({}))
 
 
+def test_a_metric_that_nobody_measures_is_refused_with_the_two_that_are(world: World) -> None:
+    autoscaling = specs.read_spec({}).autoscaling
+    autoscaling["metrics"][0]["external"]["metric"]["name"] = "inference_queue_dept"
+    with pytest.raises(Unprocessable) as caught:
+        world.revision(autoscaling=autoscaling)
+    assert caught.value.detail == (
+        "“inference_queue_dept” is not measured here; use inference_queue_depth or inference_in_flight."
+    )
+
+
 def test_damaged_bytes_block_a_plan(world: World) -> None:
     revision = world.revision()
     Artifact.objects.filter(pk=revision.variant.artifact_id).update(state=Artifact.State.DAMAGED)
