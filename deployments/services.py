@@ -21,7 +21,7 @@ from deployments.domain.plan import Severity
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec
 from deployments.models import Deployment, Load, Revision, Rollout, Target
-from deployments.preview import Preview, preview
+from deployments.preview import Preview, last_mover, preview, rolled_out_since
 from deployments.selectors import active_rollout
 from deployments.specs import refuse_unusable
 from deployments.wishes import start_size
@@ -110,8 +110,8 @@ def roll_out(
     """
     actor.require(Role.ENGINEER)
     shown = preview(deployment, revision)
-    if etag is not None and etag.removeprefix("W/").strip('"') != shown.etag:
-        raise _moved(deployment)
+    if etag is not None and (given := etag.removeprefix("W/").strip('"')) != shown.etag:
+        raise _moved(deployment, rolled_out=rolled_out_since(given, shown))
     if shown.blocked:
         first = next(one for one in shown.findings if one.severity is Severity.ERROR)
         raise Conflict("preflight_failed", first.title, f"{first.evidence} {first.action}")
@@ -130,7 +130,7 @@ def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: P
     if active_rollout(locked) is not None:
         raise _rollout_active(locked)
     if locked.live_revision_id != deployment.live_revision_id:
-        raise _moved(locked)
+        raise _moved(locked, rolled_out=True)
     rollout = Rollout.objects.create(
         deployment=deployment,
         from_revision=locked.live_revision,
@@ -169,17 +169,18 @@ def _rollout_active(deployment: Deployment) -> Conflict:
     )
 
 
-def _moved(deployment: Deployment) -> PreconditionFailed:
+def _moved(deployment: Deployment, *, rolled_out: bool) -> PreconditionFailed:
+    mover = last_mover(deployment) if rolled_out else None
+    who = (
+        f"{mover.created_by or 'Slipway'} rolled out revision {mover.to_revision.number}."
+        if mover
+        else "Its size or its API key changed; nothing was rolled out."
+    )
     return PreconditionFailed(
         "live_state_moved",
         "What runs has moved since this plan was shown.",
-        f"{_last_mover(deployment)} Look at the new plan, then apply it.".strip(),
+        f"{who} Look at the new plan, then apply it.",
     )
-
-
-def _last_mover(deployment: Deployment) -> str:
-    last = deployment.rollouts.select_related("created_by", "to_revision").first()
-    return f"{last.created_by or 'Slipway'} rolled out revision {last.to_revision.number}." if last else ""
 
 
 def cancel_rollout(actor: Actor, rollout: Rollout) -> Rollout:

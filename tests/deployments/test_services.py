@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from controlplane.accounts.models import AuditEvent
-from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.core.errors import Conflict, PreconditionFailed, Unprocessable
 from controlplane.registry import usage
 from controlplane.registry.models import Artifact
 from deployments import preview, services, specs
@@ -115,6 +115,10 @@ def test_an_etag_moves_with_what_runs(world: World) -> None:
     services.scale(world.owner, world.deployment, replicas=2)
     world.step()
     assert preview.preview(world.deployment, second).etag != before
+    with pytest.raises(
+        PreconditionFailed, match=r"Its size or its API key changed; nothing was rolled out\."
+    ):
+        services.roll_out(world.owner, world.deployment, second, etag=before)
 
 
 def test_a_variant_in_use_names_its_revisions(world: World) -> None:
