@@ -17,8 +17,8 @@ from deployments import selectors, specs
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.models import Target
+from deployments.telemetry.signals import SignalName
 
-QUEUE_DEPTH, IN_FLIGHT = "inference_queue_depth", "inference_in_flight"
 _FIELD_OF = {
     "minReplicas": "min_replicas",
     "maxReplicas": "max_replicas",
@@ -120,12 +120,15 @@ class SpecForm(forms.Form):
         given = self.cleaned_data
         batching = Batching.from_json({name: given[name] for name in _BATCHING})
         autoscaling = default_autoscaling(
-            min_replicas=max(0, given["min_replicas"]),
+            min_replicas=max(1, given["min_replicas"]),
             max_replicas=max(1, given["max_replicas"], given["min_replicas"]),
             batching=batching,
         )
         autoscaling |= {"minReplicas": given["min_replicas"], "maxReplicas": given["max_replicas"]}
-        targets = {QUEUE_DEPTH: given["queue_depth_target"], IN_FLIGHT: given["in_flight_target"]}
+        targets = {
+            SignalName.QUEUE_DEPTH: given["queue_depth_target"],
+            SignalName.IN_FLIGHT: given["in_flight_target"],
+        }
         for metric in autoscaling["metrics"]:
             wanted = targets[metric["external"]["metric"]["name"]]
             if wanted is not None:
@@ -164,8 +167,8 @@ def initial_of(spec: RevisionSpec) -> dict[str, Any]:
         "threads": spec.threads,
         "min_replicas": hpa.min_replicas,
         "max_replicas": hpa.max_replicas,
-        "queue_depth_target": targets.get(QUEUE_DEPTH, "10"),
-        "in_flight_target": targets.get(IN_FLIGHT, ""),
+        "queue_depth_target": targets.get(SignalName.QUEUE_DEPTH, "10"),
+        "in_flight_target": targets.get(SignalName.IN_FLIGHT, ""),
     }
 
 

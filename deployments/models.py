@@ -70,6 +70,11 @@ class Deployment(models.Model):
         """Its name on the target: no user text decides it."""
         return f"d{self.pk}"
 
+    @property
+    def api_key_seen(self) -> str:
+        """Names the endpoint's present key without telling it; empty without one."""
+        return self.api_key_sha256[:8]
+
 
 class RevisionQuerySet(TeamOwnedQuerySet["Revision"]):
     team_path = "deployment__team"

@@ -7,10 +7,13 @@ from controlplane.registry.models import Artifact, Variant
 from deployments import targets
 from deployments.domain import readable
 from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
+from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
 from deployments.domain.workload import DesiredDeployment
-from deployments.models import Deployment, Revision
+from deployments.models import Deployment, Revision, Rollout
 from deployments.wishes import start_size, wish
+
+_ROLLED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,21 @@ def compare(before: Revision, after: Revision) -> tuple[Change, ...]:
 
 
 def _etag(deployment: Deployment, plan: Plan) -> str:
-    return digest([deployment.pk, deployment.live_revision_id, plan.live_digest])[:32]
+    """Two parts, so that a mismatch can be told: what rollouts moved, and everything that runs."""
+    mover = last_mover(deployment)
+    rolled = digest([deployment.pk, deployment.live_revision_id, mover.pk if mover else None])
+    return rolled[:_ROLLED] + digest([deployment.pk, plan.live_digest])[_ROLLED:32]
+
+
+def rolled_out_since(etag: str, shown: Preview) -> bool:
+    """Whether a rollout moved what runs after the plan of `etag`, and not only its size or its key."""
+    return etag[:_ROLLED] != shown.etag[:_ROLLED]
+
+
+def last_mover(deployment: Deployment) -> Rollout | None:
+    """The last rollout that has begun to move something."""
+    begun = deployment.rollouts.exclude(state=RolloutState.PENDING)
+    return begun.select_related("created_by", "to_revision").first()
 
 
 def _damaged(variant: Variant) -> Finding:

@@ -21,7 +21,7 @@ from deployments.domain.plan import Severity
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec
 from deployments.models import Deployment, Load, Revision, Rollout, Target
-from deployments.preview import Preview, preview
+from deployments.preview import Preview, last_mover, preview, rolled_out_since
 from deployments.selectors import active_rollout
 from deployments.specs import refuse_unusable
 from deployments.wishes import start_size
@@ -42,14 +42,14 @@ def create_deployment(
     """Returns the deployment and, if `protected`, the API key of its endpoint: shown once, kept as a digest."""
     actor.require(Role.ENGINEER)
     check_name(name, what="deployment")
-    key = secrets.token_urlsafe(32) if protected else ""
+    key = _new_key() if protected else ""
     try:
         with transaction.atomic():
             deployment = Deployment.objects.create(
                 team=actor.team,
                 name=name,
                 target=target,
-                api_key_sha256=hashlib.sha256(key.encode()).hexdigest() if key else "",
+                api_key_sha256=_digest_of(key),
                 created_by=actor.user,
             )
             _audit(actor, "created", deployment)
@@ -61,6 +61,55 @@ def create_deployment(
             fields={"name": ["This name is taken in your team."]},
         ) from error
     return deployment, key
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _digest_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def rotate_key(actor: Actor, deployment: Deployment, *, seen: str | None = None) -> str:
+    """A new API key for the endpoint, or its first one: shown once, kept as a digest.
+
+    Each replica answers the key that it was started with, and they are replaced one by one. `seen` is
+    `api_key_seen` of what the caller looked at; raises Conflict when the key was changed since.
+    """
+    key = _new_key()
+    verb = "rotated the API key of" if deployment.api_key_sha256 else "added an API key to"
+    _set_key(actor, deployment, key, verb=verb, seen=seen)
+    return key
+
+
+def remove_key(actor: Actor, deployment: Deployment, *, seen: str | None = None) -> None:
+    """From then on everyone who reaches the address may ask. Removing twice is the same."""
+    actor.require(Role.ENGINEER)
+    if deployment.api_key_sha256:
+        _set_key(actor, deployment, "", verb="removed the API key of", seen=seen)
+
+
+def _set_key(actor: Actor, deployment: Deployment, key: str, *, verb: str, seen: str | None) -> None:
+    actor.require(Role.ENGINEER)
+    if deployment.removing:
+        raise _removing(deployment)
+    unchanged = Deployment.objects.filter(pk=deployment.pk, api_key_sha256=deployment.api_key_sha256)
+    with transaction.atomic():
+        if seen not in (None, deployment.api_key_seen) or not unchanged.update(
+            api_key_sha256=_digest_of(key)
+        ):
+            raise Conflict(
+                "key_moved",
+                f"The API key of “{deployment.name}” was changed meanwhile.",
+                "Look at it again, and change it once more if that is still wanted.",
+            )
+        if key:
+            # Slipway keeps no key that it could send the load with.
+            Load.objects.filter(deployment=deployment, until__gt=Now()).update(until=Now())
+        _audit(actor, verb, deployment)
+        transitions.announce(deployment)
+        transitions.request_reconcile(deployment.pk)
 
 
 def create_with_revision(
@@ -110,8 +159,8 @@ def roll_out(
     """
     actor.require(Role.ENGINEER)
     shown = preview(deployment, revision)
-    if etag is not None and etag.removeprefix("W/").strip('"') != shown.etag:
-        raise _moved(deployment)
+    if etag is not None and (given := etag.removeprefix("W/").strip('"')) != shown.etag:
+        raise _moved(deployment, rolled_out=rolled_out_since(given, shown))
     if shown.blocked:
         first = next(one for one in shown.findings if one.severity is Severity.ERROR)
         raise Conflict("preflight_failed", first.title, f"{first.evidence} {first.action}")
@@ -130,7 +179,7 @@ def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: P
     if active_rollout(locked) is not None:
         raise _rollout_active(locked)
     if locked.live_revision_id != deployment.live_revision_id:
-        raise _moved(locked)
+        raise _moved(locked, rolled_out=True)
     rollout = Rollout.objects.create(
         deployment=deployment,
         from_revision=locked.live_revision,
@@ -169,17 +218,18 @@ def _rollout_active(deployment: Deployment) -> Conflict:
     )
 
 
-def _moved(deployment: Deployment) -> PreconditionFailed:
+def _moved(deployment: Deployment, *, rolled_out: bool) -> PreconditionFailed:
+    mover = last_mover(deployment) if rolled_out else None
+    who = (
+        f"{mover.created_by or 'Slipway'} rolled out revision {mover.to_revision.number}."
+        if mover
+        else "Its size or its API key changed; nothing was rolled out."
+    )
     return PreconditionFailed(
         "live_state_moved",
         "What runs has moved since this plan was shown.",
-        f"{_last_mover(deployment)} Look at the new plan, then apply it.".strip(),
+        f"{who} Look at the new plan, then apply it.",
     )
-
-
-def _last_mover(deployment: Deployment) -> str:
-    last = deployment.rollouts.select_related("created_by", "to_revision").first()
-    return f"{last.created_by or 'Slipway'} rolled out revision {last.to_revision.number}." if last else ""
 
 
 def cancel_rollout(actor: Actor, rollout: Rollout) -> Rollout:

@@ -9,9 +9,12 @@ from deployments.domain.hpa import InvalidHpa
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import MAX_REPLICAS, Batching
 from deployments.models import Deployment
+from deployments.telemetry.signals import SignalName
 from deployments.wishes import workload_of
 
 DEFAULT_MAX_REPLICAS = 4
+MEASURED = (SignalName.QUEUE_DEPTH, SignalName.IN_FLIGHT)
+"""What an autoscaling spec can scale by."""
 
 
 def read_spec(document: object) -> RevisionSpec:
@@ -92,14 +95,29 @@ def _refuse_parameters(spec: RevisionSpec) -> None:
 
 
 def _refuse_autoscaling(spec: RevisionSpec) -> None:
-    title = "The autoscaling spec cannot be used."
+    """What could be read, but would hold at one size for ever or be refused by every target."""
     try:
         hpa = spec.hpa()
     except InvalidHpa as error:
-        fields = {"spec.autoscaling": [str(error)]}
-        raise Unprocessable("invalid_autoscaling", title, str(error), fields=fields) from error
+        raise _autoscaling("spec.autoscaling", str(error)) from error
     if hpa.max_replicas > MAX_REPLICAS:
-        detail = f"maxReplicas is {hpa.max_replicas:,}; a target runs at most {MAX_REPLICAS} replicas."
-        raise Unprocessable(
-            "invalid_autoscaling", title, detail, fields={"spec.autoscaling.maxReplicas": [detail]}
+        raise _autoscaling(
+            "spec.autoscaling.maxReplicas",
+            f"maxReplicas is {hpa.max_replicas:,}; a target runs at most {MAX_REPLICAS} replicas.",
         )
+    if hpa.min_replicas < 1:
+        raise _autoscaling(
+            "spec.autoscaling.minReplicas",
+            "minReplicas must be at least 1: without a replica nothing is measured that could ask for one.",
+        )
+    for metric in hpa.metrics:
+        if metric.name not in MEASURED:
+            raise _autoscaling(
+                "spec.autoscaling.metrics",
+                f"“{metric.name}” is not measured here; use {' or '.join(MEASURED)}.",
+            )
+
+
+def _autoscaling(field: str, sentence: str) -> Unprocessable:
+    title = "The autoscaling spec cannot be used."
+    return Unprocessable("invalid_autoscaling", title, sentence, fields={field: [sentence]})

@@ -28,5 +28,7 @@ urlpatterns = [
     path(ONE + "logs/lines/", logs.lines, name="log-lines"),
     path(ONE + "logs/text/", logs.text, name="log-text"),
     path(ONE + "settings/", settings.settings, name="settings"),
+    path(ONE + "settings/key/", settings.rotate_key, name="key"),
+    path(ONE + "settings/key/remove/", settings.remove_key, name="key-remove"),
     path(ONE + "settings/remove/", settings.remove, name="remove"),
 ]

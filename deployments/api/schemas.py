@@ -52,6 +52,13 @@ class CreatedDeployment(Deployment):
     api_key: str | None
 
 
+class NewKey(TypedDict):
+    """`api_key` is shown here and nowhere else."""
+
+    name: str
+    api_key: str
+
+
 class Removal(TypedDict):
     name: str
     health: Annotated[str, Like(Literal["removing"])]

@@ -17,6 +17,7 @@ urlpatterns = [
     path(ONE + "rollouts/<id:rollout>/", views.Rollout.as_view(), name="rollout"),
     path(ONE + "rollouts/<id:rollout>/cancel/", views.RolloutCancel.as_view(), name="rollout-cancel"),
     path(ONE + "rollback/", views.Rollback.as_view(), name="rollback"),
+    path(ONE + "key/", views.Key.as_view(), name="key"),
     path(ONE + "scale/", views.Scale.as_view(), name="scale"),
     path(ONE + "autoscaling/", views.Autoscaling.as_view(), name="autoscaling"),
     path(ONE + "replicas/", views.Replicas.as_view(), name="replicas"),

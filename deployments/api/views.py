@@ -95,6 +95,26 @@ class Deployment(APIView):
         return Response(document, status=202)
 
 
+class Key(APIView):
+    @extend_schema(request=None, responses={201: schemas.NewKey, **refusals(409)})
+    def post(self, request: Request, name: str) -> Response:
+        """Make a new API key for the endpoint, or its first one. The answer carries it, once.
+
+        Replicas are replaced one by one, and each answers the key that it was started with. A repeated call makes
+        another key; the last one holds.
+        """
+        actor, row = _deployment(request, name)
+        document: schemas.NewKey = {"name": row.name, "api_key": services.rotate_key(actor, row)}
+        return Response(document, status=201, headers={"Cache-Control": "no-store"})
+
+    @extend_schema(request=None, responses={204: None, **refusals(409)})
+    def delete(self, request: Request, name: str) -> Response:
+        """Let everyone who reaches the address ask. Removing twice is the same."""
+        actor, row = _deployment(request, name)
+        services.remove_key(actor, row)
+        return Response(status=204)
+
+
 class Revisions(APIView):
     @extend_schema(parameters=PAGING, responses=Page[schemas.Revision])
     def get(self, request: Request, name: str) -> Response:

@@ -110,6 +110,14 @@ def done(request: HttpRequest, row: Deployment, to: str, said: str, *args: Any) 
     return redirect(reverse(f"deployments:{to}", args=[row.name, *args]))
 
 
+def show_key(request: HttpRequest, row: Deployment, key: str, *, onwards: str, label: str) -> HttpResponse:
+    """The one page that says an endpoint's API key. `onwards` is where its button leads."""
+    context = {"deployment": row, "key": key, "onwards": onwards, "label": label}
+    shown = render(request, "deployments/key.html", context, status=201)
+    shown["Cache-Control"] = "no-store"
+    return shown
+
+
 def attempt(
     request: HttpRequest, row: Deployment, work: Callable[[], object], *, to: str, said: str
 ) -> HttpResponse:

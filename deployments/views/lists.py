@@ -119,9 +119,7 @@ def _create(request: HttpRequest, actor: Actor, form: DeploymentForm) -> HttpRes
     plan = reverse("deployments:plan", args=[row.name, revision.number])
     if not key:
         return redirect(plan)
-    shown = render(request, "deployments/key.html", {"deployment": row, "key": key, "plan": plan}, status=201)
-    shown["Cache-Control"] = "no-store"
-    return shown
+    return frame.show_key(request, row, key, onwards=plan, label="see the plan")
 
 
 def _targets(actor: Actor) -> list[Target]:

@@ -73,18 +73,52 @@ def _facts(base: Revision) -> list[tuple[str, object]]:
     return found
 
 
-class RemoveForm(forms.Form):
+class ConfirmForm(forms.Form):
     confirm = forms.CharField(max_length=63)
+
+
+def _unconfirmed(request: HttpRequest, row: Deployment, what: str) -> HttpResponse | None:
+    """Where to go without the deployment's name typed by hand: what cannot be taken back asks for it."""
+    form = ConfirmForm(request.POST)
+    if form.is_valid() and form.cleaned_data["confirm"] == row.name:
+        return None
+    messages.error(request, f"Nothing was {what}: type “{row.name}” to confirm.")
+    return redirect(reverse("deployments:settings", args=[row.name]))
+
+
+@require_POST
+def rotate_key(request: HttpRequest, name: str) -> HttpResponse:
+    """The old key is lost, so the name has to be typed; `seen` keeps a reload from making another one."""
+    actor, row = frame.find(request, name)
+    if answer := _unconfirmed(request, row, "changed"):
+        return answer
+    settings = reverse("deployments:settings", args=[row.name])
+    try:
+        key = services.rotate_key(actor, row, seen=request.POST.get("seen", ""))
+    except SlipwayError as error:
+        messages.error(request, f"{error.title} {error.detail}".strip())
+        return redirect(settings)
+    return frame.show_key(request, row, key, onwards=settings, label="back to the settings")
+
+
+@require_POST
+def remove_key(request: HttpRequest, name: str) -> HttpResponse:
+    actor, row = frame.find(request, name)
+    return _unconfirmed(request, row, "changed") or frame.attempt(
+        request,
+        row,
+        lambda: services.remove_key(actor, row, seen=request.POST.get("seen", "")),
+        to="settings",
+        said=f"“{row.name}” answers without a key once its replicas are replaced.",
+    )
 
 
 @require_POST
 def remove(request: HttpRequest, name: str) -> HttpResponse:
     """Destructive: the name has to be typed."""
     actor, row = frame.find(request, name)
-    form = RemoveForm(request.POST)
-    if not form.is_valid() or form.cleaned_data["confirm"] != row.name:
-        messages.error(request, f"Nothing was removed: type “{row.name}” to confirm.")
-        return redirect(reverse("deployments:settings", args=[row.name]))
+    if answer := _unconfirmed(request, row, "removed"):
+        return answer
     try:
         services.remove_deployment(actor, row)
     except SlipwayError as error:

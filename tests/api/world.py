@@ -166,7 +166,7 @@ def build() -> World:
 def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> dict[str, dict[str, str]]:
     of_live = [
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
-        "replicas", "replica-log", "series", "load", "decisions",
+        "replicas", "replica-log", "series", "load", "decisions", "key",
     ]  # fmt: skip
     return {
         **{name: {"name": live.name} for name in of_live},

@@ -1,12 +1,15 @@
 """Each verb of the API for its three people, and what it refuses with which words."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.db import connections
 
 from controlplane.accounts.models import AuditEvent
+from controlplane.core.errors import Conflict
 from deployments import services, specs
 from deployments.models import Deployment, Load, Rollout
 from tests import factories
@@ -35,6 +38,7 @@ WRITES: tuple[tuple[str, str, Any, int], ...] = (
     ("POST", "scorer/rollback/", {"revision": 1}, 202),
     ("POST", "scorer/rollouts/{running}/cancel/", {}, 202),
     ("POST", "scorer/scale/", {"replicas": 2}, 202),
+    ("POST", "scorer/key/", None, 201),
     ("PUT", "scorer/autoscaling/", {"paused": True}, 200),
     ("PUT", "scorer/load/", {"rate_per_s": 5, "duration_s": 60}, 200),
     ("DELETE", "scorer/load/", None, 204),
@@ -84,6 +88,45 @@ def test_only_engineers_create_and_a_key_is_shown_once(world: World) -> None:
     assert not again.get("api_key")
     assert again["protected"] is True
     assert world.api(world.owner, "POST", "", {"name": "other"}).status_code == 409
+
+
+def test_a_key_is_made_replaced_and_removed_and_reaches_the_replicas(world: World) -> None:
+    world.serve()
+    services.start_load(world.owner, world.deployment, rate_per_s=5, duration_s=60)
+    digests = [None]
+    for _ in range(2):
+        made = world.api(world.owner, "POST", "scorer/key/")
+        assert (made.status_code, made["Cache-Control"]) == (201, "no-store")
+        digests.append(hashlib.sha256(made.json()["api_key"].encode()).hexdigest())
+        world.step()
+        assert _key(world) == digests[-1]
+    assert len(set(digests)) == 3
+    assert Load.objects.get().until <= datetime.now(UTC), "there is no key here to send it with"
+    assert world.api(world.viewer, "DELETE", "scorer/key/").status_code == 403
+    assert world.api(world.stranger, "DELETE", "scorer/key/").status_code == 404
+    for _ in range(2):
+        assert world.api(world.owner, "DELETE", "scorer/key/").status_code == 204
+    world.step()
+    assert _key(world) is None
+    said = AuditEvent.objects.filter(verb__contains="API key").order_by("pk").values_list("verb", flat=True)
+    assert list(said) == ["added an API key to", "rotated the API key of", "removed the API key of"]
+
+
+def _key(world: World) -> str | None:
+    wish = world.target.desired(world.row.key)
+    assert wish is not None
+    return wish.workloads[0].api_key_sha256
+
+
+def test_of_two_who_replace_a_key_the_second_is_told(world: World) -> None:
+    stale = world.deployment
+    services.rotate_key(world.owner, world.deployment)
+    before = world.deployment.api_key_sha256
+    with pytest.raises(Conflict, match="was changed meanwhile"):
+        services.rotate_key(world.owner, stale)
+    with pytest.raises(Conflict, match="was changed meanwhile"):
+        services.remove_key(world.owner, world.deployment, seen=stale.api_key_seen)
+    assert world.deployment.api_key_sha256 == before
 
 
 def test_a_list_holds_the_team_s_own(world: World) -> None:

@@ -74,6 +74,8 @@ POSTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("load/keep/", {"until": "9999999999"}),
     ("scaling/scale/", {"replicas": "2"}),
     ("scaling/pause/", {"paused": "1"}),
+    ("settings/key/", {"confirm": "scorer"}),
+    ("settings/key/remove/", {"confirm": "scorer"}),
     ("settings/remove/", {"confirm": "scorer"}),
     ("rollouts/{rollout}/cancel/", {}),
     ("revisions/1/plan/", {"etag": "x"}),
@@ -90,7 +92,7 @@ def test_a_viewer_s_and_a_stranger_s_posts_change_nothing(
     path = ONE + path.format(rollout=rollout.pk)
 
     def state() -> object:
-        rows = Deployment.objects.values_list("replicas", "autoscaling_paused", "removing")
+        rows = Deployment.objects.values_list("replicas", "autoscaling_paused", "removing", "api_key_sha256")
         return (
             list(rows),
             list(Load.objects.values_list("rate_per_s", "until")),
@@ -241,6 +243,29 @@ def test_the_decision_log_tells_changes_from_holds(world: World) -> None:
     changes = client.get(f"{ONE}scaling/").context["decisions"]
     assert [one["row"].desired_replicas for one in changes] == [2]
     assert len(client.get(f"{ONE}scaling/?show=all").context["decisions"]) == 2
+
+
+def test_a_key_is_shown_once_and_a_reload_makes_no_other(world: World) -> None:
+    world.serve()
+    client = world.browser(world.owner)
+    form = {"confirm": "scorer", "seen": ""}
+    assert (
+        "Nothing was changed"
+        in client.post(f"{ONE}settings/key/", {"seen": ""}, follow=True).content.decode()
+    )
+    shown = client.post(f"{ONE}settings/key/", form)
+    assert (shown.status_code, shown["Cache-Control"]) == (201, "no-store")
+    assert shown.context["key"] in shown.content.decode()
+    first = world.deployment.api_key_sha256
+    assert "was changed meanwhile" in client.post(f"{ONE}settings/key/", form, follow=True).content.decode()
+    page = client.get(f"{ONE}settings/").content.decode()
+    assert shown.context["key"] not in page
+    assert f'name="seen" value="{first[:8]}"' in page
+    client.post(f"{ONE}settings/key/", form | {"seen": first[:8]})
+    second = world.deployment.api_key_sha256
+    assert second not in ("", first)
+    client.post(f"{ONE}settings/key/remove/", form | {"seen": second[:8]})
+    assert not world.deployment.api_key_sha256
 
 
 def test_removal_needs_the_name(world: World) -> None:

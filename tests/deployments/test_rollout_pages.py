@@ -66,6 +66,7 @@ def test_the_wizard_shows_a_key_once(world: World) -> None:
         ("threads", "65", "less than or equal to 64"),
         ("max_replicas", "300", "at most 256"),
         ("min_replicas", "5", "is more than maxReplicas"),
+        ("min_replicas", "0", "MinReplicas must be at least 1: without a replica nothing is measured"),
         ("progress_deadline_s", "1", "Must lie between 5 and 3,600"),
         ("max_queue_size", "", "This field is required"),
     ],

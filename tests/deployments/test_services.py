@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from controlplane.accounts.models import AuditEvent
-from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.core.errors import Conflict, PreconditionFailed, Unprocessable
 from controlplane.registry import usage
 from controlplane.registry.models import Artifact
 from deployments import preview, services, specs
@@ -67,6 +67,16 @@ def test_a_quarantined_version_cannot_become_a_revision(world: World) -> None:
         services.add_revision(world.owner, world.row, variant=revision.variant, spec=specs.read_spec({}))
 
 
+def test_a_metric_that_nobody_measures_is_refused_with_the_two_that_are(world: World) -> None:
+    autoscaling = specs.read_spec({}).autoscaling
+    autoscaling["metrics"][0]["external"]["metric"]["name"] = "inference_queue_dept"
+    with pytest.raises(Unprocessable) as caught:
+        world.revision(autoscaling=autoscaling)
+    assert caught.value.detail == (
+        "“inference_queue_dept” is not measured here; use inference_queue_depth or inference_in_flight."
+    )
+
+
 def test_damaged_bytes_block_a_plan(world: World) -> None:
     revision = world.revision()
     Artifact.objects.filter(pk=revision.variant.artifact_id).update(state=Artifact.State.DAMAGED)
@@ -105,6 +115,10 @@ def test_an_etag_moves_with_what_runs(world: World) -> None:
     services.scale(world.owner, world.deployment, replicas=2)
     world.step()
     assert preview.preview(world.deployment, second).etag != before
+    with pytest.raises(
+        PreconditionFailed, match=r"Its size or its API key changed; nothing was rolled out\."
+    ):
+        services.roll_out(world.owner, world.deployment, second, etag=before)
 
 
 def test_a_variant_in_use_names_its_revisions(world: World) -> None:
