@@ -18,15 +18,12 @@ from controlplane.embedded.generated import Generated, generated
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import Journal
 from controlplane.embedded.preflight import Wanted
-from controlplane.embedded.processes import Container, Process, Site, Tier, copies, table
+from controlplane.embedded.processes import PREPARE, Process, Site, Tier, copies, preparation, table
 from controlplane.embedded.runtime import FILE, Up
-from controlplane.embedded.spawn import INSTALLATION
 from controlplane.embedded.supervisor import NO_HOOKS, Hooks, Supervisor
 
 READY_WITHIN_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 
 type Table = Callable[[Site], tuple[Process, ...]]
 
@@ -137,7 +134,6 @@ def hooks(plan: Plan) -> dict[str, Hooks]:
     }
 
 
-PREPARE = ("manage.py", "prepare")
 ADMIN = "admin"
 
 
@@ -208,14 +204,8 @@ class Run:
             await asyncio.to_thread(postgres.create_database, self.plan.home, password=password)
 
     async def _prepare(self) -> None:
-        row = Process(
-            name="prepare",
-            argv=(self.plan.site.python, *self.prepare),
-            tier=Tier.WORK,
-            reads=INSTALLATION,
-            environment={ADMIN_PASSWORD: self.plan.secrets.admin_password},
-            container=Container(image="web"),
-        )
+        password = self.plan.secrets.admin_password
+        row = preparation(self.plan.site, admin_password=password, command=self.prepare)
         code, last = await self.supervisor.run_once(row)
         if code:
             raise SetupError("prepare_failed", f"The database could not be prepared: {last}")

@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand
 
 from controlplane.accounts import services as accounts
 from controlplane.accounts.models import User
-from controlplane.embedded.up import ADMIN, ADMIN_PASSWORD
+from controlplane.embedded.processes import ADMIN_PASSWORD
+from controlplane.embedded.up import ADMIN
 
 FIRST_TEAM = "main"
 
