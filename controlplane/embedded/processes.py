@@ -90,7 +90,10 @@ NODE_READS = ("SLIPWAY_HOME", "SLIPWAY_DATA_PORT", "SLIPWAY_NODE_URL", "SLIPWAY_
 
 
 PREPARE = ("manage.py", "prepare")
+ADMIN = "admin"
 ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
+OWN_LOGIN = "People log in as they did before; the generated password is not used."
+"""The last that the preparation says where it made and changed nobody, and the password is not the admin's."""
 
 
 def preparation(site: Site, *, admin_password: str, command: tuple[str, ...] = PREPARE) -> Process:

@@ -18,7 +18,17 @@ from controlplane.embedded.generated import Generated, generated
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import Journal
 from controlplane.embedded.preflight import Wanted
-from controlplane.embedded.processes import PREPARE, Process, Site, Tier, copies, preparation, table
+from controlplane.embedded.processes import (
+    ADMIN,
+    OWN_LOGIN,
+    PREPARE,
+    Process,
+    Site,
+    Tier,
+    copies,
+    preparation,
+    table,
+)
 from controlplane.embedded.runtime import FILE, Up
 from controlplane.embedded.supervisor import NO_HOOKS, Hooks, Supervisor
 
@@ -134,9 +144,6 @@ def hooks(plan: Plan) -> dict[str, Hooks]:
     }
 
 
-ADMIN = "admin"
-
-
 @dataclass(kw_only=True)
 class Run:
     """One life of `up`, from a plan to the end."""
@@ -146,6 +153,7 @@ class Run:
     prepare: tuple[str, ...]
     supervisor: Supervisor
     afterwards: Process | None = None
+    own_login: bool = False
     ready: bool = False
 
     def publish(self) -> None:
@@ -177,9 +185,11 @@ class Run:
 
     def _tell_login(self) -> None:
         """To the terminal and not to the files, and never in the way of the supervision."""
-        password = self.plan.secrets.admin_password
+        user, password = ADMIN, self.plan.secrets.admin_password
+        if self.own_login:
+            user, password = f"{ADMIN}, or another of yours", "as you set it"
         self.supervisor.journal.show(
-            f"\n    {self.plan.up.url}\n    user      {ADMIN}\n    password  {password}\n\n"
+            f"\n    {self.plan.up.url}\n    user      {user}\n    password  {password}\n\n"
         )
 
     async def _finish_with(self, row: Process) -> None:
@@ -204,11 +214,18 @@ class Run:
             await asyncio.to_thread(postgres.create_database, self.plan.home, password=password)
 
     async def _prepare(self) -> None:
-        password = self.plan.secrets.admin_password
-        row = preparation(self.plan.site, admin_password=password, command=self.prepare)
+        """In a database of ours a newly generated password replaces the old one; in the operator's own it does not."""
+        home, password = self.plan.home, self.plan.secrets.admin_password
+        ours = self.plan.site.embedded_postgres
+        new = ours and not postgres.gave(home, user=ADMIN, password=password)
+        command = (*self.prepare, "--new-password") if new else self.prepare
+        row = preparation(self.plan.site, admin_password=password, command=command)
         code, last = await self.supervisor.run_once(row)
         if code:
             raise SetupError("prepare_failed", f"The database could not be prepared: {last}")
+        self.own_login = last == OWN_LOGIN
+        if new:
+            postgres.note_given(home, user=ADMIN, password=password)
 
 
 async def _live(run: Run) -> None:
