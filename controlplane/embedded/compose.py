@@ -2,7 +2,7 @@
 
 `manage.py compose` writes it; a test holds the committed file equal. Postgres and Redis are services of their
 own, the edge is Envoy with the same routes as on one machine. In containers the node's replicas live and die
-with its container.
+with its container, and what asks them for their figures shares its network.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,15 @@ from typing import Any
 import yaml
 
 from controlplane.embedded import edge
-from controlplane.embedded.processes import CONTAINERS, Process, table
+from controlplane.embedded.processes import CONTAINERS, Process, preparation, table
 
-HEADER = (
-    "# Made from the process table in controlplane/embedded/processes.py by `manage.py compose`; edit that.\n"
-    "# Needs a .env file with SLIPWAY_SECRET_KEY, SLIPWAY_NODE_TOKEN, POSTGRES_PASSWORD and REDIS_PASSWORD.\n"
-)
+HEADER = """\
+# Made from the process table in controlplane/embedded/processes.py by `manage.py compose`; edit that.
+# Needs a .env file with SLIPWAY_SECRET_KEY, SLIPWAY_NODE_TOKEN, POSTGRES_PASSWORD, REDIS_PASSWORD and
+# SLIPWAY_ADMIN_PASSWORD. `docker compose up --build`, then log in at http://127.0.0.1:8400/ as admin with the
+# last of these, which is read only while nobody exists. Endpoints answer at http://127.0.0.1:8410/.
+# Checked statically, by tests: it was not exercised where no container engine runs.
+"""
 EDGE_PORT = 8400
 DATA_PORT = 8410
 VALUES: Mapping[str, str] = {
@@ -70,18 +73,15 @@ def _service(row: Process) -> dict[str, Any]:
     if row.container.network_of:
         service["network_mode"] = f"service:{row.container.network_of}"
     if row.name == "node":
+        service["environment"]["SLIPWAY_DATA_HOST"] = "0.0.0.0"  # noqa: S104  the container's own network
         service["ports"] = [f"127.0.0.1:{DATA_PORT}:{DATA_PORT}"]
     return service
 
 
 def _prepare() -> dict[str, Any]:
-    return _image("web") | {
-        "command": ["python", "manage.py", "migrate", "--noinput"],
-        "environment": {
-            name: VALUES[name] for name in ("SLIPWAY_HOME", "SLIPWAY_SECRET_KEY", "DATABASE_URL")
-        },
+    row = preparation(CONTAINERS, admin_password="${SLIPWAY_ADMIN_PASSWORD:?}")  # noqa: S106  its name
+    return _service(row) | {
         "depends_on": {name: {"condition": "service_healthy"} for name in ("postgres", "redis")},
-        "volumes": ["home:/var/lib/slipway"],
         "restart": "on-failure",
     }
 

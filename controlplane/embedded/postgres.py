@@ -95,19 +95,32 @@ def _initialize(home: Home, *, password: str, durable: bool) -> None:
         _run(home, str(binary("initdb")), *options, "--no-instructions", *([] if durable else ["--no-sync"]))
     finally:
         secret.unlink()
-    write_private(fresh / "slipway.password", _digest(password))
+    _note(fresh, SUPERUSER, password)
     fresh.rename(home.postgres)
 
 
 def _keep_password(home: Home, *, password: str) -> None:
     """Where secrets.json was removed, the data must not be lost with it: sets the new password offline."""
-    kept = home.postgres / "slipway.password"
-    if kept.exists() and kept.read_text() == _digest(password):
+    if gave(home, user=SUPERUSER, password=password):
         return
     # The single-user server needs no password; ours holds only characters that are safe inside quotes.
     statement = f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'"
     _run(home, str(binary("postgres")), "--single", "-D", str(home.postgres), "postgres", stdin=statement)
-    write_private(kept, _digest(password))
+    _note(home.postgres, SUPERUSER, password)
+
+
+def gave(home: Home, *, user: str, password: str) -> bool:
+    """Whether this is the password that was last generated for the user and put into the data."""
+    kept = home.postgres / f"{user}.password"
+    return kept.exists() and kept.read_text() == _digest(password)
+
+
+def note_given(home: Home, *, user: str, password: str) -> None:
+    _note(home.postgres, user, password)
+
+
+def _note(folder: Path, user: str, password: str) -> None:
+    write_private(folder / f"{user}.password", _digest(password))
 
 
 def _digest(password: str) -> str:

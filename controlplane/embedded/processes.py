@@ -89,6 +89,26 @@ NODE_READS = ("SLIPWAY_HOME", "SLIPWAY_DATA_PORT", "SLIPWAY_NODE_URL", "SLIPWAY_
 """The node runs other people's models: it is given neither database, broker nor key."""
 
 
+PREPARE = ("manage.py", "prepare")
+ADMIN = "admin"
+ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
+OWN_LOGIN = "People log in as they did before; the generated password is not used."
+"""The last that the preparation says where it made and changed nobody, and the password is not the admin's."""
+
+
+def preparation(site: Site, *, admin_password: str, command: tuple[str, ...] = PREPARE) -> Process:
+    """What runs to its end between the servers and the rest."""
+    return Process(
+        name="prepare",
+        argv=(site.python, *command),
+        tier=Tier.WORK,
+        needs=("postgres", "valkey"),
+        reads=INSTALLATION,
+        environment={ADMIN_PASSWORD: admin_password},
+        container=Container(image="web", volumes=("home",)),
+    )
+
+
 def copies(rows: Iterable[Process]) -> tuple[Process, ...]:
     """Each row as many times as it has instances, under names of their own."""
     return tuple(
@@ -141,8 +161,8 @@ def _work(site: Site) -> tuple[Process, ...]:
     return (
         _node(site),
         _command(site, "dispatcher"),
-        _command(site, "collector"),
-        _load(site),
+        _beside_the_node(_command(site, "collector")),
+        _beside_the_node(_command(site, "load")),
         _worker(site, name="worker-optimize", queue="optimize.cpu", concurrency=1),
         _worker(site, name="worker-rollouts", queue="rollouts", concurrency=2),
     )
@@ -172,9 +192,8 @@ def _command(site: Site, name: str) -> Process:
     )
 
 
-def _load(site: Site) -> Process:
-    """Asks endpoints under the addresses that people see, which are those of the node's machine."""
-    row = _command(site, "load")
+def _beside_the_node(row: Process) -> Process:
+    """Asks endpoints and replicas under their addresses, which are those of the node's machine."""
     return replace(row, container=replace(row.container, network_of="node"))
 
 

@@ -18,15 +18,22 @@ from controlplane.embedded.generated import Generated, generated
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import Journal
 from controlplane.embedded.preflight import Wanted
-from controlplane.embedded.processes import Container, Process, Site, Tier, copies, table
+from controlplane.embedded.processes import (
+    ADMIN,
+    OWN_LOGIN,
+    PREPARE,
+    Process,
+    Site,
+    Tier,
+    copies,
+    preparation,
+    table,
+)
 from controlplane.embedded.runtime import FILE, Up
-from controlplane.embedded.spawn import INSTALLATION
 from controlplane.embedded.supervisor import NO_HOOKS, Hooks, Supervisor
 
 READY_WITHIN_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-ADMIN_PASSWORD = "SLIPWAY_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 
 type Table = Callable[[Site], tuple[Process, ...]]
 
@@ -137,10 +144,6 @@ def hooks(plan: Plan) -> dict[str, Hooks]:
     }
 
 
-PREPARE = ("manage.py", "prepare")
-ADMIN = "admin"
-
-
 @dataclass(kw_only=True)
 class Run:
     """One life of `up`, from a plan to the end."""
@@ -150,6 +153,7 @@ class Run:
     prepare: tuple[str, ...]
     supervisor: Supervisor
     afterwards: Process | None = None
+    own_login: bool = False
     ready: bool = False
 
     def publish(self) -> None:
@@ -181,9 +185,11 @@ class Run:
 
     def _tell_login(self) -> None:
         """To the terminal and not to the files, and never in the way of the supervision."""
-        password = self.plan.secrets.admin_password
+        user, password = ADMIN, self.plan.secrets.admin_password
+        if self.own_login:
+            user, password = f"{ADMIN}, or another of yours", "as you set it"
         self.supervisor.journal.show(
-            f"\n    {self.plan.up.url}\n    user      {ADMIN}\n    password  {password}\n\n"
+            f"\n    {self.plan.up.url}\n    user      {user}\n    password  {password}\n\n"
         )
 
     async def _finish_with(self, row: Process) -> None:
@@ -208,17 +214,18 @@ class Run:
             await asyncio.to_thread(postgres.create_database, self.plan.home, password=password)
 
     async def _prepare(self) -> None:
-        row = Process(
-            name="prepare",
-            argv=(self.plan.site.python, *self.prepare),
-            tier=Tier.WORK,
-            reads=INSTALLATION,
-            environment={ADMIN_PASSWORD: self.plan.secrets.admin_password},
-            container=Container(image="web"),
-        )
+        """In a database of ours a newly generated password replaces the old one; in the operator's own it does not."""
+        home, password = self.plan.home, self.plan.secrets.admin_password
+        ours = self.plan.site.embedded_postgres
+        new = ours and not postgres.gave(home, user=ADMIN, password=password)
+        command = (*self.prepare, "--new-password") if new else self.prepare
+        row = preparation(self.plan.site, admin_password=password, command=command)
         code, last = await self.supervisor.run_once(row)
         if code:
             raise SetupError("prepare_failed", f"The database could not be prepared: {last}")
+        self.own_login = last == OWN_LOGIN
+        if new:
+            postgres.note_given(home, user=ADMIN, password=password)
 
 
 async def _live(run: Run) -> None:

@@ -1,12 +1,18 @@
 """docker-compose.yml, `up` and the process table say the same. No container engine runs here: not exercised."""
 
 import json
+import re
+from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 from django.conf import settings
 
 from controlplane.embedded import compose
-from controlplane.embedded.processes import CONTAINERS, Site, table
+from controlplane.embedded.home import Home
+from controlplane.embedded.processes import Site, Tier, preparation, table
+from deployments.targets.local.layout import NodeSettings
 
 ROOT = settings.BASE_DIR
 
@@ -16,25 +22,60 @@ def test_the_committed_files_are_what_the_table_makes() -> None:
     assert json.loads((ROOT / "install" / "edge.json").read_text()) == compose.edge_config()
 
 
-def test_every_process_of_the_table_is_a_service_and_runs_the_same_command_as_up() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    on_this_machine = {
-        row.name: row for row in table(Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001"))
+@pytest.fixture
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def test_every_process_that_up_runs_is_a_service_with_the_same_command(services: dict[str, Any]) -> None:
+    here = Site(
+        python="python",
+        web="0.0.0.0:8000",
+        live="0.0.0.0:8001",
+        home=Home(root=Path("/var/lib/slipway")),
+        embedded_postgres=True,
+        embedded_valkey=True,
+    )
+    rows = [*table(here), preparation(here, admin_password="secret")]
+    own = [row for row in rows if row.tier is not Tier.SERVERS and row.name != "edge"]
+    assert {row.name: list(row.argv) for row in own} == {
+        name: service["command"] for name, service in services.items() if "build" in service
     }
-    for row in table(CONTAINERS):
-        assert services[row.name]["command"] == list(row.argv) == list(on_this_machine[row.name].argv)
-        assert set(row.reads) <= set(services[row.name]["environment"])
-    beside = set(services) - {row.name for row in table(CONTAINERS)}
-    assert beside == {"postgres", "redis", "edge", "prepare"}
+    for row in own:
+        assert set(row.reads) | set(row.environment) <= set(services[row.name]["environment"])
+    assert set(services) - {row.name for row in own} == {"postgres", "redis", "edge"}
 
 
-def test_no_service_is_given_a_secret_it_does_not_read() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+def test_the_node_serves_beyond_its_container_under_the_address_that_it_tells(
+    services: dict[str, Any],
+) -> None:
+    node = NodeSettings.from_environment(services["node"]["environment"])
+    assert node.data_host == "0.0.0.0"
+    assert services["node"]["ports"] == [f"{node.address('').removeprefix('http://')}:{node.data_port}"]
+
+
+def test_what_asks_replicas_and_endpoints_by_their_address_shares_the_network_of_the_node(
+    services: dict[str, Any],
+) -> None:
+    beside = {name for name, service in services.items() if service.get("network_mode") == "service:node"}
+    assert beside == {"collector", "load"}
+
+
+def test_the_preparation_makes_the_first_person_with_the_password_of_the_env_file(
+    services: dict[str, Any],
+) -> None:
+    assert services["prepare"]["command"][1:] == ["manage.py", "prepare"]
+    assert services["prepare"]["environment"]["SLIPWAY_ADMIN_PASSWORD"] == "${SLIPWAY_ADMIN_PASSWORD:?}"
+    needed = set(re.findall(r"\$\{(\w+):\?\}", compose.text().removeprefix(compose.HEADER)))
+    assert needed == set(re.findall(r"\w+_(?:KEY|TOKEN|PASSWORD)", compose.HEADER))
+
+
+def test_no_service_is_given_a_secret_it_does_not_read(services: dict[str, Any]) -> None:
     assert not {"DATABASE_URL", "REDIS_URL", "SLIPWAY_SECRET_KEY"} & set(services["node"]["environment"])
 
 
-def test_every_image_has_a_recipe_that_installs_its_lock_by_hash() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+def test_every_image_has_a_recipe_that_installs_its_lock_by_hash(services: dict[str, Any]) -> None:
     built = {service["build"]["dockerfile"] for service in services.values() if "build" in service}
     for path in built:
         recipe = (ROOT / path).read_text()

@@ -111,17 +111,36 @@ class Demo:
         if not self._has(f"deployments/{DEPLOYMENT}/"):
             self.api.post("deployments/", {"name": DEPLOYMENT})
         revision = self._revision(variant)
-        live = self.api.get(f"deployments/{DEPLOYMENT}/")
+        live = self._at_rest()
         if live["revision"] is not None and live["revision"] >= revision:
             return
-        plan = self.api.get(f"deployments/{DEPLOYMENT}/revisions/{revision}/plan/")
-        rollout = self.api.post(
-            f"deployments/{DEPLOYMENT}/rollouts/", {"revision": revision}, If_Match=plan["etag"]
-        )
-        path = f"deployments/{DEPLOYMENT}/rollouts/{rollout['id']}/"
-        ended = self.api.wait(path, lambda seen: seen["finished_at"] is not None, within_s=120)
+        ended = self._ended(self._begin(revision)["id"])
         address = self.api.get(f"deployments/{DEPLOYMENT}/")["address"]
         self.say(f"{ended['message']} Endpoint: {address}/v2/models/{MODEL}/infer")
+
+    def _at_rest(self) -> dict[str, Any]:
+        """The deployment. A run that was stopped may have left a rollout under way, whose end is waited for."""
+        path = f"deployments/{DEPLOYMENT}/"
+        found: dict[str, Any] = self.api.get(path)
+        if found["rollout"] is None:
+            return found
+        self._ended(found["rollout"])
+        return dict(self.api.get(path))
+
+    def _begin(self, revision: int, *, again: bool = True) -> dict[str, Any]:
+        """A rollout on the plan as it is now, which may move once before it is applied."""
+        plan = self.api.get(f"deployments/{DEPLOYMENT}/revisions/{revision}/plan/")
+        try:
+            wanted = {"revision": revision}
+            return dict(self.api.post(f"deployments/{DEPLOYMENT}/rollouts/", wanted, If_Match=plan["etag"]))
+        except Refused as refused:
+            if not again or refused.code != "live_state_moved":
+                raise
+        return self._begin(revision, again=False)
+
+    def _ended(self, rollout: int) -> dict[str, Any]:
+        path = f"deployments/{DEPLOYMENT}/rollouts/{rollout}/"
+        return dict(self.api.wait(path, lambda seen: seen["finished_at"] is not None, within_s=120))
 
     def _revision(self, variant: int) -> int:
         """The revision with this variant, added if there is none."""

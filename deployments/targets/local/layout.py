@@ -69,9 +69,14 @@ class NodeSettings:
     def state(self) -> Path:
         return self.home / "node"
 
+    @property
+    def asked_host(self) -> str:
+        """Where the proxy is asked: all interfaces together are no address."""
+        return "127.0.0.1" if self.data_host in ("0.0.0.0", "::") else self.data_host  # noqa: S104
+
     def address(self, path: str) -> str:
         """The public address of the deployment at `path`."""
-        return f"http://{self.data_host}:{self.data_port}{path}"
+        return f"http://{self.asked_host}:{self.data_port}{path}"
 
 
 def _port(text: str) -> int:

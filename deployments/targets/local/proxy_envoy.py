@@ -210,9 +210,8 @@ class EnvoyProxy:
         raise Unavailable("proxy_failed", "Envoy does not start.", f"It {process.exited.result()}. {last}")
 
     async def _listens(self) -> bool:
-        host = "127.0.0.1" if self._settings.data_host in ("0.0.0.0", "::") else self._settings.data_host  # noqa: S104
         try:
-            _, writer = await asyncio.open_connection(host, self._settings.data_port)
+            _, writer = await asyncio.open_connection(self._settings.asked_host, self._settings.data_port)
         except OSError:
             return False
         writer.close()

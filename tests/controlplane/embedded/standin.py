@@ -80,7 +80,9 @@ def rows(site: Site) -> tuple[Process, ...]:
 
 
 MIGRATE: dict[str, str] = {
-    "good": "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).close(); print('migrated')",
+    "good": "import os, psycopg, sys; psycopg.connect(os.environ['DATABASE_URL']).close(); "
+    "print('migrated', *sys.argv[1:])",
+    "own": f"print({processes.OWN_LOGIN!r})",
     "bad": "print('relation is gone'); raise SystemExit(1)",
 }
 

@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from controlplane.embedded import postgres, procfs
 from controlplane.embedded.errors import SetupError
+from controlplane.embedded.generated import generated
 from controlplane.embedded.home import Home
 from controlplane.embedded.runtime import start_servers
 from tests.controlplane.embedded.conftest import until
@@ -63,9 +64,13 @@ def test_valkey_wants_its_password_and_evicts_nothing(home: Path) -> None:
 def test_new_secrets_do_not_lose_old_data(home: Path) -> None:
     with start_servers(home) as servers, psycopg.connect(servers.database_url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS value")
+    place, old = Home(root=home), generated(Home(root=home)).admin_password
+    postgres.note_given(place, user="admin", password=old)
     (home / "secrets.json").unlink()
     with start_servers(home) as servers, psycopg.connect(servers.database_url) as connection:
         assert connection.execute("SELECT value FROM kept").fetchone() == (7,)
+    assert postgres.gave(place, user="admin", password=old)
+    assert not postgres.gave(place, user="admin", password=generated(place).admin_password)
 
 
 def test_secrets_stay_the_same_over_restarts(home: Path) -> None:

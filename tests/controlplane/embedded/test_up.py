@@ -69,7 +69,7 @@ def test_one_address_leads_to_web_and_live(shared: Program) -> None:
 
 def test_children_read_the_servers_only_where_their_row_says_so(shared: Program) -> None:
     assert "nosy     | []" in shared.lines
-    assert "prepare  | migrated" in shared.lines
+    assert "prepare  | migrated --new-password" in shared.lines
 
 
 def test_the_state_file_names_every_process_and_only_its_owner_reads_it(shared: Program) -> None:
@@ -252,6 +252,7 @@ def test_a_killed_up_leaves_replicas_only_and_the_next_one_continues(start: Star
         before.redis_url,
     )
     assert _row(after.database_url) == (7,)
+    assert "prepare  | migrated" in second.lines
     assert not gone(replica)
     second.stop()
     assert gone(replica)
@@ -287,7 +288,9 @@ def test_leftovers_that_outlived_a_killed_up_are_stopped_first(start: Start, hom
 
 def test_servers_of_the_operator_replace_the_embedded_ones(start: Start, home: Path) -> None:
     other = {"DATABASE_URL": os.environ["DATABASE_URL"], "REDIS_URL": os.environ["REDIS_URL"]}
-    up = start(**other).ready()
+    program = start(**other, STANDIN_MIGRATE="own")
+    up = program.ready()
+    assert "    password  as you set it" in program.lines
     assert {"postgres", "valkey"} & set(up.processes) == set()
     assert (up.database_url, up.redis_url) == (other["DATABASE_URL"], other["REDIS_URL"])
     assert not (home / "postgres").exists()

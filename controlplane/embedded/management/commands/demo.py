@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand
 from controlplane.embedded import up
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.preflight import wanted
-from controlplane.embedded.processes import Container, Process, Site, Tier
+from controlplane.embedded.processes import PREPARE, Container, Process, Site, Tier
 from controlplane.embedded.spawn import INSTALLATION
 
 
@@ -28,6 +28,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            up.run(wanted(os.environ), afterwards=content)
+            up.run(wanted(os.environ), prepare=(*PREPARE, "--admin"), afterwards=content)
         except SetupError as error:
             raise SystemExit(f"Slipway cannot start. {error.title}") from error

@@ -4,13 +4,14 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError
 
 from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
 from controlplane.embedded.demo.client import Api, Refused
 from controlplane.embedded.demo.content import Demo
 from controlplane.embedded.management.commands.prepare import FIRST_TEAM
-from controlplane.embedded.up import ADMIN
+from controlplane.embedded.processes import ADMIN
 
 TOKEN_LIFE = timedelta(hours=1)
 
@@ -19,8 +20,14 @@ class Command(BaseCommand):
     help = "Register, optimize, roll out and load the demo model on the Slipway that runs here."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        user, team = User.objects.get(username=ADMIN), Team.objects.get(name=FIRST_TEAM)
-        Membership.objects.get(user=user, team=team)
+        try:
+            user, team = User.objects.get(username=ADMIN), Team.objects.get(name=FIRST_TEAM)
+            Membership.objects.get(user=user, team=team)
+        except ObjectDoesNotExist as error:
+            raise CommandError(
+                f"The demo is told by {ADMIN} in the team {FIRST_TEAM}, and there is no such member. "
+                f"Make one: manage.py create_admin {ADMIN} --team {FIRST_TEAM}"
+            ) from error
         token, text = ApiToken.objects.issue(
             user=user, team=team, role=Role.ADMIN, name="demo", expiry=TOKEN_LIFE
         )
