@@ -79,14 +79,17 @@ def _metric(item: object, path: str) -> Metric:
     name = metric.get("name")
     if not isinstance(name, str):
         raise InvalidHpa(f"{path}.external.metric.name", f"{name!r} is not a name.")
-    kind = _one_of(TargetType, target.get("type"), f"{path}.external.target.type")
+    path_of_target = f"{path}.external.target"
+    kind = _kind(target, path_of_target)
     selector = metric.get("selector")
     return _built(
         path,
         lambda: Metric(
             name=name,
             target_type=kind,
-            target=_target(target, kind, f"{path}.external.target"),
+            target=Quantity.parse(
+                target[_TARGET_FIELD[kind]], field=f"{path_of_target}.{_TARGET_FIELD[kind]}"
+            ),
             selector=None
             if selector is None
             else _fields(selector, f"{path}.external.metric.selector", None),
@@ -94,13 +97,15 @@ def _metric(item: object, path: str) -> Metric:
     )
 
 
-def _target(target: Mapping[str, Any], kind: TargetType, path: str) -> Quantity:
-    wanted = _TARGET_FIELD[kind]
-    if other := [key for key in _TARGET_FIELD.values() if key != wanted and target.get(key) is not None]:
-        raise InvalidHpa(f"{path}.{other[0]}", f"a target of type {kind} has {wanted}, not {other[0]}.")
-    if target.get(wanted) is None:
-        raise InvalidHpa(f"{path}.{wanted}", f"a target of type {kind} needs this field.")
-    return Quantity.parse(target[wanted], field=f"{path}.{wanted}")
+def _kind(target: Mapping[str, Any], path: str) -> TargetType:
+    """The field that is set decides, as in Kubernetes, which does not hold `type` against it."""
+    named = _one_of(TargetType, target.get("type"), f"{path}.type")
+    given = [kind for kind, name in _TARGET_FIELD.items() if target.get(name) is not None]
+    if len(given) > 1:
+        raise InvalidHpa(path, "it has both averageValue and value; only one of them can be the target.")
+    if not given:
+        raise InvalidHpa(f"{path}.{_TARGET_FIELD[named]}", f"a target of type {named} needs this field.")
+    return given[0]
 
 
 def _behavior(item: object, path: str) -> Behavior:

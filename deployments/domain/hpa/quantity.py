@@ -50,7 +50,11 @@ class Quantity:
         return thousandths if self.nano >= 0 else -thousandths
 
     def __float__(self) -> float:
-        return self.nano / _NANO
+        """As Kubernetes does (AsApproximateFloat64): the digits as written times a power of ten, which is not
+        always the nearest float: 570m is 0.5700000000000001."""
+        if self.nano % _NANO == 0:
+            return float(self.nano // _NANO)
+        return self.nano // 10**6 * 1e-3 if self.nano % 10**6 == 0 else self.nano * 1e-9
 
     def __str__(self) -> str:
         if self.nano % _NANO == 0:

@@ -138,7 +138,10 @@ class HpaSpec:
             raise InvalidHpa("metrics", "at least one metric is needed.")
         names = [metric.name for metric in self.metrics]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InvalidHpa("metrics", f"{twice[0]} is listed more than once.")
+            raise InvalidHpa(
+                "metrics",
+                f"{twice[0]} is listed more than once; a metric is known by its name here, whatever its selector.",
+            )
 
     @classmethod
     def from_json(cls, document: object) -> HpaSpec:

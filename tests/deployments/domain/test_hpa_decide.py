@@ -83,6 +83,15 @@ class TestTolerance:
         assert decide(spec, state, sync(15, 10, "150.001"))[0].desired_replicas == 16
         assert decide(spec, state, sync(15, 10, 90))[0].desired_replicas == 9
 
+    def test_it_is_the_float_that_kubernetes_makes_of_it(self) -> None:
+        """118m and 570m are a hair more than the nearest floats, so the edge of the band belongs to it."""
+        spec = hpa(
+            up={"tolerance": "118m"}, down={"tolerance": "570m", "stabilizationWindowSeconds": 0}, least=1
+        )
+        state = settled(spec, replicas=10)
+        assert decide(spec, state, sync(15, 10, "111.8"))[0].desired_replicas == 10
+        assert decide(spec, state, sync(15, 10, 43))[0].desired_replicas == 10
+
     def test_one_direction_left_alone_keeps_the_controllers(self) -> None:
         spec = hpa(up={"tolerance": "0.5"})
         assert decide(spec, settled(spec, replicas=10), sync(15, 10, 91))[0].raw_recommendation == 10

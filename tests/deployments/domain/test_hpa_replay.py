@@ -97,6 +97,11 @@ def test_a_different_decision_is_shown_with_its_inputs_and_fails(tmp_path: Path)
     assert lines[-1] == "1 of 2 decisions agree"
 
 
+def test_a_recorded_sum_of_floats_is_not_a_thousandth_more() -> None:
+    sync = read_recording(changed(metrics={QUEUE: 0.1 + 0.2})).syncs[1]
+    assert sync.observation.reading(QUEUE).milli == 300
+
+
 @pytest.mark.parametrize(
     "fields",
     [

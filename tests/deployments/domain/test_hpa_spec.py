@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.domain.hpa import HpaSpec, HpaState, InvalidHpa, Observation, Quantity, Reading, default_spec
-from deployments.domain.hpa.spec import PolicyType, SelectPolicy
+from deployments.domain.hpa.spec import PolicyType, SelectPolicy, TargetType
 from tests.deployments.domain.hpa_cases import BUSY, QUEUE, hpa, metric, policy, run, sizes
 
 GOOD: dict[str, Any] = {"maxReplicas": 5, "metrics": [metric()]}
@@ -46,7 +46,8 @@ def external(**target: object) -> dict[str, Any]:
         (external(type="AverageValue", averageValue="0"), "spec.metrics[0].external.target"),
         (external(type="AverageValue", averageValue="-1"), "spec.metrics[0].external.target"),
         (external(type="AverageValue", averageValue="NaN"), "spec.metrics[0].external.target.averageValue"),
-        (external(type="AverageValue", value="1"), "spec.metrics[0].external.target.value"),
+        (external(type="Value", value="1", averageValue="1"), "spec.metrics[0].external.target"),
+        (external(value="1"), "spec.metrics[0].external.target.type"),
         (external(type="Value"), "spec.metrics[0].external.target.value"),
         (external(type="Utilization", value="1"), "spec.metrics[0].external.target.type"),
         ({**GOOD, "behavior": {"up": {}}}, "spec.behavior.up"),
@@ -67,6 +68,15 @@ def test_a_wrong_field_is_refused_by_its_path(document: object, field: str) -> N
         HpaSpec.from_json(document)
     assert refused.value.field == field
     assert isinstance(refused.value, ValueError)
+
+
+@pytest.mark.parametrize("type_", TargetType)
+@pytest.mark.parametrize("kind", TargetType)
+def test_the_field_that_is_set_says_what_kind_of_target_it_is(type_: TargetType, kind: TargetType) -> None:
+    """As in Kubernetes, whatever the type says."""
+    field = {TargetType.VALUE: "value", TargetType.AVERAGE_VALUE: "averageValue"}[kind]
+    (read,) = HpaSpec.from_json(external(type=type_.value, **{field: "4"})).metrics
+    assert (read.target_type, read.target) == (kind, Quantity.parse(4))
 
 
 JSON = st.recursive(
