@@ -1,8 +1,10 @@
-"""What may be a name: RFC 1123 labels, so that a name is the same in a path, a label and a page."""
+"""What may be a name: RFC 1123 labels, so that it is the same in a path, a label and a page; and what may be a text."""
 
 import re
+import unicodedata
 
 from controlplane.core.errors import InvalidInput
+from controlplane.core.sandbox.hearing import escaped
 
 MAX_NAME = 63
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -28,3 +30,31 @@ def check_name(value: str, *, what: str) -> str:
             fields={"name": ["This name is reserved."]},
         )
     return value
+
+
+UNREADABLE = "Control characters and marks that turn the direction of reading are not allowed."
+_LINES = str.maketrans("", "", "\n\r\t")
+
+
+def is_readable(text: str) -> bool:
+    """Nothing that a page or a terminal would act on instead of showing it; line breaks and tabs are text."""
+    bare = text.translate(_LINES)
+    return escaped(bare) == bare
+
+
+def free_text(value: str, *, field: str, most: int) -> str:
+    """The text as it is kept: composed (NFC) and without space around. Raises InvalidInput about the field."""
+    text = unicodedata.normalize("NFC", value.strip())
+    problem = ""
+    if not is_readable(text):
+        problem = UNREADABLE
+    elif len(text) > most:
+        problem = f"At most {most:,} characters are kept."
+    if problem:
+        raise InvalidInput(
+            f"invalid_{field}",
+            "The request has a value that cannot be used.",
+            f"{field}: {problem}",
+            fields={field: [problem]},
+        )
+    return text

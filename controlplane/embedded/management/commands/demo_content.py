@@ -6,7 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
+from controlplane.accounts import services
+from controlplane.accounts.access import Actor
+from controlplane.accounts.models import Role, Team, User
 from controlplane.embedded.demo.client import Api, Refused
 from controlplane.embedded.demo.content import Demo
 from controlplane.embedded.management.commands.prepare import FIRST_TEAM
@@ -20,10 +22,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         user, team = User.objects.get(username=ADMIN), Team.objects.get(name=FIRST_TEAM)
-        Membership.objects.get(user=user, team=team)
-        token, text = ApiToken.objects.issue(
-            user=user, team=team, role=Role.ADMIN, name="demo", expiry=TOKEN_LIFE
-        )
+        actor = Actor(team=team, role=Role.ADMIN, user=user)
+        token, text = services.issue_token(actor, name="demo", role=Role.ADMIN, lifetime=TOKEN_LIFE)
         try:
             Demo(
                 api=Api(url=f"http://{settings.ENVIRONMENT.address}/", token=text),
@@ -33,4 +33,4 @@ class Command(BaseCommand):
         except (Refused, TimeoutError) as error:
             raise CommandError(str(error)) from error
         finally:
-            token.delete()
+            services.revoke_token(actor, token)
