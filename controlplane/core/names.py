@@ -4,7 +4,6 @@ import re
 import unicodedata
 
 from controlplane.core.errors import InvalidInput
-from controlplane.core.sandbox.hearing import escaped
 
 MAX_NAME = 63
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -32,14 +31,14 @@ def check_name(value: str, *, what: str) -> str:
     return value
 
 
-UNREADABLE = "Control characters and marks that turn the direction of reading are not allowed."
-_LINES = str.maketrans("", "", "\n\r\t")
+UNREADABLE = "Control characters are not allowed."
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_readable(text: str) -> bool:
-    """Nothing that a page or a terminal would act on instead of showing it; line breaks and tabs are text."""
-    bare = text.translate(_LINES)
-    return escaped(bare) == bare
+    """Nothing that a terminal would act on instead of showing it, or a database cannot keep; line breaks and tabs are
+    text."""
+    return _CONTROL.search(text) is None
 
 
 def free_text(value: str, *, field: str, most: int) -> str:

@@ -29,7 +29,7 @@ def test_a_name_that_breaks_the_rules_is_refused_with_the_rule(three, name):
     assert not Model.objects.exists()
 
 
-@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\x00b", "a\u202eb", "a\x9bb", "x" * 2001, "\ud800"])
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\x00b", "a\x9bb", "x" * 2001, "\ud800"])
 def test_a_description_that_cannot_be_read_is_refused_by_page_and_api(three, text):
     owner, _, _ = three
     model = factories.model(owner.actor.team)
