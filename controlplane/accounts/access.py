@@ -6,9 +6,11 @@ from typing import cast
 from django.http import HttpRequest
 
 from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
-from controlplane.core.errors import Forbidden, NotFound
+from controlplane.core.errors import Conflict, Forbidden, NotFound
 
 TEAM_SESSION_KEY = "team_id"
+TEAM_FIELD = "shown_in_team"
+"""Every form says beside its CSRF token for which team it was shown, see `ui.templatetags.form_token`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +76,16 @@ def actor_of(request: HttpRequest) -> Actor:
         actor = Actor(team=membership.team, role=Role(membership.role), user=user, via=via)
     request._slipway_actor = actor  # type: ignore[attr-defined]
     return actor
+
+
+def refuse_of_another_team(request: HttpRequest) -> None:
+    """For a form that was sent: the session's team may have been switched in another tab, where another object has
+    the same name. Raises Conflict. A form that does not say its team was not made by a page of ours."""
+    shown = request.POST.get(TEAM_FIELD) if request.method == "POST" else None
+    if shown is not None and shown != str((team := actor_of(request).team).pk):
+        raise Conflict(
+            "another_team",
+            "This form was shown for another team.",
+            f"This browser now looks at “{team.name}”. Nothing was changed. Switch the team under Settings and send "
+            "the form again, or open the page anew.",
+        )

@@ -1,10 +1,13 @@
-"""API tokens: knox's digest and constant-time check, in one query that also reads the member's role.
+"""How a request to the API says who it is: by a token, or by the session of a page.
+
+API tokens are knox's: its digest and constant-time check, in one query that also reads the member's role.
 
 knox's own class reads the token, then the user; with the team and the role that is four queries on every
 call. The query is written out, because having the ORM compose it each time costs more than running it.
 Refused: caching tokens, because a revoked one must stop at once.
 """
 
+import copy
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -12,11 +15,15 @@ from typing import Any
 
 from django.db import connection
 from django.db.models import Model
+from django.http import HttpRequest, QueryDict
 from django.utils import timezone
+from django.utils.datastructures import MultiValueDict
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
 from knox.settings import CONSTANTS
+from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
 
 from controlplane.accounts.models import ApiToken, Membership, Team, User
 from controlplane.core.sql import prepared_cursor
@@ -38,6 +45,16 @@ class Token(TokenAuthentication):  # type: ignore[misc]
         if found.last_used_at is None or (now - found.last_used_at).total_seconds() > _USED_RESOLUTION_S:
             ApiToken.objects.filter(pk=found.pk).update(last_used_at=now)
         return found.user, found
+
+
+class Session(SessionAuthentication):
+    """The API takes the CSRF token from the header only: Django looks for it in the form first, and with the form
+    would take a file from somebody whose role is not known yet."""
+
+    def enforce_csrf(self, request: Request | HttpRequest) -> None:
+        plain: Any = copy.copy(request._request if isinstance(request, Request) else request)
+        plain._post, plain._files = QueryDict(), MultiValueDict()
+        super().enforce_csrf(plain)
 
 
 _READ: dict[str, type[Model]] = {"token": ApiToken, "owner": User, "team": Team}

@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from controlplane.accounts import audit
-from controlplane.accounts.access import TEAM_SESSION_KEY, Actor
+from controlplane.accounts.access import TEAM_SESSION_KEY, Actor, system
 from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
 from controlplane.core.errors import Conflict, Forbidden, InvalidInput
 from controlplane.core.names import check_name
@@ -27,6 +27,10 @@ from controlplane.core.rows import gone, locked
 MAX_TOKEN_DAYS = 365
 DEFAULT_TOKEN_DAYS = 90
 MAX_TOKEN_NAME = 100
+MAX_TOKENS = 100
+"""Of one person in one team: the list is shown at once."""
+KEEP_EXPIRED = timedelta(days=7)
+"""So that the owner of a script that was refused finds the reason in the list."""
 _USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@.+_-]{0,149}")
 _PASSWORD_BYTES = 15
 
@@ -37,7 +41,8 @@ def create_token(
     """A token of the actor's own, and its text: shown once, kept as a digest. One that a token makes ends with its
     maker, if not earlier.
 
-    Raises Forbidden for a role above the actor's, who may itself be a token; InvalidInput for a useless name.
+    Raises Forbidden for a role above the actor's, who may itself be a token; InvalidInput for a useless name;
+    Conflict for a person who has MAX_TOKENS.
     """
     name = name.strip()
     if not name or len(name) > MAX_TOKEN_NAME or not name.isprintable():
@@ -51,9 +56,20 @@ def create_token(
             f"You are {actor.role.label.lower()} here; choose that role or a lower one.",
             fields={"role": ["Choose your own role or a lower one."]},
         )
+    if ApiToken.objects.filter(user=actor.user, team=actor.team).count() >= MAX_TOKENS:
+        raise Conflict(
+            "too_many_tokens",
+            f"You have {MAX_TOKENS} tokens in this team.",
+            "Revoke those that nothing uses.",
+        )
     lifetime = timedelta(days=expires_in_days)
     if actor.token is not None and actor.token.expiry is not None:
         lifetime = min(lifetime, actor.token.expiry - timezone.now())
+    return issue_token(actor, name=name, role=role, lifetime=lifetime)
+
+
+def issue_token(actor: Actor, *, name: str, role: Role, lifetime: timedelta) -> tuple[ApiToken, str]:
+    """As `create_token`, for Slipway itself: nothing is checked."""
     with transaction.atomic():
         token, text = ApiToken.objects.issue(
             user=actor.user, team=actor.team, role=role, name=name, expiry=lifetime
@@ -74,6 +90,13 @@ def revoke_token(actor: Actor, token: ApiToken) -> None:
         if not removed:
             raise gone(token)
         _audit_token(actor, "revoked API token", token)
+
+
+def forget_what_expired() -> int:
+    """Tokens that ended a while ago, and sessions. Returns how many rows went."""
+    tokens, _ = ApiToken.objects.filter(expiry__lt=Now() - KEEP_EXPIRED).delete()
+    sessions, _ = Session.objects.filter(expire_date__lt=Now()).delete()
+    return tokens + sessions
 
 
 def add_member(actor: Actor, *, username: str, role: Role) -> tuple[Membership, str]:
@@ -185,14 +208,31 @@ def ensure_admin(*, username: str, team: str, password: str) -> User:
     """For the command line and the demo: this person exists, is admin of this team and has this password."""
     check_name(team, what="team")
     with transaction.atomic():
-        user, _ = User.objects.get_or_create(username=username)
-        if not user.check_password(password):
-            user.set_password(password)
-        user.is_active = True
-        user.save()
+        user, is_new = User.objects.get_or_create(username=username)
         owned, _ = Team.objects.get_or_create(name=team)
-        Membership.objects.update_or_create(team=owned, user=user, defaults={"role": Role.ADMIN})
+        rows = Membership.objects.filter(team=owned, user=user, role=Role.ADMIN)
+        changed = {
+            "account": is_new,
+            "password": not user.check_password(password),
+            "enabled": not user.is_active,
+            "role": not rows.exists(),
+        }
+        if any(changed.values()):
+            if changed["password"]:
+                user.set_password(password)
+            user.is_active = True
+            user.save()
+            Membership.objects.update_or_create(team=owned, user=user, defaults={"role": Role.ADMIN})
+            details = {"changed": [name for name, did in changed.items() if did]}
+            _audit(system(owned), "made admin", user, details=details)
     return user
+
+
+def note_of_account(user: User, verb: str) -> None:
+    """What a person did to their own account, in the trail of each of their teams: it concerns all of them."""
+    for row in Membership.objects.filter(user=user).select_related("team"):
+        there = Actor(team=row.team, role=Role(row.role), user=user, via="page")
+        _audit(there, verb, user)
 
 
 def _invalid(field: str, message: str) -> InvalidInput:

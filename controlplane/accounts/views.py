@@ -17,7 +17,6 @@ from controlplane.core import lists, refusals
 from controlplane.core.errors import Conflict
 from controlplane.core.forms import VerbForm
 from controlplane.core.lists import Listing
-from controlplane.core.pagination import MAX_LIMIT
 
 read_and_post = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -67,7 +66,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
         "form": NewTokenForm(actor) if made else form,
         "made": made,
         "curl": _first_call(request, made[1]) if made else "",
-        "tokens": selectors.tokens(actor)[:MAX_LIMIT],
+        "tokens": selectors.tokens(actor),
         "example": {"name": "nightly upload", "role": str(actor.role), "expires_in_days": 30},
     }
     return render(request, "accounts/tokens.html", context, status=201 if made else form.status)

@@ -45,9 +45,13 @@ def page_response[Row: Model](
     document: Callable[[Row], Mapping[str, Any]],
     *,
     sorts: Mapping[str, str] = MappingProxyType({}),
+    default: str = "",
 ) -> Response:
-    """`{"items": [...], "next": address or null}`. One query plus what the queryset prefetches."""
-    parameters = request.GET.dict()
+    """`{"items": [...], "next": address or null}`. One query plus what the queryset prefetches.
+
+    `default` is the word of `sorts` that a list without `?sort=` is sorted by; without one the newest come first.
+    """
+    parameters = {"sort": default} | request.GET.dict()
     page = paginate(rows, parameters, order=Order.of(parameters, sorts))
     return answer_page(page, request, document)
 

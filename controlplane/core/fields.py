@@ -5,15 +5,17 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
+from controlplane.core.names import UNREADABLE, is_readable
+
 
 class Text(serializers.CharField):
-    """Only a JSON string; no NUL, no lone surrogate, no control characters but line breaks and tabs."""
+    """Only a JSON string, which people can read: see `is_readable`."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             raise ValidationError("This must be a text.")
-        if any(ord(character) < 32 and character not in "\n\t\r" for character in data):
-            raise ValidationError("Control characters are not allowed.")
+        if not is_readable(data):
+            raise ValidationError(UNREADABLE)
         return super().to_internal_value(data)
 
 

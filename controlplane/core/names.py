@@ -1,6 +1,7 @@
-"""What may be a name: RFC 1123 labels, so that a name is the same in a path, a label and a page."""
+"""What may be a name: RFC 1123 labels, so that it is the same in a path, a label and a page; and what may be a text."""
 
 import re
+import unicodedata
 
 from controlplane.core.errors import InvalidInput
 
@@ -28,3 +29,31 @@ def check_name(value: str, *, what: str) -> str:
             fields={"name": ["This name is reserved."]},
         )
     return value
+
+
+UNREADABLE = "Control characters are not allowed."
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_readable(text: str) -> bool:
+    """Nothing that a terminal would act on instead of showing it, or a database cannot keep; line breaks and tabs are
+    text."""
+    return _CONTROL.search(text) is None
+
+
+def free_text(value: str, *, field: str, most: int) -> str:
+    """The text as it is kept: composed (NFC) and without space around. Raises InvalidInput about the field."""
+    text = unicodedata.normalize("NFC", value.strip())
+    problem = ""
+    if not is_readable(text):
+        problem = UNREADABLE
+    elif len(text) > most:
+        problem = f"At most {most:,} characters are kept."
+    if problem:
+        raise InvalidInput(
+            f"invalid_{field}",
+            "The request has a value that cannot be used.",
+            f"{field}: {problem}",
+            fields={field: [problem]},
+        )
+    return text

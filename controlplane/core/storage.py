@@ -221,7 +221,9 @@ def _refuse_declared(size: int | None, *, limit_bytes: int) -> None:
 
 
 def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge("too_large", "The upload is too large.", f"At most {limit_bytes:,} bytes are accepted.")
+    return TooLarge(
+        "upload_too_large", "The file is too large.", f"At most {limit_bytes:,} bytes are accepted."
+    )
 
 
 def _full(detail: str) -> StorageFull:

@@ -4,6 +4,7 @@ An object without a row is garbage that `collect_garbage` finds; a row is writte
 so there is never a row without bytes.
 """
 
+import shutil
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
@@ -11,10 +12,14 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
-from controlplane.core import storage
+from controlplane.accounts import access, audit
+from controlplane.accounts.access import Actor
+from controlplane.core import bus, storage
 from controlplane.core.errors import Conflict, Integrity
-from controlplane.registry.models import Artifact, Variant
+from controlplane.registry import intake
+from controlplane.registry.models import Artifact, Model, Variant
 
 GARBAGE_AFTER_S = 3600.0
 
@@ -31,11 +36,14 @@ def receiving(
     )
 
 
-def row_of(blob: storage.Blob) -> Artifact:
-    """The row of these bytes. New bytes under a damaged digest mend it."""
-    artifact, _ = Artifact.objects.update_or_create(
-        sha256=blob.sha256, defaults={"size_bytes": blob.size_bytes, "state": Artifact.State.PRESENT}
+def row_of(blob: storage.Blob, *, by: Actor | None = None) -> Artifact:
+    """The row of these bytes, held until the transaction ends. New bytes under a damaged digest mend it."""
+    artifact, _ = Artifact.objects.select_for_update().get_or_create(
+        sha256=blob.sha256, defaults={"size_bytes": blob.size_bytes}
     )
+    rows = Artifact.objects.filter(pk=artifact.pk)
+    if rows.filter(state=Artifact.State.DAMAGED).update(state=Artifact.State.PRESENT):
+        _tell(rows.get(), "mended the bytes of", by=by)
     return artifact
 
 
@@ -62,7 +70,26 @@ def damaged(variant: Variant) -> Conflict:
 
 def mark_damaged(*, sha256: str) -> None:
     """Bytes that no longer have their digest are never used again; see `Artifact.State`."""
-    Artifact.objects.filter(sha256=sha256).update(state=Artifact.State.DAMAGED)
+    with transaction.atomic():
+        rows = Artifact.objects.filter(sha256=sha256)
+        if rows.filter(state=Artifact.State.PRESENT).update(state=Artifact.State.DAMAGED):
+            _tell(rows.get(), "found damaged bytes of")
+
+
+def _tell(artifact: Artifact, verb: str, *, by: Actor | None = None) -> None:
+    """In the trail of every model that uses the bytes; as Slipway where `by` is not of its team."""
+    using = Q(versions__variants__artifact=artifact) | Q(datasets__artifact=artifact)
+    for model in Model.objects.filter(using).distinct().select_related("team"):
+        audit.record(
+            by if by is not None and by.team == model.team else access.system(model.team),
+            verb,
+            object_type="model",
+            object_id=model.pk,
+            object_name=model.name,
+            object_url=model.get_absolute_url(),
+            details={"sha256": artifact.sha256},
+        )
+        bus.publish("models", f"model:{model.pk}", team_id=model.team.pk)
 
 
 def collect_garbage(*, older_than_s: float = GARBAGE_AFTER_S) -> int:
@@ -75,14 +102,19 @@ def collect_garbage(*, older_than_s: float = GARBAGE_AFTER_S) -> int:
         rows = list(unused.select_for_update(of=("self",), skip_locked=True).values_list("pk", flat=True))
         removed, _ = Artifact.objects.filter(pk__in=rows).delete()
     storage.sweep(keep=set(Artifact.objects.values_list("sha256", flat=True)), older_than_s=older_than_s)
-    _sweep_forms(older_than_s=older_than_s)
+    _sweep(Path(settings.FILE_UPLOAD_TEMP_DIR).glob("*.upload*"), older_than_s=older_than_s)
+    _sweep(intake.scratch_root().glob(f"{intake.SCRATCH_PREFIX}*"), older_than_s=older_than_s)
     return removed
 
 
-def _sweep_forms(*, older_than_s: float) -> None:
-    """Files of multipart forms that Django was still writing when its process was killed."""
+def _sweep(left: Iterable[Path], *, older_than_s: float) -> None:
+    """Files of multipart forms that Django was still writing, and folders of looks, when a process was killed."""
     before = time.time() - older_than_s
-    for file in Path(settings.FILE_UPLOAD_TEMP_DIR).glob("*.upload*"):
+    for path in left:
         with suppress(FileNotFoundError):
-            if file.stat().st_mtime < before:
-                file.unlink()
+            if path.stat().st_mtime >= before:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()

@@ -18,7 +18,7 @@ from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import bus, storage
 from controlplane.core.errors import Conflict, Unprocessable
-from controlplane.core.names import check_name
+from controlplane.core.names import check_name, free_text
 from controlplane.core.rows import locked
 from controlplane.registry import artifacts, intake, usage
 from controlplane.registry.artifacts import mark_damaged as mark_damaged
@@ -31,10 +31,11 @@ def register_model(actor: Actor, *, name: str, description: str = "") -> Model:
     """Raises Conflict if the team has a model of that name."""
     actor.require(Role.ENGINEER)
     check_name(name, what="model")
+    description = free_text(description, field="description", most=MAX_DESCRIPTION)
     try:
         with transaction.atomic():
             model = Model.objects.create(
-                team=actor.team, name=name, description=description.strip(), created_by=actor.user
+                team=actor.team, name=name, description=description, created_by=actor.user
             )
             _audit(actor, "registered", model)
     except IntegrityError as error:
@@ -53,9 +54,10 @@ def _taken(name: str) -> Conflict:
 
 def describe_model(actor: Actor, model: Model, *, description: str) -> Model:
     actor.require(Role.ENGINEER)
+    description = free_text(description, field="description", most=MAX_DESCRIPTION)
     with transaction.atomic():
         locked(model)
-        model.description = description.strip()
+        model.description = description
         model.save(update_fields=["description", "updated_at"])
         _audit(actor, "described", model)
     return model
@@ -93,6 +95,7 @@ def register_with_version(
     """A model with its first version: both, or neither. Raises as `register_model` and `upload_version` do."""
     actor.require(Role.ENGINEER)
     check_name(name, what="model")
+    free_text(description, field="description", most=MAX_DESCRIPTION)
     if Model.objects.in_team(actor.team).filter(name=name).exists():
         raise _taken(name)
     with artifacts.receiving(chunks) as received:
@@ -127,7 +130,7 @@ def _known_version(model: Model, source: storage.Blob) -> Version | None:
 def _add_version(actor: Actor, model: Model, scanned: _Scanned) -> tuple[Version, bool]:
     with transaction.atomic():
         number = locked(model).version_count + 1
-        artifact = artifacts.row_of(scanned.kept)
+        artifact = artifacts.row_of(scanned.kept, by=actor)
         known = _known_version(model, scanned.source)
         if known is not None:  # the same bytes arrived twice at once, or mend what was damaged
             return known, False
@@ -312,7 +315,7 @@ def add_dataset(
                 model=model,
                 name=name,
                 role=role,
-                artifact=artifacts.row_of(blob),
+                artifact=artifacts.row_of(blob, by=actor),
                 items=found.items,
                 has_labels=found.has_labels,
                 summary=found.summary,

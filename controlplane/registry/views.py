@@ -5,20 +5,23 @@ the page they belong to, from the same template.
 """
 
 from collections import Counter
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, Concatenate
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from controlplane.accounts.access import Actor, actor_of
+from controlplane.accounts.access import Actor, actor_of, refuse_of_another_team
 from controlplane.accounts.models import Role
 from controlplane.core import lists
 from controlplane.core.lists import Listing
 from controlplane.core.pagination import capped_count
+from controlplane.core.uploads import accept_file
 from controlplane.registry import examples, reports, selectors, services, tables, usage
 from controlplane.registry.forms import (
     AliasForm,
@@ -39,6 +42,27 @@ MOST_DATASETS = 100
 """Of those that a page shows; all are in its CSV."""
 
 read_and_post = require_http_methods(["GET", "HEAD", "POST"])
+type View[**Address] = Callable[Concatenate[HttpRequest, Address], HttpResponse]
+
+
+def _takes_a_file[**Address](view: View[Address]) -> View[Address]:
+    """For the pages that take one: who may not send it is told so before any of it is read. Django's own order reads
+    the whole form first, for the CSRF token in it."""
+
+    @csrf_protect
+    def checked(request: HttpRequest, /, *args: Address.args, **kwargs: Address.kwargs) -> HttpResponse:
+        refuse_of_another_team(request)
+        return view(request, *args, **kwargs)
+
+    @csrf_exempt
+    @read_and_post
+    @wraps(view)
+    def asked(request: HttpRequest, /, *args: Address.args, **kwargs: Address.kwargs) -> HttpResponse:
+        actor_of(request).require(Role.ENGINEER)
+        accept_file(request)
+        return checked(request, *args, **kwargs)
+
+    return asked
 
 
 def _went_well(request: HttpRequest, url: str, message: str) -> HttpResponse:
@@ -72,10 +96,9 @@ def models(request: HttpRequest) -> HttpResponseBase:
     return render(request, "registry/models.html", context)
 
 
-@read_and_post
+@_takes_a_file
 def new_model(request: HttpRequest) -> HttpResponse:
     actor = actor_of(request)
-    actor.require(Role.ENGINEER)
     form = NewModelForm(*_posted(request))
     made = form.create(actor) if request.method == "POST" else None
     if made is not None:
@@ -140,11 +163,10 @@ def describe(request: HttpRequest, name: str) -> HttpResponse:
     return _form_page(request, "describe", row, context, status=form.status)
 
 
-@read_and_post
+@_takes_a_file
 def new_version(request: HttpRequest, name: str) -> HttpResponse:
     actor = actor_of(request)
     row = selectors.model(actor, name)
-    actor.require(Role.ENGINEER)
     form = UploadForm(*_posted(request))
     made = form.upload(actor, row) if request.method == "POST" else None
     if made is not None:
@@ -188,11 +210,10 @@ def remove_alias(request: HttpRequest, name: str, alias: str) -> HttpResponse:
     return _went_well(request, row.get_absolute_url(), f"The alias “{alias}” is removed.")
 
 
-@read_and_post
+@_takes_a_file
 def new_dataset(request: HttpRequest, name: str) -> HttpResponse:
     actor = actor_of(request)
     row = selectors.model(actor, name)
-    actor.require(Role.ENGINEER)
     form = DatasetForm(*_posted(request))
     made = form.add(actor, row) if request.method == "POST" else None
     if made is not None:

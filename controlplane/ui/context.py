@@ -15,13 +15,13 @@ def shell(request: HttpRequest) -> dict[str, Any]:
     Nobody is an actor on the login page, and who belongs to no team has to be told so by an error page.
     """
     return {
-        "actor": SimpleLazyObject(lambda: _actor(request)),
+        "actor": SimpleLazyObject(lambda: actor_or_nobody(request)),
         "request_id": getattr(request, "request_id", ""),
         "came_at": getattr(request, "came_at", None),
     }
 
 
-def _actor(request: HttpRequest) -> Actor | None:
+def actor_or_nobody(request: HttpRequest) -> Actor | None:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return None

@@ -4,6 +4,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -14,6 +15,7 @@ from django.shortcuts import render, resolve_url
 from django.utils.http import urlencode
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
+from controlplane.accounts.access import refuse_of_another_team
 from controlplane.core import problems
 from controlplane.core.errors import (
     Conflict,
@@ -203,3 +205,31 @@ class Problems:
         if "Allow" in response:
             found["Allow"] = response["Allow"]
         return found
+
+
+class FormsOfTheirTeam:
+    """A form acts in the team that it was shown for, or not at all; see `refuse_of_another_team`.
+
+    Addresses without a namespace are allauth's, and of the person. What is exempt from Django's CSRF check has one of
+    its own, and its form is unread until then.
+    """
+
+    of_any_team = frozenset({"accounts:switch-team"})
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: View, args: Any, kwargs: Any) -> HttpResponse | None:
+        match = request.resolver_match
+        if match is None or not match.namespace or match.view_name in self.of_any_team:
+            return None
+        if getattr(view, "csrf_exempt", False):
+            return None
+        try:
+            refuse_of_another_team(request)
+        except SlipwayError as error:
+            return answer(error, request)
+        return None

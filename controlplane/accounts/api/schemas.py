@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypedDict
 
+from drf_spectacular.authentication import SessionScheme
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from controlplane.accounts.models import Role
@@ -75,6 +76,11 @@ class AuditEvent(TypedDict):
     object_name: str
     page: str | None
     details: dict[str, Any]
+
+
+class _Session(SessionScheme):  # type: ignore[no-untyped-call]
+    target_class = "controlplane.accounts.authentication.Session"
+    priority = 0
 
 
 class _Bearer(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,8 +12,7 @@ from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.api import documents, inputs, schemas
 from controlplane.accounts.models import ApiToken, Role
 from controlplane.core.api import page_response, parse
-from controlplane.core.openapi import PAGING, Page, query, refusals
-from controlplane.core.pagination import MAX_LIMIT
+from controlplane.core.openapi import PAGING, Page, query, refusals, sorting
 
 FILTERS = [
     query("person", description="A user name, or `slipway` for Slipway itself."),
@@ -39,18 +37,14 @@ def _teams(actor: Actor, request: Request) -> list[Any]:
     return list(rows.filter(team=actor.team) if isinstance(request.auth, ApiToken) else rows)
 
 
-def _short_list(rows: QuerySet[Any, Any], document: Any) -> Response:
-    """A list that people keep short by hand: one page, capped."""
-    return Response({"items": [document(row) for row in rows[:MAX_LIMIT]], "next": None})
-
-
 class Tokens(APIView):
     @extend_schema(responses=Page[schemas.Token])
     def get(self, request: Request) -> Response:
-        """Your tokens of the team; an admin sees everybody's. Newest first."""
-        return _short_list(selectors.tokens(actor_of(request)), documents.token)
+        """Your tokens of the team; an admin sees everybody's. Newest first, all at once: nobody has many."""
+        rows = selectors.tokens(actor_of(request))
+        return Response({"items": [documents.token(row) for row in rows], "next": None})
 
-    @extend_schema(request=inputs.NewToken, responses={201: schemas.CreatedToken})
+    @extend_schema(request=inputs.NewToken, responses={201: schemas.CreatedToken, **refusals(409)})
     def post(self, request: Request) -> Response:
         """Create a token. The answer is the only place that shows its text.
 
@@ -82,10 +76,11 @@ class Token(APIView):
 
 
 class Members(APIView):
-    @extend_schema(responses=Page[schemas.Member])
+    @extend_schema(parameters=[*PAGING, *sorting(selectors.MEMBER_SORTS)], responses=Page[schemas.Member])
     def get(self, request: Request) -> Response:
         """The members of the team, by name."""
-        return _short_list(selectors.members(actor_of(request)), documents.member)
+        rows, sorts = selectors.members(actor_of(request)), selectors.MEMBER_SORTS
+        return page_response(rows, request, documents.member, sorts=sorts, default="name")
 
     @extend_schema(request=inputs.NewMember, responses={201: schemas.AddedMember, **refusals(409)})
     def post(self, request: Request) -> Response:

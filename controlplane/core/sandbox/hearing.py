@@ -24,9 +24,14 @@ _LEAST_LINE_BYTES = 64
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """One line that a terminal and a page can show: ANSI, NUL and direction overrides are escaped."""
-    line = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def printable(text: str) -> str:
+    """The same, of a bounded length."""
+    line = escaped(text)
     return line if len(line) <= MAX_LOG_LINE else line[:MAX_LOG_LINE] + "…"
 
 

@@ -10,11 +10,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.access import actor_of
+from controlplane.accounts.models import Role
 from controlplane.core.api import answer_page, page_response, parse, word
 from controlplane.core.errors import InvalidInput, TooLarge
 from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.core.pagination import Wanted
+from controlplane.core.uploads import accept_file
 from controlplane.registry import artifacts, listing, selectors, services
 from controlplane.registry.api import bodies, documents, inputs, schemas
 from controlplane.registry.models import Dataset, Verdict
@@ -124,6 +126,8 @@ class Versions(APIView):
         """Upload a version as the `file` of a form."""
         actor = actor_of(request)
         model = selectors.model(actor, name)
+        actor.require(Role.ENGINEER)
+        accept_file(request._request)
         file = bodies.form_file(request.data)
         _refuse_declared_too_large(file.size)
         version, created = services.upload_version(

@@ -4,11 +4,21 @@ Imports no Django and no database: the services of the registry decide what is k
 """
 
 from controlplane.registry.intake.inspection import (
+    SCRATCH_PREFIX,
     Bounds,
     DatasetInspection,
     Inspection,
     inspect_dataset,
     inspected,
+    scratch_root,
 )
 
-__all__ = ["Bounds", "DatasetInspection", "Inspection", "inspect_dataset", "inspected"]
+__all__ = [
+    "SCRATCH_PREFIX",
+    "Bounds",
+    "DatasetInspection",
+    "Inspection",
+    "inspect_dataset",
+    "inspected",
+    "scratch_root",
+]

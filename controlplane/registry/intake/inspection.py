@@ -8,9 +8,7 @@ do the same to a worker or a replica. Importable without Django, because the chi
 """
 
 import logging
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ from controlplane.core.sandbox.limits import MIB
 
 _log = logging.getLogger(__name__)
 SCRATCH_PREFIX = "intake-"
-STALE_SCRATCH_S = 3600.0
 MAX_DATASET_BYTES = 2 * 1024**3
 _CPU_S = 30
 _CPU_BYTES_PER_S = 100 * MIB
@@ -117,21 +114,21 @@ def _bounds() -> Bounds:
     return Bounds(
         memory_bytes=environment.intake_memory_bytes,
         wall_s=environment.intake_wall_s,
-        scratch=Path(environment.home) / "scratch",
+        scratch=scratch_root(),
     )
+
+
+def scratch_root() -> Path:
+    """Where the folders of looks are, each named with SCRATCH_PREFIX."""
+    from django.conf import settings
+
+    return Path(settings.ENVIRONMENT.home) / "scratch"
 
 
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
-    """A folder of this look's own. What a killed process left is removed by a later look."""
+    """A folder of this look's own; what a killed process leaves, `collect_garbage` finds."""
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{SCRATCH_PREFIX}*"):
-        try:
-            stale = left.stat().st_mtime < time.time() - STALE_SCRATCH_S
-        except FileNotFoundError:
-            continue
-        if stale:
-            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=root, ignore_cleanup_errors=True) as folder:
         yield Path(folder).resolve()
 

@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import timezone
 
-from controlplane.accounts import services
+from controlplane.accounts import dispatch, services
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role
 from controlplane.core.errors import NotFound
@@ -116,6 +119,53 @@ def test_a_token_that_may_do_less_does_not_take_its_owner_out_of_the_team(people
         assert code(narrow(admin, role=role)("DELETE", own)) == (403, "role_too_low")
     assert admin("GET", "me/").status_code == 200
     assert admin("DELETE", own).status_code == 204
+
+
+def test_a_person_has_so_many_tokens_in_a_team_and_sees_them_all(people: Any) -> None:
+    admin, viewer, _ = people
+    keys = [f"{number:015x}" for number in range(99)]
+    ApiToken.objects.bulk_create(
+        ApiToken(
+            digest=f"{key}{person.actor.user.pk}",
+            token_key=key,
+            role=Role.VIEWER,
+            user=person.actor.user,
+            team=admin.actor.team,
+        )
+        for person in (admin, viewer)
+        for key in keys
+    )
+    assert len(admin("GET", "tokens/").json()["items"]) == 2 * 100
+    assert code(viewer("POST", "tokens/", {"name": "x", "role": "viewer"})) == (409, "too_many_tokens")
+    viewer("DELETE", f"tokens/{keys[0]}/")
+    assert viewer("POST", "tokens/", {"name": "x", "role": "viewer"}).status_code == 201
+
+
+def test_what_expired_is_forgotten_after_a_week(people: Any) -> None:
+    admin, viewer, stranger = people
+    now = timezone.now()
+    for person, days in ((viewer, 6), (stranger, 8)):
+        ApiToken.objects.filter(user=person.actor.user).update(expiry=now - timedelta(days=days))
+    for key, left in (("old", -1), ("new", 1)):
+        Session.objects.create(session_key=key, session_data="", expire_date=now + timedelta(days=left))
+    (duty,) = dispatch.DUTIES
+    assert duty.run() == 2
+    assert {row.user for row in ApiToken.objects.all()} == {admin.actor.user, viewer.actor.user}
+    assert Session.objects.get().session_key == "new"
+
+
+def test_members_are_listed_by_name_page_by_page(people: Any) -> None:
+    admin, _, _ = people
+    for name in ("aab", "aaa", "zzz"):
+        Membership.objects.create(team=admin.actor.team, user=factories.user(name), role=Role.VIEWER)
+    seen, path = [], "members/?limit=2"
+    while path:
+        page = admin("GET", path).json()
+        seen += [row["username"] for row in page["items"]]
+        path = (page["next"] or "").removeprefix("http://testserver/api/v1/")
+    assert seen == sorted(seen)
+    assert len(seen) == 5
+    assert admin("GET", "members/?sort=-name").json()["items"][0]["username"] == "zzz"
 
 
 def test_what_was_removed_a_moment_ago_is_not_found_and_leaves_no_trace(people: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from controlplane.accounts.models import Membership, Role, Team, User
+from controlplane.accounts.models import AuditEvent, Membership, Role, Team, User
 
 pytestmark = pytest.mark.django_db
 
@@ -32,6 +32,9 @@ def test_again_makes_nothing_twice_and_keeps_what_is_open(monkeypatch: pytest.Mo
     client.post("/account/login/", {"login": "ada", "password": "correct horse"})
     create(monkeypatch, password="correct horse")
     assert (User.objects.count(), Team.objects.count(), Membership.objects.count()) == (1, 1, 1)
+    (row,) = AuditEvent.objects.all()
+    assert (row.verb, row.user, row.object_name, row.via) == ("made admin", None, "ada", "system")
+    assert row.details == {"changed": ["account", "password", "role"]}
     assert client.get("/api/v1/me/").status_code == 200
 
 
@@ -45,6 +48,7 @@ def test_another_password_replaces_the_old_one_and_brings_back_a_lost_admin(
     login = {"login": "ada", "password": "battery staple"}
     assert Client().post("/account/login/", login).status_code == 302
     assert Membership.objects.get().role == Role.ADMIN
+    assert AuditEvent.objects.first().details == {"changed": ["password", "enabled", "role"]}  # type: ignore[union-attr]
 
 
 def test_without_a_password_nobody_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,20 @@
 """Logging in, and what ends a session."""
 
+from typing import Any
+
 import pytest
+from allauth.mfa.totp.internal.auth import (
+    SECRET_SESSION_KEY,
+    format_hotp_value,
+    hotp_value,
+    yield_hotp_counters_from_time,
+)
 from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
 from controlplane.accounts.access import Actor
+from controlplane.accounts.models import AuditEvent, Membership, Role
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -132,6 +141,36 @@ def test_a_new_password_ends_every_other_session(actor: Actor) -> None:
     )
     assert answer.status_code == 302
     assert elsewhere.get("/api/v1/me/").status_code == 401
+
+
+def test_what_a_person_changes_on_their_account_stands_in_the_trail_of_each_of_their_teams(
+    actor: Actor, django_capture_on_commit_callbacks: Any
+) -> None:
+    assert actor.user is not None
+    Membership.objects.create(team=factories.team(), user=actor.user, role=Role.VIEWER)
+    client = Client()
+    log_in(str(actor.user), client=client)
+    client.post("/account/reauthenticate/", {"password": PASSWORD})
+    client.get("/account/2fa/totp/activate/")
+    (counter, *_) = yield_hotp_counters_from_time()
+    code = format_hotp_value(hotp_value(client.session[SECRET_SESSION_KEY], counter))
+    with django_capture_on_commit_callbacks(execute=True):
+        assert client.post("/account/2fa/totp/activate/", {"code": code}).status_code == 302
+        client.post("/account/2fa/recovery-codes/generate/")
+    client.post("/account/2fa/totp/deactivate/")
+    form = {"oldpassword": PASSWORD, "password1": "another pass phrase", "password2": "another pass phrase"}
+    client.post("/account/password/change/", form)
+    for membership in Membership.objects.filter(user=actor.user):
+        rows = AuditEvent.objects.filter(team=membership.team).order_by("id")
+        assert {(row.user, row.via, row.object_name) for row in rows} == {
+            (actor.user, "page", actor.user.username)
+        }
+        assert [row.verb for row in rows] == [
+            "turned on two-factor login of",
+            "made new recovery codes of",
+            "turned off two-factor login of",
+            "changed the password of",
+        ]
 
 
 def test_logging_out_ends_the_session_on_the_server(actor: Actor) -> None:

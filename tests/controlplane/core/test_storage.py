@@ -80,7 +80,7 @@ def test_a_body_above_the_limit_is_refused_declared_or_not_and_nothing_is_kept(r
     for options in ({}, {"expected_bytes": len(BODY)}):
         with pytest.raises(TooLarge) as refused:
             put(limit_bytes=1000, **options)
-        assert refused.value.code == "too_large"
+        assert refused.value.code == "upload_too_large"
         assert "1,000 bytes" in refused.value.detail
     assert nothing_kept(root)
 

@@ -191,7 +191,7 @@ def test_d1_a_body_over_the_limit_is_refused_while_it_comes_undeclared(server, o
     except ConnectionError:
         pass  # the server need not hear the rest
     status, document = answer(sending)
-    assert (status, document["code"]) == (413, "too_large")
+    assert (status, document["code"]) == (413, "upload_too_large")
     assert nothing_is_visible()
     assert not server.coming_in
 

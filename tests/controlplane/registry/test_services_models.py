@@ -29,6 +29,26 @@ def test_a_name_that_breaks_the_rules_is_refused_with_the_rule(three, name):
     assert not Model.objects.exists()
 
 
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\x00b", "a\x9bb", "x" * 2001, "\ud800"])
+def test_a_description_that_cannot_be_read_is_refused_by_page_and_api(three, text):
+    owner, _, _ = three
+    model = factories.model(owner.actor.team)
+    with pytest.raises(InvalidInput) as error:
+        services.register_model(owner.actor, name="fraud", description=text)
+    assert "description" in error.value.fields
+    sent = text.encode(errors="replace").decode()
+    page = owner.browser.post(f"{model.get_absolute_url()}edit/", {"description": sent})
+    api = owner.api("PATCH", f"models/{model.name}/", {"description": sent})
+    assert {page.status_code, api.status_code} == ({400} if sent == text else {302, 200})
+    assert not Model.objects.filter(name="fraud").exists()
+
+
+def test_a_description_is_kept_composed_with_its_lines(three):
+    owner, _, _ = three
+    made = services.register_model(owner.actor, name="fraud", description=" e\u0301\n\tעברית ")
+    assert made.description == "\xe9\n\tעברית"
+
+
 @pytest.mark.parametrize("name", ["null", "true", "yes", "1e3", "0x10", "2026-01-01", "x" * 63])
 def test_a_name_that_only_looks_special_is_a_name(three, name):
     owner, _, _ = three

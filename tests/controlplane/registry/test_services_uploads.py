@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from controlplane.accounts.models import AuditEvent
 from controlplane.core import storage
 from controlplane.core.errors import Conflict, InvalidInput, NotFound, StorageFull, TooLarge, Unprocessable
 from controlplane.registry import artifacts, intake, services
@@ -265,6 +267,11 @@ def test_f23_damaged_bytes_are_refused_at_the_next_use_and_marked_and_the_same_b
     mended, created = services.upload_version(owner.actor, model, chunks=[onnx()])
     assert (mended.pk, created) == (version.pk, False)
     assert artifacts.intact(Variant.objects.get(pk=variant.pk)).read_bytes() == onnx()
+    trail = list(AuditEvent.objects.order_by("id").values_list("verb", "user", "object_name"))[-2:]
+    assert trail == [
+        ("found damaged bytes of", None, model.name),
+        ("mended the bytes of", owner.actor.user.pk, model.name),
+    ]
 
 
 class Crashed(BaseException):
@@ -328,6 +335,10 @@ def test_garbage_is_what_no_row_uses_and_what_killed_uploads_left(three, registe
     for file in left:
         file.write_bytes(b"half")
         age(file)
+    look, going_on = (intake.scratch_root() / f"intake-{name}" for name in ("killed", "going-on"))
+    for folder in (look, going_on):
+        (folder / "unpacked").mkdir(parents=True)
+    age(look)
     young = forms / "tmpyoung.upload"
     young.write_bytes(b"still coming")
     age(stored(unused.sha256))
@@ -336,6 +347,9 @@ def test_garbage_is_what_no_row_uses_and_what_killed_uploads_left(three, registe
     assert not stored(unused.sha256).exists()
     assert not any(file.exists() for file in left)
     assert young.is_file()
+    assert not look.exists()
+    assert going_on.is_dir()
+    shutil.rmtree(going_on)
     assert stored(kept.artifact.sha256).is_file()
 
 

@@ -7,7 +7,9 @@ from django.conf import settings
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError
 
-from controlplane.accounts.models import ApiToken, Membership, Role, Team, User
+from controlplane.accounts import services
+from controlplane.accounts.access import Actor
+from controlplane.accounts.models import Membership, Role, Team, User
 from controlplane.embedded.demo.client import Api, Refused
 from controlplane.embedded.demo.content import Demo
 from controlplane.embedded.management.commands.prepare import FIRST_TEAM
@@ -28,9 +30,8 @@ class Command(BaseCommand):
                 f"The demo is told by {ADMIN} in the team {FIRST_TEAM}, and there is no such member. "
                 f"Make one: manage.py create_admin {ADMIN} --team {FIRST_TEAM}"
             ) from error
-        token, text = ApiToken.objects.issue(
-            user=user, team=team, role=Role.ADMIN, name="demo", expiry=TOKEN_LIFE
-        )
+        actor = Actor(team=team, role=Role.ADMIN, user=user)
+        token, text = services.issue_token(actor, name="demo", role=Role.ADMIN, lifetime=TOKEN_LIFE)
         try:
             Demo(
                 api=Api(url=f"http://{settings.ENVIRONMENT.address}/", token=text),
@@ -40,4 +41,4 @@ class Command(BaseCommand):
         except (Refused, TimeoutError) as error:
             raise CommandError(str(error)) from error
         finally:
-            token.delete()
+            services.revoke_token(actor, token)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+import controlplane.accounts.dispatch
 import controlplane.celery
 import controlplane.registry.dispatch
 import deployments.dispatch
@@ -16,6 +17,7 @@ DUTIES = (
     *optimizer.dispatch.DUTIES,
     *deployments.dispatch.DUTIES,
     *controlplane.registry.dispatch.DUTIES,
+    *controlplane.accounts.dispatch.DUTIES,
 )
 
 
