@@ -13,7 +13,8 @@ from django import forms
 from controlplane.core.errors import SlipwayError
 from controlplane.core.vocabulary import word_of
 from controlplane.registry.models import Variant
-from deployments import selectors, specs
+from deployments import specs
+from deployments.domain.rollouts import Health
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.models import Target
@@ -209,10 +210,10 @@ class FilterForm(forms.Form):
         max_length=100,
         widget=forms.TextInput(attrs={"type": "search", "placeholder": "Name or model"}),
     )
-    state = forms.ChoiceField(
-        label="State",
+    health = forms.ChoiceField(
+        label="Health",
         required=False,
-        choices=[("", "Any state"), *selectors.STATES.items()],
+        choices=[("", "Any health"), *((one.value, word_of(one).label) for one in Health)],
     )
 
 

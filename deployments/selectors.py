@@ -5,8 +5,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isnan
 
-from django.db import models
-from django.db.models import DateTimeField, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import (
+    Case,
+    DateTimeField,
+    Exists,
+    F,
+    Func,
+    IntegerField,
+    OuterRef,
+    Prefetch,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
 from django.db.models.functions import Coalesce, Greatest
 
 from controlplane.accounts.access import Actor
@@ -58,31 +71,38 @@ def targets(actor: Actor) -> QuerySet[Target]:
     return Target.objects.in_team(actor.team)
 
 
-STATES = {
-    "live": "Live",
-    "progressing": "Rolling out",
-    "unreachable": "Unreachable",
-    "never_live": "Nothing live yet",
-}
-"""Healths that a list can be asked for in SQL, in the words of its filter."""
+class _ReadySeen(Func):
+    """`TargetStatus.ready()` of a stored status."""
+
+    template = "jsonb_array_length(jsonb_path_query_array(%(expressions)s, '$.replicas[*] ? (@.state == \"ready\")'))"
+    output_field = IntegerField()
 
 
-def search(rows: QuerySet[Deployment], *, text: str = "", state: str = "") -> QuerySet[Deployment]:
-    """Literal match of the name or the live model's name; `state` is one of STATES."""
+def _in_health(rows: QuerySet[Deployment], wanted: str) -> QuerySet[Deployment]:
+    """The questions of `domain.rollouts.health` in their order, asked in SQL; a test holds the two together."""
+    active = Exists(Rollout.objects.filter(deployment=OuterRef("pk"), state__in=ACTIVE_STATES))
+    nothing_live = ~active & Q(live_revision=None)
+    found = Case(
+        When(removing=True, then=Value(Health.REMOVING)),
+        When(nothing_live & Q(last_rollout_state=RolloutState.FAILED), then=Value(Health.FAILED)),
+        When(nothing_live, then=Value(Health.PENDING)),
+        When(unreachable_since__isnull=False, then=Value(Health.UNREACHABLE)),
+        When(active, then=Value(Health.PROGRESSING)),
+        When(replicas=0, then=Value(Health.SCALED_TO_ZERO)),
+        When(ready_seen=0, then=Value(Health.FAILED)),
+        When(ready_seen__gte=F("replicas"), then=Value(Health.HEALTHY)),
+        default=Value(Health.DEGRADED),
+    )
+    return rows.alias(ready_seen=_ReadySeen("observed")).alias(found=found).filter(found=wanted)
+
+
+def search(rows: QuerySet[Deployment], *, text: str = "", health: str = "") -> QuerySet[Deployment]:
+    """Literal match of the name or the live model's name; `health` is a word of `Health`. Of `deployments`."""
     if text:
         rows = rows.filter(name__icontains=text) | rows.filter(
             live_revision__variant__version__model__name__icontains=text
         )
-    match state:
-        case "live":
-            rows = rows.filter(live_revision__isnull=False, removing=False)
-        case "progressing":
-            rows = rows.filter(rollouts__state__in=ACTIVE_STATES).distinct()
-        case "unreachable":
-            rows = rows.filter(unreachable_since__isnull=False)
-        case "never_live":
-            rows = rows.filter(live_revision=None)
-    return rows
+    return _in_health(rows, health) if health else rows
 
 
 def revisions(deployment: Deployment) -> QuerySet[Revision]:
@@ -184,7 +204,7 @@ def latest_decision(deployment: Deployment) -> Decision | None:
 def decisions(deployment: Deployment, *, changes_only: bool = False) -> QuerySet[Decision]:
     """Newest first; with `changes_only` those that moved the size."""
     rows = deployment.decisions.all()
-    return rows.exclude(desired_replicas=models.F("current_replicas")) if changes_only else rows
+    return rows.exclude(desired_replicas=F("current_replicas")) if changes_only else rows
 
 
 def load_of(deployment: Deployment) -> Load | None:

@@ -41,6 +41,19 @@ def last_events(job: Job, *, limit: int) -> list[JobEvent]:
     return list(reversed(JobEvent.objects.filter(job=job).order_by("-id")[:limit]))
 
 
+def events_around(job: Job, line: int, *, limit: int, before: int = 100) -> list[JobEvent]:
+    """`limit` events in order, about the one with id `line`: up to `before` of them come before it."""
+    rows = JobEvent.objects.filter(job=job)
+    earlier = list(rows.filter(pk__lt=line).order_by("-id")[:before])
+    return [*reversed(earlier), *rows.filter(pk__gte=line).order_by("id")[: limit - len(earlier)]]
+
+
+def beginning(job: Job, *, attempt: int) -> int | None:
+    """The id of the attempt's first event."""
+    rows = JobEvent.objects.filter(job=job, attempt=attempt).order_by("id")
+    return rows.values_list("pk", flat=True).first()
+
+
 def marks(job: Job) -> list[JobEvent]:
     """Steps and changes of state, in order: few, however long the log is."""
     kinds = [JobEvent.Kind.STEP, JobEvent.Kind.STATE]

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.accounts.models import Role
 from controlplane.core import formats, lists, refusals
+from controlplane.core.addresses import whole_number
 from controlplane.core.clock import database_now
 from controlplane.core.csv_export import CHUNK
 from controlplane.core.errors import Conflict, NotFound
@@ -55,10 +56,11 @@ def _example(model: str, version: int, variant: int) -> dict[str, Any]:
 def _parent(request: HttpRequest, actor: Actor) -> Variant:
     """The variant that `?model=&version=&variant=` names. Raises NotFound."""
     given = request.GET
-    numbers = [given.get("version", ""), given.get("variant", "0")]
-    if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in numbers):
+    version = whole_number(given.get("version", ""), digits=9)
+    variant = whole_number(given.get("variant", "0"), digits=9)
+    if version is None or variant is None:
         raise NotFound("not_found", "There is nothing here.", "The address names no version of a model.")
-    return registry.variant(actor, given.get("model", ""), int(numbers[0]), int(numbers[1]))
+    return registry.variant(actor, given.get("model", ""), version, variant)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -95,9 +97,18 @@ def _job(request: HttpRequest, job: int) -> tuple[Actor, Job]:
 
 def _attempt(request: HttpRequest, job: Job) -> int:
     """Which attempt's steps are shown: that of `?attempt=` if there was one, else the last."""
-    text = request.GET.get("attempt", "")
-    wanted = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else job.attempt
-    return wanted if 1 <= wanted <= job.attempt else job.attempt
+    wanted = whole_number(request.GET.get("attempt", ""), digits=5)
+    return wanted if wanted is not None and 1 <= wanted <= job.attempt else job.attempt
+
+
+def _lines(request: HttpRequest, job: Job, attempt: int) -> list[JobEvent]:
+    """The last ones; around `?line=`, or from where the chosen attempt begins, if the address says so."""
+    line = whole_number(request.GET.get("line", ""))
+    if line is None and attempt != job.attempt:
+        line = selectors.beginning(job, attempt=attempt)
+    if line is None:
+        return selectors.last_events(job, limit=LOG_LINES)
+    return selectors.events_around(job, line, limit=LOG_LINES)
 
 
 @require_safe
@@ -129,7 +140,7 @@ def job(request: HttpRequest, job: int) -> HttpResponse:
         "late": "stopping" if row.state == "cancelling" else estimate.exceeded if estimate else "",
         "waiting": fleet.waiting(row, now=now),
         "retries": list(row.retries.order_by("pk")),
-        "events": selectors.last_events(row, limit=LOG_LINES),
+        "events": _lines(request, row, attempt),
         "variant": made,
         "report": report,
         "said": reports.said(report) if report else "",
@@ -160,7 +171,7 @@ def cancel(request: HttpRequest, job: int) -> HttpResponse:
     try:
         reached = services.cancel_job(actor, row)
     except Conflict as error:
-        return refusals.back(request, error, row)
+        return refusals.back(request, error, row.get_absolute_url())
     said = "is cancelled" if reached == "cancelled" else "is being cancelled; its worker stops within seconds"
     messages.success(request, f"Job {row.pk} {said}.")
     return redirect(row)
@@ -172,7 +183,7 @@ def retry(request: HttpRequest, job: int) -> HttpResponse:
     try:
         again, created = services.retry_job(actor, row)
     except Conflict as error:
-        return refusals.back(request, error, row)
+        return refusals.back(request, error, row.get_absolute_url())
     messages.success(
         request, f"Queued as job {again.pk}." if created else f"It is queued already: job {again.pk}."
     )

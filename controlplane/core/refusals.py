@@ -5,14 +5,13 @@ verb again is no use.
 """
 
 from django.contrib import messages
-from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from controlplane.core.errors import SlipwayError
 
 
-def back(request: HttpRequest, error: SlipwayError, to: str | Model) -> HttpResponse:
-    """Redirects to an address, the name of one, or a row's page, which then says why nothing was done."""
+def back(request: HttpRequest, error: SlipwayError, to: str) -> HttpResponse:
+    """Redirects to an address, or the name of one, and the page there says why nothing was done."""
     messages.error(request, f"{error.title} {error.detail}".strip())
     return redirect(to)

@@ -15,6 +15,7 @@ from controlplane.core.openapi import PAGING, Page, header, query, refusals, sor
 from controlplane.registry import selectors as registry
 from deployments import preview, selectors, services, specs
 from deployments.api import documents, inputs, schemas
+from deployments.domain.rollouts import Health
 from deployments.models import Deployment as DeploymentRow
 from deployments.models import Load as LoadRow
 from deployments.models import Revision as RevisionRow
@@ -54,7 +55,7 @@ class Deployments(APIView):
             *PAGING,
             *sorting(selectors.SORTS),
             query("q", description="Literal text in the name, or in that of the live model."),
-            query("state", enum=list(selectors.STATES)),
+            query("health", enum=list(Health)),
         ],
         responses=Page[schemas.Deployment],
     )
@@ -63,7 +64,7 @@ class Deployments(APIView):
         rows = selectors.search(
             selectors.deployments(actor_of(request)),
             text=request.GET.get("q", ""),
-            state=word(request, "state", selectors.STATES),
+            health=word(request, "health", list(Health)),
         )
         return page_response(rows, request, documents.deployment, sorts=selectors.SORTS)
 

@@ -31,7 +31,7 @@ def deployments(request: HttpRequest) -> HttpResponseBase:
     filters = FilterForm(request.GET)
     wanted = filters.cleaned_data if filters.is_valid() else {}
     rows = selectors.search(
-        selectors.deployments(actor), text=wanted.get("q", ""), state=wanted.get("state", "")
+        selectors.deployments(actor), text=wanted.get("q", ""), health=wanted.get("health", "")
     )
     sorts = selectors.SORTS
     if part := lists.part(request, rows, csv=tables.deployments_csv, sorts=sorts):

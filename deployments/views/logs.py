@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
+from controlplane.core.addresses import whole_number
 from controlplane.core.errors import SlipwayError
 from deployments import selectors, services
 from deployments.domain import loglines
@@ -23,13 +24,15 @@ MOST = 5000
 
 @require_safe
 def logs(request: HttpRequest, name: str) -> HttpResponse:
-    """`?replica=` chooses; without it, the first that is not ready, else the first."""
+    """`?replica=` chooses; without it, the first that is not ready, else the first. With `?line=`, a line that may be
+    older than the last ones, the page has all that are at hand."""
     actor, row = frame.find(request, name)
     seen = selectors.status(row)
     names = [one.name for one in seen.replicas] if seen else []
     unready = [one.name for one in seen.replicas if one.state != "ready"] if seen else []
     chosen = request.GET.get("replica") or next(iter(unready + names), "")
-    lines, refusal = _lines(row, chosen) if chosen else ([], None)
+    tail = MOST if request.GET.get("line") else TAIL
+    lines, refusal = _lines(row, chosen, tail=tail) if chosen else ([], None)
     query = urlencode({"replica": chosen})
     return frame.page(
         request,
@@ -47,9 +50,11 @@ def logs(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-def _lines(row: Deployment, replica: str) -> tuple[list[loglines.Numbered], SlipwayError | None]:
+def _lines(
+    row: Deployment, replica: str, *, tail: int
+) -> tuple[list[loglines.Numbered], SlipwayError | None]:
     try:
-        return loglines.numbered(services.replica_log(row, replica, tail=TAIL)), None
+        return loglines.numbered(services.replica_log(row, replica, tail=tail)), None
     except SlipwayError as error:
         return [], error
 
@@ -58,8 +63,7 @@ def _lines(row: Deployment, replica: str) -> tuple[list[loglines.Numbered], Slip
 def lines(request: HttpRequest, name: str) -> HttpResponse:
     """What `?replica=` wrote after the line `?after=`, for the log viewer of the page."""
     _, row = frame.find(request, name)
-    after = request.GET.get("after", "")
-    known = int(after) if after.isascii() and after.isdecimal() and len(after) < 20 else 0
+    known = whole_number(request.GET.get("after", ""), digits=19) or 0
     found = loglines.numbered(services.replica_log(row, request.GET.get("replica", ""), tail=MOST))
     return JsonResponse({"events": [_event(line) for line in found if line.id > known]})
 

@@ -14,6 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.access import actor_of
 from controlplane.accounts.models import Role
+from controlplane.core.addresses import whole_number
 from controlplane.core.errors import SlipwayError
 from deployments import selectors, services
 from deployments.domain import words
@@ -105,8 +106,8 @@ def _held(request: HttpRequest, load: Load | None, *, now: datetime) -> dict[str
 
 def _moment(text: str) -> datetime | None:
     """Epoch seconds as a page's address carries them."""
-    readable = text.isascii() and text.isdecimal() and len(text) <= 11
-    return datetime.fromtimestamp(int(text), UTC) if readable else None
+    seconds = whole_number(text, digits=11)
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 @require_safe

@@ -9,6 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from controlplane.core import lists
+from controlplane.core.addresses import whole_number
 from controlplane.core.errors import SlipwayError
 from controlplane.core.lists import Listing
 from deployments import preview, selectors, services
@@ -45,9 +46,10 @@ def revisions(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 def _comparison(row: Deployment, before: str, after: str) -> dict[str, Any] | None:
-    if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in (before, after)):
+    numbers = whole_number(before, digits=9), whole_number(after, digits=9)
+    if numbers[0] is None or numbers[1] is None:
         return None
-    old, new = find_revision(row, int(before)), find_revision(row, int(after))
+    old, new = find_revision(row, numbers[0]), find_revision(row, numbers[1])
     changes = preview.compare(old, new)
     return {"before": old, "after": new, "changes": changes, "counts": counts(changes)}
 

@@ -1,6 +1,7 @@
 """Everything that a mouse can do is within reach of the keys, and the focus is always seen and never lost."""
 
 import os
+import re
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -20,6 +21,8 @@ FOCUSED = """() => {
     };
 }"""
 MANY = 60
+PATIENCE_MS = 60_000
+PLAN = re.compile(r"/revisions/(\d+)/plan/(#.*)?$")
 
 
 def tab_to(page: Page, target: Locator) -> None:
@@ -133,6 +136,42 @@ def test_a_technique_is_chosen_and_a_plan_reached_with_keys_alone(page: Page, st
     tab_to(page, page.locator("main").get_by_role("link", name="Revision 1", exact=True))
     page.keyboard.press("Enter")
     page.wait_for_url("**/revisions/1/plan/")
+
+
+def test_the_line_is_walked_with_keys_alone(page: Page, stock: Stock) -> None:
+    """From a job over the plan of a new revision to its rollout, and back to the one before."""
+    page.goto(stock.version)
+    tab_to(page, page.locator("input[name=technique]:checked"))
+    tab_to(page, page.get_by_role("button", name="Start the job"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Job")
+    expect(page.locator("#job-state")).to_contain_text("Succeeded", timeout=PATIENCE_MS)
+
+    page.goto(stock.deployment)
+    tab_to(page, page.get_by_role("link", name="New revision"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/settings/#revision")
+    tab_to(page, page.get_by_label("Largest batch"))
+    page.keyboard.press("ArrowUp")
+    tab_to(page, page.get_by_role("button", name="Add revision and see the plan"))
+    page.keyboard.press("Enter")
+    number = _confirm(page, "Roll out revision")
+
+    page.goto(f"{stock.deployment}revisions/")
+    tab_to(page, page.get_by_role("link", name=f"Roll back to {number - 1}", exact=True))
+    page.keyboard.press("Enter")
+    assert _confirm(page, "Roll back to") == number - 1
+
+
+def _confirm(page: Page, verb: str) -> int:
+    """Reads the plan, confirms it by its button and waits until it has happened. The number of the revision."""
+    page.wait_for_url(PLAN)
+    found = PLAN.search(page.url)
+    assert found is not None
+    tab_to(page, page.get_by_role("button", name=f"{verb} {found[1]}", exact=True))
+    page.keyboard.press("Enter")
+    expect(page.locator("#rollout")).to_contain_text("Succeeded", timeout=PATIENCE_MS)
+    return int(found[1])
 
 
 def test_the_dialog_of_an_alias_traps_the_focus_and_gives_it_back(page: Page, stock: Stock) -> None:

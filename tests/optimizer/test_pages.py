@@ -11,6 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from optimizer import timeline, transitions
+from optimizer import views as optimizer_views
 from optimizer.domain.jobs import FailureReason
 from optimizer.models import Job, JobEvent
 from tests import factories
@@ -121,7 +122,8 @@ def test_an_earlier_attempt_has_an_address_and_what_it_left_unfinished_failed(th
     assert [row.state for row in first] == ["failed", "pending", "pending", "pending"]
     assert timeline.steps(job, attempt=2, events=events, now=timezone.now())[0].state == "running"
     page = owner.browser.get(f"/jobs/{job.pk}/?attempt=1").content.decode()
-    assert re.search(r'href="\?attempt=1"[^>]*aria-current', page)
+    assert re.search(r'href="\?attempt=1#log-attempt-1"[^>]*aria-current', page)
+    assert 'id="log-attempt-1"' in page
     for nonsense in ("0", "9", "x", "٣"):
         assert owner.browser.get(f"/jobs/{job.pk}/?attempt={nonsense}").status_code == 200
 
@@ -250,6 +252,12 @@ def test_the_last_lines_are_in_the_page_and_all_of_them_in_the_download(three, v
     page = owner.browser.get(f"/jobs/{job.pk}/").content.decode()
     assert "line 599 &lt;b&gt;" in page
     assert "line 50 " not in page
+    old = JobEvent.objects.get(job=job, message="line 50 <b>")
+    around = owner.browser.get(f"/jobs/{job.pk}/?line={old.pk}").content.decode()
+    assert f'<li class="log-line" id="log-{old.pk}"' in around
+    assert f'href="#log-{old.pk}"' in around
+    assert "line 0 &lt;b&gt;" in around
+    assert around.count('class="log-line"') == optimizer_views.LOG_LINES
     log = b"".join(owner.browser.get(f"/jobs/{job.pk}/log.txt").streaming_content).decode()
     assert len(log.splitlines()) == 601
     assert "line 0 <b>" in log

@@ -217,10 +217,17 @@ def test_a_total_stays_when_its_list_refreshes(page: Page) -> None:
 
 
 def test_a_refresh_of_the_address_before_the_filter_is_not_shown(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.is_navigation_request():
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/list/", hold)
     page.goto("/list/")
     expect(page.locator("#connection")).to_have_text("Live")
-    held: list[Route] = []
-    page.route("**/list/", lambda route: held.append(route))
     with page.expect_request("**/list/"):
         ticks.send("job:12")
     page.get_by_label("Name").fill("bert")
@@ -311,6 +318,18 @@ def test_a_log_stops_following_when_the_reader_scrolls_up(page: Page) -> None:
     expect(follow).to_have_attribute("aria-pressed", "false")
     follow.click()
     expect(follow).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_line_of_a_log_has_an_address_also_when_it_is_no_longer_in_the_page(page: Page) -> None:
+    page.goto("/styleguide/")
+    line = page.locator("#log .log-line").nth(4)
+    line.locator("a").click()
+    assert page.url.endswith(f"/styleguide/#{line.get_attribute('id')}")
+    expect(page.locator("#log [data-log-follow]")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#log .log-line:target")).to_have_count(1)
+    page.goto("/models/")
+    page.goto("/styleguide/#log-0")
+    page.wait_for_url("**/styleguide/?line=0#log-0")
 
 
 def test_a_chart_zooms_by_dragging_and_back_undoes_it(page: Page) -> None:

@@ -26,8 +26,18 @@ class Log {
     this.ended = false;
     this.follow(!location.hash.startsWith(`#${root.id}-`));
     this.wire();
+    this.find();
     for (const time of this.list.querySelectorAll("time")) this.clock(time);
     this.fetch();
+  }
+
+  /* A line that the address names and the page has not: older than the last ones, so the page is asked for about it. */
+  find() {
+    const line = location.hash.match(new RegExp(`^#${this.root.id}-(\\d+)$`))?.[1];
+    const url = new URL(location.href);
+    if (!line || document.getElementById(location.hash.slice(1)) || url.searchParams.get("line") === line) return;
+    url.searchParams.set("line", line);
+    location.replace(url);
   }
 
   lines() { return [...this.list.querySelectorAll(".log-line")]; }
@@ -38,6 +48,7 @@ class Log {
       if (topic) document.addEventListener(`live:${topic}`, () => this.fetch());
     }
     document.addEventListener("live:resync", () => this.fetch());
+    addEventListener("hashchange", () => { if (location.hash.startsWith(`#${this.root.id}-`)) { this.follow(false); this.find(); } });
     this.box.addEventListener("scroll", () => {
       if (this.atEnd()) this.endTop = this.box.scrollTop;
       if (this.atEnd() !== this.following) this.follow(this.atEnd(), false);
@@ -114,6 +125,7 @@ class Log {
     const attempt = String(event.attempt ?? "");
     if (attempt && attempt !== this.attempt) {
       const head = element("li", "log-attempt", `Attempt ${attempt}`);
+      head.id = `${this.root.id}-attempt-${attempt}`;
       head.dataset.attempt = attempt;
       this.list.append(head);
       this.attempt = attempt;
@@ -124,7 +136,10 @@ class Log {
     const time = element("time", "");
     time.setAttribute("datetime", event.at);
     this.clock(time);
-    line.append(time, element("span", "log-level", event.level), element("span", "log-message", event.message));
+    const link = element(event.at ? "a" : "span", "log-at");
+    if (event.at) Object.assign(link, { href: `#${line.id}`, tabIndex: -1 }); // else hundreds of stops before what follows
+    link.append(time);
+    line.append(link, element("span", "log-level", event.level), element("span", "log-message", event.message));
     line.hidden = !this.matches(line);
     this.list.append(line);
   }
