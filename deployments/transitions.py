@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+import structlog
 from django.db import transaction
 from django.db.models.functions import Now
 
 from controlplane.core import bus, transitions
 from deployments.domain.rollouts import EDGES, RolloutState
 from deployments.models import Deployment, Rollout, RolloutEvent
+
+log = structlog.get_logger(__name__)
 
 FINAL = {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.FAILED, RolloutState.CANCELLED}
 
@@ -46,8 +50,10 @@ def move_rollout(
 
 
 def record(rollout: Rollout, *, kind: str, message: str, data: Mapping[str, Any] | None = None) -> None:
+    deployment = rollout.deployment
     RolloutEvent.objects.create(rollout_id=rollout.pk, kind=kind, message=message, data=dict(data or {}))
-    announce(rollout.deployment)
+    announce(deployment)
+    transaction.on_commit(partial(log.info, message, deployment=deployment.key, rollout=rollout.pk))
 
 
 def announce(deployment: Deployment) -> None:

@@ -7,6 +7,7 @@ older fence can write nothing, whatever it believes. The protocol is FAULTS.md's
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from random import random
 from typing import Any
 
@@ -66,6 +67,7 @@ def record(
         data=dict(data or {}),
         at=database_now(),
     )
+    transaction.on_commit(partial(log.info, message, job=job_id, attempt=attempt))
 
 
 def announce(job_id: int, *, team_id: int) -> None:

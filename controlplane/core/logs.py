@@ -13,6 +13,8 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+_HINTS = ("celery.worker.strategy", "celery.app.trace")
+"""Celery's two lines a message. A message is a hint, of which several may come; what was done is in the rows."""
 
 
 def _escape(_: Any, __: str, line: Any) -> str:
@@ -42,6 +44,8 @@ def configure(options: dict[str, Any]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(options["level"])
     logging.getLogger("django.server").propagate = True
+    for name in _HINTS:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

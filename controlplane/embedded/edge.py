@@ -197,7 +197,10 @@ def _compressor() -> Json:
         "typed_config": {
             "@type": TYPE + COMPRESSOR,
             "response_direction_config": {
-                "common_config": {"min_content_length": SMALLEST_COMPRESSED, "content_type": COMPRESSED}
+                "common_config": {
+                    "min_content_length": SMALLEST_COMPRESSED,
+                    "content_type_matcher": [{"prefix": kind} for kind in COMPRESSED],
+                }
             },
             "compressor_library": {"name": "gzip", "typed_config": {"@type": TYPE + GZIP}},
         },
@@ -391,13 +394,19 @@ def drain(home: Home, *, within_s: float) -> None:
 
 
 def answers(address: str) -> bool:
-    """Whether a request to the edge reaches the web process: any answer but Envoy's own 503."""
+    """Whether requests to the edge reach web and live: any answers but Envoy's own 503."""
     host, port = split(address)
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/")
-        return connection.getresponse().status != 503
+        return all(_status(connection, path) != 503 for path in ("/", "/live/health"))
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
+
+
+def _status(connection: http.client.HTTPConnection, path: str) -> int:
+    connection.request("GET", path)
+    with connection.getresponse() as response:
+        response.read()
+        return response.status
