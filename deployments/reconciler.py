@@ -33,8 +33,8 @@ SOON_S = 0.3
 RESYNC_S = 10.0
 UNREACHABLE_S = 2.0
 REFUSED_S = 5.0
-UNSEEN_S = 15.0
-"""Longer than any regular pause between two looks: nobody was there to look."""
+ABSENT_S = 15.0
+"""Longer than any regular pause between two looks or two steps: nobody was there."""
 TAIL_LINES = 50
 
 
@@ -44,9 +44,14 @@ def reconcile(deployment_id: int) -> None:
         if not alone:
             return
         marker = database_now() + timedelta(seconds=STEP_LEASE_S)
-        if not Deployment.objects.filter(pk=deployment_id).update(reconcile_after=marker):
+        row = Deployment.objects.filter(pk=deployment_id)
+        in_time = row.filter(reconcile_after__gte=Now() - timedelta(seconds=ABSENT_S))
+        overdue = not in_time.update(reconcile_after=marker)
+        if overdue and not row.update(reconcile_after=marker):
             return
         deployment = _read(deployment_id)
+        if overdue:
+            _forgive(deployment)
         delay_s = _step(deployment)
         Deployment.objects.filter(pk=deployment_id, reconcile_after=marker).update(
             reconcile_after=Now() + timedelta(seconds=delay_s)
@@ -109,7 +114,7 @@ def record_observation(deployment: Deployment, seen: TargetStatus | None) -> Non
     before = {name: value for name, value in deployment.observed.items() if name != "observed_at"}
     changed = before != {name: value for name, value in document.items() if name != "observed_at"}
     row = Deployment.objects.filter(pk=deployment.pk)
-    watched = row.filter(unreachable_since=None, observed_at__gte=Now() - timedelta(seconds=UNSEEN_S))
+    watched = row.filter(unreachable_since=None, observed_at__gte=Now() - timedelta(seconds=ABSENT_S))
     fields = {"observed": document, "observed_at": Now(), "unreachable_since": None}
     with transaction.atomic():
         gap = not watched.update(**fields)
@@ -122,7 +127,7 @@ def record_observation(deployment: Deployment, seen: TargetStatus | None) -> Non
 
 
 def _forgive(deployment: Deployment) -> None:
-    """While the target was away, or nobody looked, nothing could progress: the deadline counts from now."""
+    """While the target or all of us were away nothing could progress: the deadline counts from now."""
     deployment.rollouts.filter(state__in=ACTIVE_STATES).update(progressed_at=Now())
 
 

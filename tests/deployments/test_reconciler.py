@@ -214,11 +214,13 @@ def test_an_unreachable_target_is_shown_and_forgiven(world: World) -> None:
     assert world.deployment.unreachable_since is None
 
 
-def test_the_deadline_does_not_count_while_nobody_looks(world: World) -> None:
+@pytest.mark.parametrize("since", ["observed_at", "reconcile_after"])
+def test_the_deadline_does_not_count_while_nobody_looks_or_steps(world: World, since: str) -> None:
+    """A restart of everything, and an outage of the broker while the collector goes on looking."""
     world.serve(replicas=2)
     rollout = world.start(world.revision())
     world.step()
-    world.nobody_looked(rollout)
+    world.absent(rollout, since=since)
     assert world.finish(rollout).state == "succeeded"
 
 

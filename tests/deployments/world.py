@@ -93,10 +93,10 @@ class World:
         """As if the progress deadline had passed."""
         Rollout.objects.filter(pk=rollout.pk).update(progressed_at=F("progressed_at") - timedelta(hours=2))
 
-    def nobody_looked(self, rollout: Rollout) -> None:
-        """As if every process of ours had been down since before the progress deadline."""
+    def absent(self, rollout: Rollout, *, since: str) -> None:
+        """As if nobody had looked (`observed_at`) or stepped (`reconcile_after`) since before the deadline."""
         self.make_late(rollout)
-        Deployment.objects.filter(pk=self.row.pk).update(observed_at=F("observed_at") - timedelta(hours=2))
+        Deployment.objects.filter(pk=self.row.pk).update(**{since: F(since) - timedelta(hours=2)})
 
     def api(self, actor: Actor, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """A call by the actor's own token; the response."""
