@@ -1,8 +1,8 @@
 """Commits jobs on an idle installation and notes when their first line is committed by the worker.
 
-Runs as a child of the installation and prints `{"ours": [[ms, ...] per round], "floor": [...]}`. Each job's input
-has no bytes, so that it ends right after it started and the worker is idle again. The clock is this process's
-own from commit to notification; no two clocks are compared.
+Runs as a child of the installation and prints `{"ours": [[ms, ...] per round], "floor": [...], "peer": [...]}`.
+Each job's input has no bytes, so that it ends right after it started and the worker is idle again. The clock is
+this process's own from commit to notification; no two clocks are compared.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,14 +28,20 @@ def main(rounds: int, jobs: int) -> None:
     django.setup()
     pauses = random.Random(SEED)
     with _bench() as measure:
-        for _ in range(WARM_UP):
-            measure.ours()
-            measure.floor()
-        ours, floor = [], []
+        arms = {"ours": measure.ours, "floor": measure.floor, "peer": measure.peer}
+        found: dict[str, list[list[float]]] = {name: [] for name in arms}
+        for measured in arms.values():
+            for _ in range(WARM_UP):
+                measured()
         for _ in range(rounds):
-            ours.append([measure.after(pauses.uniform(*PAUSE_S)).ours() for _ in range(jobs)])
-            floor.append([measure.after(pauses.uniform(*PAUSE_S)).floor() for _ in range(jobs)])
-    json.dump({"ours": ours, "floor": floor}, sys.stdout)
+            for name, measured in arms.items():
+                found[name].append([_after(pauses.uniform(*PAUSE_S), measured) for _ in range(jobs)])
+    json.dump(found, sys.stdout)
+
+
+def _after(pause_s: float, measured: Callable[[], float]) -> float:
+    time.sleep(pause_s)
+    return measured()
 
 
 @contextmanager
@@ -61,10 +67,6 @@ class Bench:
     def __init__(self, *, actor: Any, model: Any, listener: Any, broker: Any) -> None:
         self.actor, self.model, self.listener, self.broker = actor, model, listener, broker
 
-    def after(self, pause_s: float) -> "Bench":
-        time.sleep(pause_s)
-        return self
-
     def ours(self) -> float:
         """Milliseconds from the commit of the row to the notification that came with the worker's first line."""
         from optimizer.domain.recipe import Recipe, Step
@@ -87,13 +89,22 @@ class Bench:
 
     def floor(self) -> float:
         """Commit, LPUSH, BRPOP in a process that waits, and its own commit; see `enqueue_to_start_floor`."""
+        return self._sent(lambda: self.broker.lpush("bench:do", b"1"), done="bench:done")
+
+    def peer(self) -> float:
+        """The same through Celery; see `enqueue_to_start_celery`."""
+        from tests.benchmarks.enqueue_to_start_celery import DONE, start
+
+        return self._sent(start.delay, done=DONE)
+
+    def _sent(self, send: Callable[[], object], *, done: str) -> float:
         from django.db import connection
 
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO bench_floor (body) VALUES (repeat('x', 500))")
         committed = time.monotonic()
-        self.broker.lpush("bench:do", b"1")
-        answer = self.broker.brpop("bench:done", timeout=WITHIN_S)
+        send()
+        answer = self.broker.brpop(done, timeout=WITHIN_S)
         return (float(answer[1]) - committed) * 1000
 
     def _ticks(self, topic: str) -> Iterator[None]:

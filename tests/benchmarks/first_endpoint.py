@@ -48,8 +48,6 @@ def run(*, full: bool) -> list[Row]:
 
 def _row(name: str, metric: str, values: list[float]) -> Row:
     return Row(
-        id="S12",
-        name=name,
         metric=metric,
         value=median(values),
         unit="s",

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controlplane.settings.environment import REPOSITORY
+from tests.benchmarks.result import percentile
 
 MOST_CONNECTIONS = 900  # select() takes descriptors below 1024
 TIMEOUT_S = 10.0
@@ -84,8 +85,7 @@ class Answers:
 
     def percentile_ms(self, share: float) -> float:
         """Nearest rank, over all requests: one that failed counts with the time until it did."""
-        ordered = np.sort(self.latency_ms)
-        return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
+        return percentile(self.latency_ms.tolist(), share)
 
     def between(self, begin: float, end: float) -> "Answers":
         """Those that were due in this part."""

@@ -70,14 +70,10 @@ def run(*, full: bool) -> list[Row]:
 def _rows(measured: dict[str, list[float]]) -> list[Row]:
     floor, stock, ours = measured["floor"], measured["stock"], measured["product"]
     metric = "CPU of app and Postgres per page"
-    against_floor = compared(
-        id="P1", name="list_page", metric=metric, unit="ms", values=ours, floor=floor, at_most=2.5, n=PAGES
-    )
+    against_floor = compared(metric=metric, unit="ms", values=ours, floor=floor, at_most=2.5, n=PAGES)
     gain = median(stock) / median(ours)
     against_stock = Row(
-        id="P1",
-        name="list_page_stock",
-        metric="stock DRF's CPU over ours",
+        metric="stock DRF's CPU of app and Postgres per page over ours",
         value=median(ours),
         unit="ms",
         baseline=median(stock),

@@ -47,8 +47,6 @@ def run(*, full: bool) -> list[Row]:
     void = moved([one.percentile_ms(0.5) for one in past])
     return [
         compared(
-            id="S1",
-            name=f"proxy_{name}",
             metric=f"{name} through Envoy, {REPLICAS} replicas, {most / 2:.0f}/s",
             unit="ms",
             values=[one.percentile_ms(share) for one in through],

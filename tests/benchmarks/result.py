@@ -1,9 +1,10 @@
 """What a benchmark gives: rows of BENCHMARKS.md's file format, ratios first, judged against their targets."""
 
+import math
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +16,6 @@ VOID_ABOVE = 1.25
 class Row:
     """One measure. `ratio` is value to baseline; `met` is None where there is no target or the run is void."""
 
-    id: str
-    name: str
     metric: str
     value: float
     unit: str
@@ -27,17 +26,18 @@ class Row:
     n: int = 0
     spread: tuple[float, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"machine": machine()}
+    def to_json(self, *, id: str, name: str) -> dict[str, Any]:
+        """An entry of bench.json, under the id and the name of its benchmark in the table."""
+        return {"id": id, "name": name} | asdict(self) | {"machine": machine()}
 
-    def line(self) -> str:
+    def line(self, *, id: str, name: str) -> str:
         """For the terminal: the ratio first."""
         ratio = f"{self.ratio:.2f}x" if self.ratio is not None else "-"
         verdict = {True: "met", False: "NOT MET", None: "VOID" if self.target else ""}[self.met]
         spread = f" [{self.spread[0]:.3g}, {self.spread[1]:.3g}]" if self.spread else ""
         baseline = f" (baseline {self.baseline:.3g})" if self.baseline is not None else ""
         return (
-            f"{self.id:4} {self.name:18} {ratio:>8}  {self.metric}: {self.value:.3g} {self.unit}"
+            f"{id:4} {name:18} {ratio:>8}  {self.metric}: {self.value:.3g} {self.unit}"
             f"{spread}{baseline}  n={self.n}  target {self.target or '-'}  {verdict}"
         )
 
@@ -64,7 +64,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def compared(
-    *, id: str, name: str, metric: str, unit: str, values: Sequence[float], floor: Sequence[float],
+    *, metric: str, unit: str, values: Sequence[float], floor: Sequence[float],
     at_most: float, n: int, void: bool | None = None,
 ) -> Row:  # fmt: skip
     """The medians of rounds against the floor's of the same rounds. `n` is what was measured in one round.
@@ -75,8 +75,6 @@ def compared(
     unusable = moved(floor) if void is None else void
     note = f"; void, the floor moved from {floor[0]:.3g} to {floor[-1]:.3g}" if unusable else ""
     return Row(
-        id=id,
-        name=name,
         metric=metric + note,
         value=median(values),
         unit=unit,
@@ -89,7 +87,8 @@ def compared(
     )
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Nearest-rank percentile of measured values."""
+def percentile(values: Iterable[float], share: float) -> float:
+    """Nearest-rank percentile of measured values: the least that so large a share of them does not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    # A product that is a whole number but for its last digit is that number.
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]

@@ -22,7 +22,7 @@ from controlplane.embedded.ports import choose
 from controlplane.settings.environment import REPOSITORY
 from deployments.domain.spec import default_autoscaling
 from deployments.domain.workload import Batching, TargetStatus
-from tests.benchmarks.generator import Load, driving
+from tests.benchmarks.generator import Answers, Load, driving
 from tests.benchmarks.model import request
 from tests.benchmarks.product_endpoint import LOOK_S, Served, served
 from tests.benchmarks.result import Row, compared, median, quartiles
@@ -48,7 +48,7 @@ def run(*, full: bool) -> list[Row]:
         "batching": BATCHING.to_json(),
         "autoscaling": default_autoscaling(min_replicas=1, max_replicas=2, batching=BATCHING),
     }
-    decisions, starts, bare = [], [], []
+    decisions, starts, bare, sent = [], [], [], []
     phases = random.Random(SEED)
     with served(spec) as endpoint:
         body, headers = request(ROWS)
@@ -58,14 +58,17 @@ def run(*, full: bool) -> list[Row]:
             bare.append(_bare(endpoint, load))
             _rest(endpoint)
             time.sleep(max(QUIET_S, stepped + APART_S - time.monotonic()))
-            decided_s, serving_s = _step(endpoint, load, phase=phases.random())
+            decided_s, serving_s, answers = _step(endpoint, load, phase=phases.random())
             decisions.append(decided_s)
             starts.append(serving_s)
-    print(f"   from the step to the new replica's first answer: {median(_sums(decisions, starts)):.2f} s")
+            sent.append(answers)
+    print(
+        f"   from the step to the new replica's first answer: {median(_sums(decisions, starts)):.2f} s; the "
+        f"generator used {median([one.cpu_ms for one in sent]):.2f} ms CPU a request, "
+        f"{median([one.cpu_s / one.seconds for one in sent]):.0%} of a core"
+    )
     return [
         Row(
-            id="S3",
-            name="scale_decision",
             metric=f"step of the queue to {CLIENTS - 1} waiting, to the stored decision",
             value=median(decisions),
             unit="s",
@@ -77,8 +80,6 @@ def run(*, full: bool) -> list[Row]:
             spread=quartiles(decisions),
         ),
         compared(
-            id="S3",
-            name="scale_serving",
             metric="decision to the new replica's first answer, over a bare start under the same load",
             unit="s",
             values=starts,
@@ -148,8 +149,8 @@ def _first_answer(url: str, load: Load) -> None:
     raise TimeoutError("the bare replica did not answer")
 
 
-def _step(endpoint: Served, load: Load, *, phase: float) -> tuple[float, float]:
-    """Seconds from the step to the decision, and from there to the new replica's first answer.
+def _step(endpoint: Served, load: Load, *, phase: float) -> tuple[float, float, Answers]:
+    """Seconds from the step to the decision, and from there to the new replica's first answer; what was sent.
 
     `phase` in [0, 1) puts the step anywhere in the autoscaler's beat.
     """
@@ -161,8 +162,8 @@ def _step(endpoint: Served, load: Load, *, phase: float) -> tuple[float, float]:
         decided = _decided(endpoint, after=last)
         _until_it_serves(endpoint, known)
         serving = time.monotonic()
-        began = float(going.stop().due.min())
-    return decided - began, serving - decided
+        answers = going.stop()
+    return decided - float(answers.due.min()), serving - decided, answers
 
 
 def _newest_decision(endpoint: Served) -> int:

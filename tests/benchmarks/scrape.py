@@ -9,7 +9,7 @@ import json
 import sys
 
 from tests.benchmarks.accounting import CpuOf
-from tests.benchmarks.installation import Installation, installation
+from tests.benchmarks.installation import Installation, Running, installation
 from tests.benchmarks.result import Row, compared, median, quartiles
 from tests.benchmarks.scrape_child import REPLICAS
 
@@ -22,19 +22,20 @@ DEAD, SLOW = 0.02, 0.01
 
 def run(*, full: bool) -> list[Row]:
     with installation() as place:
-        port = _exporter(place)
+        exporter = _exporter(place)
+        port = int(exporter.log.read_text())
         place.ask("-m", "tests.benchmarks.scrape_child", "seed", "0", "0", "0")
-        rows = _rows(place, port, beat_s=BEAT_S, seconds=SECONDS)
+        rows = _rows(place, exporter, beat_s=BEAT_S, seconds=SECONDS)
         if full:
-            rows += _rows(place, port, beat_s=SLOW_BEAT_S, seconds=2 * SLOW_BEAT_S)
+            rows += _rows(place, exporter, beat_s=SLOW_BEAT_S, seconds=2 * SLOW_BEAT_S)
             rows.append(_soak(place, port))
     return rows
 
 
-def _exporter(place: Installation) -> int:
+def _exporter(place: Installation) -> Running:
     argv = ("-m", "tests.deployments.telemetry.fake_exporter", "--targets", str(REPLICAS))
     shares = ("--dead", str(DEAD), "--slow", str(SLOW))
-    return int(place.start(sys.executable, *argv, *shares, name="exporter").says("\n").log.read_text())
+    return place.start(sys.executable, *argv, *shares, name="exporter").says("\n")
 
 
 def _ask(place: Installation, what: str, port: int, beat_s: float, seconds: float) -> dict[str, float]:
@@ -44,25 +45,26 @@ def _ask(place: Installation, what: str, port: int, beat_s: float, seconds: floa
     return found
 
 
-def _rows(place: Installation, port: int, *, beat_s: float, seconds: float) -> list[Row]:
-    floors, lines, stored = [], [], []
+def _rows(place: Installation, exporter: Running, *, beat_s: float, seconds: float) -> list[Row]:
+    port = int(exporter.log.read_text())
+    floors, lines, stored, exported = [], [], [], []
     for _ in range(ROUNDS):
         floors.append(_ask(place, "floor", port, beat_s, seconds))
-        used = CpuOf.trees([place.servers.postgres_pid])
+        postgres, pages = CpuOf.trees([place.servers.postgres_pid]), CpuOf.trees([exporter.pid])
         lines.append(_ask(place, "line", port, beat_s, seconds))
-        stored.append(used.since())
+        stored.append(postgres.since())
+        exported.append(pages.since())
     attempts = int(median([one["attempts"] for one in lines]))
     share = sum(one["failed"] for one in lines) / sum(one["attempts"] for one in lines)
     print(
         f"   beat {beat_s:g} s: {attempts} scrapes a round, {share:.1%} failed, "
-        f"{lines[-1]['rows']:.0f} windows stored, Postgres {median(stored):.2f} s CPU a round, not counted"
+        f"{lines[-1]['rows']:.0f} windows stored, not counted: Postgres {median(stored):.2f} s and "
+        f"the exporter {median(exported):.2f} s CPU a round, its warm-up included"
     )
     late = [one["late_p99_s"] for one in lines]
     memory = [one["memory_mib"] for one in lines]
     return [
         compared(
-            id="P10",
-            name="scrape_cpu",
             metric=f"collector's CPU per scrape, storing included, beat {beat_s:g} s",
             unit="ms",
             values=[one["cpu_ms"] for one in lines],
@@ -71,8 +73,6 @@ def _rows(place: Installation, port: int, *, beat_s: float, seconds: float) -> l
             n=attempts,
         ),
         Row(
-            id="P10",
-            name="scrape_lateness",
             metric=f"lateness p99, beat {beat_s:g} s",
             value=median(late),
             unit="s",
@@ -83,8 +83,6 @@ def _rows(place: Installation, port: int, *, beat_s: float, seconds: float) -> l
             spread=quartiles(late),
         ),
         Row(
-            id="P10",
-            name="scrape_memory",
             metric=f"unique memory of the collector, beat {beat_s:g} s",
             value=median(memory),
             unit="MiB",
@@ -98,8 +96,6 @@ def _soak(place: Installation, port: int) -> Row:
     """Memory over ten minutes, after the first scrapes have filled what is kept per replica."""
     found = _ask(place, "line", port, BEAT_S, SOAK_S)
     return Row(
-        id="P10",
-        name="scrape_growth",
         metric=f"growth of the collector over {SOAK_S / 60:g} minutes",
         value=found["grown_mib"],
         unit="MiB",

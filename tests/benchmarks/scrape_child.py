@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.benchmarks.accounting import unique_mib
+from tests.benchmarks.result import percentile
 from tests.deployments.telemetry.fake_exporter import METRICS
 
 REPLICAS, DEPLOYMENTS = 2000, 100
@@ -111,12 +112,11 @@ class _Counted:
         cpu = time.process_time()
         await asyncio.sleep(seconds)
         used = time.process_time() - cpu
-        late = sorted(self.late_s)
         return {
             "cpu_ms": used / self.attempts * 1000,
             "attempts": self.attempts,
             "failed": self.failed,
-            "late_p99_s": late[int(0.99 * len(late))],
+            "late_p99_s": percentile(self.late_s, 0.99),
             "memory_mib": unique_mib(os.getpid()),
             "grown_mib": unique_mib(os.getpid()) - before,
         }
@@ -157,7 +157,7 @@ def line(port: int, *, interval_s: float, seconds: float) -> dict[str, Any]:
         seen = TargetStatus(
             key=row.key, generation=1, address=None, replicas=(), observed_at=datetime.now(UTC)
         )
-        watched.append(Watched(deployment=row, governing=None, seen=seen))
+        watched.append(Watched(deployment=row, governing=None, reached=True, seen=seen))
         scraped[row.key] = [
             Target(
                 deployment=row.key,
