@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
@@ -10,7 +11,7 @@ from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core import bus
-from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.core.errors import Conflict, TooMany, Unprocessable
 from controlplane.registry import artifacts
 from controlplane.registry.models import Artifact, Dataset, Variant
 from optimizer import transitions
@@ -37,7 +38,7 @@ def optimize(
     without a key while an earlier one is not over.
 
     Raises Unprocessable with each technique's reasons, Conflict for damaged or quarantined input and for a
-    key that came with another request.
+    key that came with another request, TooMany where as many jobs wait as the installation lets a team have.
     """
     actor.require(Role.ENGINEER)
     recipe = check_recipe(
@@ -51,6 +52,7 @@ def optimize(
     if known is not None:
         return known, False
     _refuse_unusable(parent)
+    _refuse_a_full_queue(actor)
     try:
         with transaction.atomic():
             if retry_of is not None and idempotency_key is None:
@@ -161,6 +163,20 @@ def _known(actor: Actor, key: str | None, digest: str, *, retry_of: Job | None) 
             f"It belongs to job {job.pk}. Use a new key for a new request.",
         )
     return job
+
+
+def _refuse_a_full_queue(actor: Actor) -> None:
+    """Looks no further than the bound, and what a thousand requests at once pass it by does no harm. Refused: a rate
+    of requests, which would be one more write of every request and says nothing about the queue."""
+    most = settings.ENVIRONMENT.max_queued_jobs
+    waiting = Job.objects.filter(team=actor.team, state=JobState.QUEUED).order_by().values("pk")
+    if waiting[most - 1 : most].exists():
+        raise TooMany(
+            "queue_full",
+            f"{most:,} jobs of your team are waiting.",
+            "Try again when some of them have run, or cancel those that are not needed.",
+            retry_after_s=60,
+        )
 
 
 def _request_digest(

@@ -144,6 +144,7 @@ _WORDS = {
     "415": "This content type or encoding is not read.",
     "422": "Understood, and refused for what it says.",
     "428": "If-Match is missing.",
+    "429": "Too many for now; Retry-After says when to come back.",
     "503": "A part is down; waiting helps.",
     "507": "No room for the upload.",
 }

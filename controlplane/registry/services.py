@@ -214,6 +214,7 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
     if variant.artifact.state == Artifact.State.DAMAGED:
         raise artifacts.damaged(variant)
     with transaction.atomic():
+        locked(model)  # first, as a deletion does, so that neither waits for the other
         locked(variant)
         before = Alias.objects.select_for_update().filter(model=model, name=name).first()
         alias, _ = Alias.objects.update_or_create(

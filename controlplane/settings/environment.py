@@ -33,6 +33,7 @@ class Environment:
 
     `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes,
     `job_memory_bytes` the address space of each process that builds or measures;
+    `max_queued_jobs` of one team may wait;
     `worker_finish_s` is how long a worker that is told to stop lets its job go on before it gives it back.
     """
 
@@ -54,6 +55,7 @@ class Environment:
     worker_finish_s: float
     intake_wall_s: int
     intake_memory_bytes: int
+    max_queued_jobs: int
 
 
 def _running_up(home: Path) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def read_environment() -> Environment:
         worker_finish_s=env.float("SLIPWAY_WORKER_FINISH_S", 2.5),
         intake_wall_s=env.int("SLIPWAY_INTAKE_WALL_S", 60),
         intake_memory_bytes=env.int("SLIPWAY_INTAKE_MEMORY_BYTES", 3 * 1024**3),
+        max_queued_jobs=env.int("SLIPWAY_MAX_QUEUED_JOBS", 5000),
     )
 
 

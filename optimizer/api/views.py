@@ -23,7 +23,7 @@ from optimizer.models import Job as JobRow
 KEY = header("Idempotency-Key", "The same key again answers with the first job.")
 STATES = ["active", *JobRow.State.values]
 AFTER = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "default": 0}
-QUEUED: dict[Any, Any] = {202: schemas.QueuedJob, **refusals(409, 422)}
+QUEUED: dict[Any, Any] = {202: schemas.QueuedJob, **refusals(409, 422, 429)}
 
 
 def _dataset(actor: Actor, model: str, name: str | None) -> Dataset | None:

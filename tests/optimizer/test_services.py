@@ -1,5 +1,7 @@
 """The verbs on jobs: who may, what is refused, and that the same request twice is one job."""
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane.accounts.models import AuditEvent
@@ -40,6 +42,21 @@ def test_a_viewer_starts_cancels_and_retries_nothing(three, version_of):
         with pytest.raises(Forbidden):
             verb()
     assert Job.objects.count() == 1
+
+
+def test_f1_a_team_has_so_many_jobs_waiting_and_hinders_no_other(three, version_of, settings):
+    owner, _, stranger = three
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, max_queued_jobs=2)
+    version = version_of(owner.actor)
+    first = jobs.queued(owner.actor, version, idempotency_key="first")
+    jobs.queued(owner.actor, version)
+    body = {"model": version.model.name, "version": version.number, "recipe": recipe("onnx-graph")}
+    refused = owner.api("POST", "jobs/", body)
+    assert (refused.status_code, refused.json()["code"], refused["Retry-After"]) == (429, "queue_full", "60")
+    assert jobs.queued(owner.actor, version, idempotency_key="first") == first
+    jobs.queued(stranger.actor, version_of(stranger.actor))
+    services.cancel_job(owner.actor, first)
+    assert owner.api("POST", "jobs/", body).status_code == 202
 
 
 @pytest.mark.parametrize(
