@@ -17,7 +17,7 @@ from controlplane.core import lists, refusals
 from controlplane.core.errors import Conflict
 from controlplane.core.forms import VerbForm
 from controlplane.core.lists import Listing
-from controlplane.core.pagination import MAX_LIMIT
+from controlplane.core.pagination import MAX_LIMIT, capped_count
 
 read_and_post = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -57,9 +57,11 @@ def switch_team(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @read_and_post
-def tokens(request: HttpRequest) -> HttpResponse:
+def tokens(request: HttpRequest) -> HttpResponseBase:
     """A new token is shown in the answer to its form: a redirect would have to keep it somewhere."""
     actor = actor_of(request)
+    if request.GET.get("part") == "csv":
+        return tables.tokens_csv(selectors.tokens(actor))
     form = NewTokenForm(actor, request.POST if request.method == "POST" else None)
     made = form.create() if request.method == "POST" else None
     context = {
@@ -67,7 +69,8 @@ def tokens(request: HttpRequest) -> HttpResponse:
         "form": NewTokenForm(actor) if made else form,
         "made": made,
         "curl": _first_call(request, made[1]) if made else "",
-        "tokens": selectors.tokens(actor)[:MAX_LIMIT],
+        "tokens": list(selectors.tokens(actor)[:MAX_LIMIT]),
+        "tokens_in_all": capped_count(selectors.tokens(actor)),
         "example": {"name": "nightly upload", "role": str(actor.role), "expires_in_days": 30},
     }
     return render(request, "accounts/tokens.html", context, status=201 if made else form.status)
