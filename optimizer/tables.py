@@ -8,7 +8,7 @@ from django.http import StreamingHttpResponse
 
 from controlplane.core.csv_export import CHUNK, csv_response
 from optimizer import selectors
-from optimizer.fleet import WorkerRow
+from optimizer.fleet import QueueRow, WorkerRow
 from optimizer.models import Job
 
 JOBS = (
@@ -54,6 +54,11 @@ def _jobs(rows: Iterable[Job]) -> Iterator[tuple[object, ...]]:
                 ),
                 *(row.attempt, row.created_by, row.created_at, row.started_at, row.finished_at, row.message),
             )
+
+
+def queues_csv(rows: Iterable[QueueRow]) -> StreamingHttpResponse:
+    lines = ((row.name, row.workers, row.waiting, row.running) for row in rows)
+    return csv_response("queues.csv", ("queue", "workers", "waiting", "running"), lines)
 
 
 def workers_csv(rows: Iterable[WorkerRow]) -> StreamingHttpResponse:

@@ -194,6 +194,9 @@ def retry(request: HttpRequest, job: int) -> HttpResponse:
 def workers(request: HttpRequest) -> HttpResponseBase:
     actor = actor_of(request)
     rows = fleet.worker_rows(actor, now=database_now())
-    if request.GET.get("part") == "csv":
-        return tables.workers_csv(rows)
+    match request.GET.get("part"):
+        case "csv":
+            return tables.workers_csv(rows)
+        case "queues":
+            return tables.queues_csv(fleet.queue_rows(rows))
     return render(request, "optimizer/workers.html", {"workers": rows, "queues": fleet.queue_rows(rows)})

@@ -5,11 +5,12 @@ import json
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
-from controlplane.accounts.models import AuditEvent, Membership
+from controlplane.accounts.models import ApiToken, AuditEvent, Membership
 from controlplane.accounts.selectors import SLIPWAY
 from controlplane.core.csv_export import CHUNK, csv_response
 
 ACTIVITY = ("at", "person", "via", "verb", "object_type", "object_id", "object_name", "page", "details")
+TOKENS = ("name", "starts_with", "role", "owner", "created_at", "last_used_at", "expires_at")
 MEMBERS = ("person", "role", "active", "since")
 
 
@@ -32,3 +33,12 @@ def members_csv(rows: QuerySet[Membership]) -> StreamingHttpResponse:
         for row in rows.iterator(chunk_size=CHUNK)
     )
     return csv_response("members.csv", MEMBERS, lines)
+
+
+def tokens_csv(rows: QuerySet[ApiToken]) -> StreamingHttpResponse:
+    """Never a token's text, which nothing keeps."""
+    lines = (
+        (row.name, row.token_key[:8], row.role, row.user.username, row.created, row.last_used_at, row.expiry)
+        for row in rows.iterator(chunk_size=CHUNK)
+    )
+    return csv_response("tokens.csv", TOKENS, lines)

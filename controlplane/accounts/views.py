@@ -56,9 +56,11 @@ def switch_team(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @read_and_post
-def tokens(request: HttpRequest) -> HttpResponse:
+def tokens(request: HttpRequest) -> HttpResponseBase:
     """A new token is shown in the answer to its form: a redirect would have to keep it somewhere."""
     actor = actor_of(request)
+    if request.GET.get("part") == "csv":
+        return tables.tokens_csv(selectors.tokens(actor))
     form = NewTokenForm(actor, request.POST if request.method == "POST" else None)
     made = form.create() if request.method == "POST" else None
     context = {

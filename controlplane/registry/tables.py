@@ -1,10 +1,12 @@
 """Lists as CSV: the rows of the page with its filters and its order, times in UTC."""
 
+from collections.abc import Iterable
+
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from controlplane.core.csv_export import CHUNK, csv_response
-from controlplane.registry.models import Dataset, Model, Version
+from controlplane.registry.models import Dataset, Model, Variant, Version
 
 MODELS = (
     "name",
@@ -19,6 +21,18 @@ MODELS = (
 
 
 VERSIONS = ("version", "format", "file", "bytes", "digest", "quarantined", "by", "uploaded_at")
+VARIANTS = (
+    "variant",
+    "label",
+    "verdict",
+    "precision",
+    "format",
+    "bytes",
+    "digest",
+    "parent",
+    "job",
+    "made_at",
+)
 DATASETS = ("name", "role", "items", "labels", "bytes", "digest", "added_at")
 
 
@@ -45,6 +59,18 @@ def versions_csv(model: str, rows: QuerySet[Version]) -> StreamingHttpResponse:
         for row in rows.iterator(chunk_size=CHUNK)
     )
     return csv_response(f"{model}-versions.csv", VERSIONS, lines)
+
+
+def variants_csv(name: str, rows: Iterable[Variant]) -> StreamingHttpResponse:
+    lines = (
+        (
+            *(row.number, row.label, row.verdict, row.precision, row.format, row.artifact.size_bytes),
+            *(f"sha256:{row.artifact.sha256}", row.parent.number if row.parent else None),
+            *(row.job_id, row.created_at),
+        )
+        for row in rows
+    )
+    return csv_response(f"{name}-variants.csv", VARIANTS, lines)
 
 
 def datasets_csv(model: str, rows: QuerySet[Dataset]) -> StreamingHttpResponse:

@@ -255,10 +255,12 @@ def delete_model(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_safe
-def version(request: HttpRequest, name: str, number: int) -> HttpResponse:
+def version(request: HttpRequest, name: str, number: int) -> HttpResponseBase:
     actor = actor_of(request)
     row = selectors.version(actor, name, number)
     variants = selectors.variants_with_reports(row)
+    if request.GET.get("part") == "csv":
+        return tables.variants_csv(f"{name}-v{number}", variants)
     for each in variants:
         data = each.latest.data if each.latest else {}  # type: ignore[attr-defined]
         each.shown = {"speedups": reports.speedups(data), "loss": reports.loss(data)}  # type: ignore[attr-defined]

@@ -5,22 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from deployments.domain.hpa.spec import HpaSpec, TargetType
 from deployments.domain.loglines import Line, last_error, read
 from deployments.domain.workload import ReplicaState, ReplicaStatus
 
 QUIET_AFTER_S = 10.0
 """An autoscaler that decides every 2 s and has not for so long is not deciding."""
+P99 = "inference_p99_latency"
 SIGNAL_NAMES = {
     "inference_queue_depth": "Queue depth",
     "inference_in_flight": "In flight",
     "inference_request_rate": "Requests",
-    "inference_p99_latency": "p99 latency",
+    P99: "p99 latency",
 }
 _UNITS = {
     "inference_queue_depth": "waiting",
     "inference_in_flight": "requests",
     "inference_request_rate": "per s",
-    "inference_p99_latency": "ms",
+    P99: "ms",
 }
 LIMITS = {
     "none": "nothing",
@@ -94,7 +96,7 @@ def signals(document: Mapping[str, Any]) -> tuple[SignalWords, ...]:
 
 def _signal(name: str, one: Mapping[str, Any]) -> SignalWords:
     value = one.get("value")
-    if name == "inference_p99_latency" and value is not None:
+    if name == P99 and value is not None:
         value *= 1000
     return SignalWords(
         name=SIGNAL_NAMES.get(name, name),
@@ -104,6 +106,14 @@ def _signal(name: str, one: Mapping[str, Any]) -> SignalWords:
         error=(one.get("error") or "").replace("_", " "),
         asks_for=one.get("recommendation"),
     )
+
+
+def p99_target_ms(hpa: HpaSpec) -> float | None:
+    """What p99 latency is steered to, where it is: a target that is shared among replicas is none of the endpoint's."""
+    for metric in hpa.metrics:
+        if metric.name == P99 and metric.target_type is TargetType.VALUE:
+            return float(metric.target) * 1000
+    return None
 
 
 def limit(limited_by: str) -> str:

@@ -1,7 +1,8 @@
 """Lists and charts as rows of a CSV: the same as the page with its filters, times in UTC."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import batched
 from typing import Any
 
 from django.db.models import QuerySet
@@ -26,8 +27,6 @@ CHART_COLUMNS = (
 
 
 def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
-    found = list(rows)
-    figures = selectors.overview_figures(found)
     head = (
         "name",
         "health",
@@ -38,7 +37,13 @@ def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
         "p99_ms",
         "requests_per_s",
     )
-    return csv_response("deployments.csv", head, (_deployment(row, figures[row.pk]) for row in found))
+    return csv_response("deployments.csv", head, _deployments(rows.iterator(chunk_size=CHUNK)))
+
+
+def _deployments(rows: Iterable[Deployment]) -> Iterator[Sequence[Any]]:
+    for chunk in batched(rows, CHUNK):
+        figures = selectors.overview_figures(chunk)
+        yield from (_deployment(row, figures[row.pk]) for row in chunk)
 
 
 def _deployment(row: Deployment, figures: selectors.Figures) -> Sequence[Any]:
@@ -53,6 +58,20 @@ def _deployment(row: Deployment, figures: selectors.Figures) -> Sequence[Any]:
         figures.latest_p99_ms,
         figures.latest_requests_per_s,
     )
+
+
+def replicas_csv(row: Deployment) -> StreamingHttpResponse:
+    """As last observed."""
+    seen = selectors.status(row)
+    head = ("replica", "state", "revision", "started_at", "ready_at", "restarts", "reason", "observed_at")
+    lines = (
+        (
+            *(one.name, one.state, one.revision, one.started_at, one.ready_at),
+            *(one.restarts, one.reason, row.observed_at),
+        )
+        for one in (seen.replicas if seen else ())
+    )
+    return csv_response(f"{row.name}-replicas.csv", head, lines)
 
 
 def rollouts_csv(name: str, rows: QuerySet[Rollout]) -> StreamingHttpResponse:

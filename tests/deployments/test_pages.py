@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deployments import services
+from deployments.domain import words
 from deployments.models import Decision, Deployment, Load, Rollout
 from deployments.telemetry import store
+from deployments.views import tables
 from tests.deployments.telemetry.windows import window
 from tests.deployments.world import World
 
@@ -143,13 +145,33 @@ def test_the_list_shows_health_size_and_figures_and_costs_the_same_for_many(
         client.get(LIST)
 
 
-def test_the_list_as_csv_is_safe_to_open(world: World) -> None:
+def test_the_list_as_csv_is_safe_to_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "CHUNK", 2)
     world.serve()
+    for number in range(2):
+        services.create_deployment(world.owner, name=f"more-{number}", target=world.row.target)
     answer = world.browser(world.viewer).get(f"{LIST}?part=csv")
     text = b"".join(answer.streaming_content).decode()  # type: ignore[attr-defined]
     rows = list(csv.DictReader(text.splitlines()))
-    assert rows[0]["name"] == "scorer"
+    assert [row["name"] for row in rows] == ["more-1", "more-0", "scorer"]
+    rows.reverse()
     assert rows[0]["health"] == "healthy"
+
+
+def test_the_replicas_are_a_file_too(world: World) -> None:
+    world.serve()
+    answer = world.browser(world.viewer).get(f"{ONE}?part=csv")
+    (row,) = csv.DictReader(b"".join(answer.streaming_content).decode().splitlines())  # type: ignore[attr-defined]
+    assert (row["state"], row["revision"], row["restarts"]) == ("ready", "1", "0")
+
+
+def test_a_p99_that_the_autoscaler_holds_is_the_target_of_the_charts(world: World) -> None:
+    target = {"type": "Value", "value": "40m"}
+    metric = {"type": "External", "external": {"metric": {"name": words.P99}, "target": target}}
+    autoscaling = {"minReplicas": 1, "maxReplicas": 4, "metrics": [metric]}
+    revision = world.revision(autoscaling=autoscaling)
+    world.finish(world.start(revision))
+    assert 'data-target="40.0"' in world.browser(world.viewer).get(ONE).content.decode()
 
 
 def test_the_overview_says_why_there_are_so_many_and_when_nobody_decides(world: World) -> None:

@@ -391,6 +391,8 @@ def test_the_export_has_the_filters_of_the_page_and_no_formula(three, version_of
     assert row["created_at"].endswith("Z")
     everything = owner.browser.get("/jobs/?part=csv")
     assert len(b"".join(everything.streaming_content).decode().splitlines()) == 3
+    queues = owner.browser.get("/workers/?part=queues")
+    assert b"".join(queues.streaming_content).decode().splitlines()[1] == "optimize.cpu,0,2,0"
 
 
 def test_workers_show_age_load_memory_and_only_the_own_teams_job(three, version_of):

@@ -345,6 +345,16 @@ def test_a_report_of_a_variant_that_could_not_be_used_is_shown_too(three, regist
     assert "the variant could not be used" in text(page)
 
 
+def test_the_variants_of_a_version_are_a_file_too(three, measured):
+    owner, _, _ = three
+    model, version, variant = measured
+    answer = owner.browser.get(f"{version.get_absolute_url()}?part=csv")
+    rows = list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode())))
+    assert [row["variant"] for row in rows] == ["0", str(variant.number)]
+    assert rows[1]["verdict"] == variant.verdict
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{model.name}-v1-variants.csv"'
+
+
 def test_aliases_are_set_moved_and_removed(three, measured):
     owner, _, _ = three
     model, version, _ = measured

@@ -94,6 +94,35 @@ def test_axe_finds_nothing_on_the_style_guide(page: Page, scheme: str, width: in
     assert found == []
 
 
+def test_axe_finds_nothing_in_what_opens(page: Page) -> None:
+    """The menu over a chart as a table and a toast, then a dialog over all of it."""
+    page.emulate_media(reduced_motion="reduce")
+    page.goto("/styleguide/")
+    page.get_by_role("button", name="View as table").click()
+    expect(page.locator("[data-chart=replicas] tbody tr").first).to_be_visible()
+    expect(page.locator("#sg-toast")).to_be_visible()
+    page.get_by_role("button", name="Account").click()
+    page.evaluate(AXE.read_text())
+    judge = "axe.run(document).then(result => result.violations.map(one => [one.id, one.nodes[0].html]))"
+    assert page.evaluate(judge) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Roll back to 5").first.click()
+    expect(page.locator("#sg-rollback")).to_be_visible()
+    assert page.evaluate(judge) == []
+
+
+def test_a_row_under_the_keys_says_its_times_in_full(page: Page) -> None:
+    page.goto("/styleguide/")
+    page.keyboard.press("Tab")
+    page.locator("#sg-list .row-link").first.focus()
+    said = (
+        page.locator("#sg-list tbody tr")
+        .first.locator("time")
+        .evaluate("time => getComputedStyle(time, '::after').content")
+    )
+    assert re.search(r"20\d\d.*\(Europe/Berlin\)", said)
+
+
 @pytest.mark.parametrize("width", [360, 720, 1440])
 def test_nothing_is_wider_than_the_page(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

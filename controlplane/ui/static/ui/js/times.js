@@ -1,5 +1,5 @@
-/* Times in the reader's zone: relative in the page, absolute on hover; `t` swaps the two everywhere, so that the
- * absolute time is also within reach of a keyboard. The zone is named. */
+/* Times in the reader's zone: relative in the page, absolute on hover and while the keys are on their row (data.css shows
+ * the title); `t` swaps the two everywhere. The zone is named. */
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const absolute = new Intl.DateTimeFormat(undefined, {
   day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
