@@ -25,7 +25,7 @@ DATA_PORT = 8410
 VALUES: Mapping[str, str] = {
     "SLIPWAY_HOME": "/var/lib/slipway",
     "SLIPWAY_SECRET_KEY": "${SLIPWAY_SECRET_KEY:?}",
-    "SLIPWAY_ADDRESS": f"0.0.0.0:{EDGE_PORT}",
+    "SLIPWAY_ADDRESS": f"127.0.0.1:{EDGE_PORT}",
     "SLIPWAY_DATA_PORT": str(DATA_PORT),
     "SLIPWAY_NODE_URL": "http://node:8411",
     "SLIPWAY_NODE_TOKEN": "${SLIPWAY_NODE_TOKEN:?}",
@@ -62,7 +62,7 @@ def _service(row: Process) -> dict[str, Any]:
         "command": list(row.argv),
         "environment": {name: VALUES[name] for name in row.reads}
         | dict(row.environment)
-        | {HOSTS: "127.0.0.1,localhost,edge"},
+        | {HOSTS: "${SLIPWAY_HOSTS:-edge}"},
         "depends_on": {"prepare": {"condition": "service_completed_successfully"}},
         "stop_signal": row.stop_signal.name,
         "stop_grace_period": f"{max(10, round(row.grace_s) + 5)}s",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.core.errors import SlipwayError, TooLarge, Unavailable
+from controlplane.core.limits import LARGEST_BODY_BYTES
 from controlplane.embedded.home import Home, write_private
 from controlplane.embedded.wheels import wheel_folder
-from controlplane.settings.environment import LARGEST_BODY_BYTES
 
 type Json = dict[str, Any]
 

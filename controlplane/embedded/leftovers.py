@@ -4,9 +4,7 @@ Each child has a record in SLIPWAY_HOME/run with its pid and start time, so a re
 signalled. What the node started is left alone: replicas serve without us and are adopted.
 """
 
-import contextlib
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -36,15 +34,13 @@ def forget(home: Home, *, name: str) -> None:
 def kill_group(group: int, *, home: Home) -> None:
     """Kills what is left of a dead child's process group."""
     for pid in procfs.members(group, home=home.root):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        procfs.send(pid, signal.SIGKILL)
 
 
 def kill_all(home: Home) -> None:
     """Kills everything that was started under this home, replicas included."""
     for pid in procfs.belonging(home.root):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        procfs.send(pid, signal.SIGKILL)
 
 
 def stop_leftovers(home: Home) -> tuple[str, ...]:
@@ -61,7 +57,7 @@ def stop_leftovers(home: Home) -> tuple[str, ...]:
         groups.append(pid)
         if procfs.lives(pid, started=started):
             alive[path.stem] = (pid, started)
-            os.kill(pid, number)
+            procfs.send(pid, number)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and any(
         procfs.lives(pid, started=born) for pid, born in alive.values()
@@ -69,7 +65,7 @@ def stop_leftovers(home: Home) -> tuple[str, ...]:
         time.sleep(POLL_S)
     for pid, born in alive.values():
         if procfs.lives(pid, started=born):
-            os.kill(pid, signal.SIGKILL)
+            procfs.send(pid, signal.SIGKILL)
     for group in groups:
         kill_group(group, home=home)
     for path in home.run.glob("*.pid"):

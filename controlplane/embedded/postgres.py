@@ -168,7 +168,8 @@ def _clear_stale(home: Home) -> None:
         users = procfs.working_in(home.postgres)
         if not users:
             break
-        _signal_all(_servers(users) if number == signal.SIGINT else users, number)
+        for pid in _servers(users) if number == signal.SIGINT else users:
+            procfs.send(pid, number)
         _wait_unused(home.postgres, within_s=patience_s)
     for name in (home.postgres / "postmaster.pid", home.sockets / f".s.PGSQL.{PORT}.lock"):
         name.unlink(missing_ok=True)
@@ -180,24 +181,21 @@ def _servers(users: tuple[int, ...]) -> tuple[int, ...]:
     return parents or users
 
 
-def _signal_all(pids: tuple[int, ...], number: signal.Signals) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
-
-
 def _wait_unused(folder: Path, *, within_s: float) -> None:
     deadline = time.monotonic() + within_s
     while procfs.working_in(folder) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
+def connect(address: str) -> None:
+    """Raises psycopg.Error where the server does not let us in now."""
+    psycopg.connect(address, connect_timeout=2).close()
+
+
 def answers(address: str) -> bool:
     """Whether the server lets us in now."""
     try:
-        psycopg.connect(address, connect_timeout=2).close()
+        connect(address)
     except psycopg.OperationalError:
         return False
     return True

@@ -7,9 +7,12 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
-from controlplane.embedded import ports, procfs
+import psycopg
+
+from controlplane.embedded import ports, postgres, procfs
 from controlplane.embedded.edge import split
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.home import Home
@@ -20,10 +23,12 @@ NEEDED_BYTES = 500 * 1000**2
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the operator asked `up` for. A port of 0 means any free one."""
+    """What the operator asked `up` for: `host` is where it is asked, `bind` the number it listens on, `hosts` are
+    further names under which it answers. A port of 0 means any free one."""
 
     home: Home
     host: str
+    bind: str
     port: int
     data_port: int
     database_url: str | None = None
@@ -31,13 +36,19 @@ class Wanted:
     secret_key: str | None = None
     node_url: str | None = None
     node_token: str | None = None
+    hosts: str = ""
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it listens on every network of the machine."""
+        return ip_address(self.bind).is_unspecified
 
 
 def wanted(environment: Mapping[str, str]) -> Wanted:
     """Reads the variables of one installation. `up` makes the environment that settings read, so it reads
     its own, and a stale up.json cannot speak for the operator. Raises SetupError."""
     address = environment.get("SLIPWAY_ADDRESS") or "127.0.0.1:8400"
-    host, port = _address(address)
+    host, bind, port = _address(address)
     data_port = environment.get("SLIPWAY_DATA_PORT") or "8410"
     if not data_port.isdigit() or int(data_port) > 65535:
         raise SetupError(
@@ -47,6 +58,7 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
     return Wanted(
         home=Home(root=root),
         host=host,
+        bind=bind,
         port=port,
         data_port=int(data_port),
         database_url=environment.get("DATABASE_URL") or None,
@@ -54,14 +66,19 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
         secret_key=environment.get("SLIPWAY_SECRET_KEY") or None,
         node_url=environment.get("SLIPWAY_NODE_URL") or None,
         node_token=environment.get("SLIPWAY_NODE_TOKEN") or None,
+        hosts=environment.get("SLIPWAY_HOSTS") or "",
     )
 
 
-def _address(address: str) -> tuple[str, int]:
-    """Envoy binds to numbers only, so a name is looked up here."""
+def _address(address: str) -> tuple[str, str, int]:
+    """Where it is asked, where it listens, and the port. Envoy binds to numbers only, so a name is looked up here;
+    all networks together are no address to ask, and this machine's own is one of them."""
     try:
         host, port = split(address)
-        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]), port
+        bind = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+        if ip_address(bind).is_unspecified:
+            host = "::1" if ":" in bind else "127.0.0.1"
+        return host, bind, port
     except (ValueError, OSError) as error:
         raise SetupError(
             "bad_address", f"SLIPWAY_ADDRESS is {address!r}, but must be HOST:PORT such as 127.0.0.1:8400."
@@ -81,6 +98,17 @@ def check_disk(home: Home) -> None:
             f"No disk space: {home.root} has {free / 1e6:.0f} MB free and needs {NEEDED_BYTES / 1e6:.0f} MB. "
             "Free some, or point SLIPWAY_HOME at a larger disk.",
         )
+
+
+def check_database(url: str) -> None:
+    """Of the operator's own."""
+    try:
+        postgres.connect(url)
+    except psycopg.Error as error:
+        raise SetupError(
+            "database_unreachable",
+            f"DATABASE_URL leads to no Postgres that lets Slipway in: {' '.join(str(error).split())}",
+        ) from error
 
 
 def check_port(host: str, port: int, *, variable: str, example: str, home: Home) -> None:

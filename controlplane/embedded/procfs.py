@@ -6,7 +6,9 @@ Replicas and the data proxy get a clean environment from the node; they lead ses
 their command line names a file in the node's folder.
 """
 
+import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,12 @@ def look(pid: int) -> Seen | None:
 def lives(pid: int, *, started: int) -> bool:
     seen = look(pid)
     return seen is not None and seen.started == started
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signals a process that may have ended since it was seen."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def everyone() -> Iterator[Seen]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from controlplane.embedded import edge, leftovers, lock, ports, postgres, preflight, procfs, valkey
+from controlplane.embedded.edge import split
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.generated import Generated, generated
 from controlplane.embedded.home import Home
@@ -51,6 +52,11 @@ class Plan:
     def home(self) -> Home:
         return self.wanted.home
 
+    @property
+    def bind(self) -> str:
+        """Where the edge listens, which is where it is asked unless that is everywhere, or has a name."""
+        return f"{_shown(self.wanted.bind)}:{split(self.up.address)[1]}"
+
     def values(self) -> dict[str, str]:
         """The installation's variables, as the children read them."""
         return {
@@ -70,12 +76,20 @@ def decide(wanted: Wanted) -> Plan:
     home = wanted.home
     preflight.check_system()
     preflight.check_disk(home)
+    if wanted.database_url:
+        preflight.check_database(wanted.database_url)
     secrets = generated(home)
     leftovers.stop_leftovers(home)
     chosen = ports.choose(home, [*_any(wanted), "web", "live", "valkey"])
     port, data_port = wanted.port or chosen["edge"], wanted.data_port or chosen["data"]
+    if port == data_port:
+        raise SetupError(
+            "same_port",
+            f"SLIPWAY_ADDRESS and SLIPWAY_DATA_PORT both ask for port {port}: pages and endpoints need one each, "
+            f"for example SLIPWAY_DATA_PORT={port + 10}.",
+        )
     preflight.check_port(
-        wanted.host,
+        wanted.bind,
         port,
         variable="SLIPWAY_ADDRESS",
         example=f"{_shown(wanted.host)}:{port + 100}",
@@ -138,7 +152,7 @@ def hooks(plan: Plan) -> dict[str, Hooks]:
             answers=lambda: valkey.answers(up.redis_url),
         ),
         "edge": Hooks(
-            prepare=lambda: edge.prepare(home, address=up.address, web=site.web, live=site.live),
+            prepare=lambda: edge.prepare(home, address=plan.bind, web=site.web, live=site.live),
             answers=lambda: edge.answers(up.address),
         ),
     }
@@ -179,6 +193,9 @@ class Run:
         self.ready = True
         self.publish()
         self.supervisor.journal.say(f"Slipway is at {self.plan.up.url}")
+        if self.plan.wanted.is_everywhere:
+            names = self.plan.wanted.hosts or "which is not set"
+            self.supervisor.journal.say(f"Other machines must ask for a name in SLIPWAY_HOSTS: {names}")
         self._tell_login()
         if self.afterwards is not None:
             await self._finish_with(self.afterwards)

@@ -4,11 +4,12 @@ from datetime import timedelta
 
 from django.utils.csp import CSP
 
+from controlplane.core.limits import LARGEST_BODY_BYTES
 from controlplane.settings.environment import (
     DEVELOPMENT_KEY,
-    LARGEST_BODY_BYTES,
     REPOSITORY,
     database,
+    folder_for_uploads,
     read_environment,
 )
 
@@ -86,7 +87,7 @@ TEMPLATES = [
 ]
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
-DATABASES = {"default": database(ENVIRONMENT.database_url)}
+DATABASES = {"default": database(ENVIRONMENT.database_url, lease_s=ENVIRONMENT.lease_s)}
 MIGRATION_MODULES = {"knox": None}  # its own token model is swapped for ours and needs no table
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
@@ -151,8 +152,7 @@ STORAGES = {
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = LARGEST_BODY_BYTES
 FILE_UPLOAD_HANDLERS = ["controlplane.core.uploads.BoundedUpload"]
-FILE_UPLOAD_TEMP_DIR = ENVIRONMENT.home / "uploads"
-FILE_UPLOAD_TEMP_DIR.mkdir(parents=True, exist_ok=True)  # Django refuses to start without it
+FILE_UPLOAD_TEMP_DIR = folder_for_uploads(ENVIRONMENT.home)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

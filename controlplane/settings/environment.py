@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from environs import Env
+from environs import Env, EnvError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
-LARGEST_BODY_BYTES = 2 * 1024**2
-"""Of a request that brings no file. The edge refuses a larger one before it reaches web, which refuses it, too."""
+DATABASE_FORM = "DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/NAME"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SILENCE = {
     "tcp_user_timeout": 5000,
     "keepalives": 1,
@@ -29,7 +29,9 @@ Unix socket these mean nothing."""
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """`max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job.
+    """`hosts` are the names under which it answers; `address` is where it is asked.
+
+    `max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job.
 
     `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes,
     `job_memory_bytes` the address space of each process that builds or measures;
@@ -67,8 +69,14 @@ def _running_up(home: Path) -> dict[str, Any]:
 
 
 def read_environment() -> Environment:
-    """Raises environs.EnvError that names the variable whose value cannot be read."""
-    env = Env()
+    """Raises SystemExit with a sentence that names the variable whose value cannot be read."""
+    try:
+        return _read(Env())
+    except EnvError as error:
+        raise refusal(str(error)) from error
+
+
+def _read(env: Env) -> Environment:
     home = Path(env.str("SLIPWAY_HOME", str(REPOSITORY / ".slipway"))).resolve()
     up = _running_up(home)
     address = env.str("SLIPWAY_ADDRESS", up.get("address", "127.0.0.1:8400"))
@@ -82,7 +90,7 @@ def read_environment() -> Environment:
         data_port=env.int("SLIPWAY_DATA_PORT", int(up.get("data_port", 8410))),
         node_url=env.str("SLIPWAY_NODE_URL", up.get("node_url", f"unix:{home}/run/node.sock")),
         node_token=env.str("SLIPWAY_NODE_TOKEN", up.get("node_token", "")),
-        hosts=tuple(env.list("SLIPWAY_HOSTS", ["127.0.0.1", "localhost", "[::1]"])),
+        hosts=(*LOOPBACK, address.rpartition(":")[0], *env.list("SLIPWAY_HOSTS", [])),
         max_upload_bytes=env.int("SLIPWAY_MAX_UPLOAD_BYTES", 2 * 1024**3),
         lease_s=env.int("SLIPWAY_LEASE_S", 20),
         technique_wall_s=env.int("SLIPWAY_TECHNIQUE_WALL_S", 1800),
@@ -95,11 +103,36 @@ def read_environment() -> Environment:
     )
 
 
-def database(url: str) -> dict[str, Any]:
-    """Django's settings of a Postgres URL; a socket folder may stand in `?host=`."""
-    parts = urlsplit(url)
+def refusal(sentence: str) -> SystemExit:
+    """For what no process of the product can run with, and its reader can set right."""
+    return SystemExit(f"Slipway cannot start. {sentence}")
+
+
+def folder_for_uploads(home: Path) -> Path:
+    """Made here, because Django refuses to start without it. Raises SystemExit with a sentence."""
+    folder = home / "uploads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(
+            f"SLIPWAY_HOME {home} cannot be written to ({error.strerror}): "
+            "point SLIPWAY_HOME at a folder that this user owns."
+        ) from error
+    return folder
+
+
+def database(url: str, *, lease_s: int) -> dict[str, Any]:
+    """Django's settings of a Postgres URL; a socket folder may stand in `?host=`. Raises SystemExit with a sentence.
+
+    Whoever stands still inside a transaction for a lease is taken for dead, and must not hold on to its rows.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise refusal(f"{DATABASE_FORM}, but its host or port cannot be read.") from error
     if parts.scheme not in {"postgresql", "postgres"}:
-        raise ValueError(f"DATABASE_URL must start with postgresql://, but starts with {parts.scheme}://")
+        raise refusal(f"{DATABASE_FORM}, but it starts with “{parts.scheme}”.")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     return {
         "ENGINE": "controlplane.core.postgres",
@@ -107,13 +140,13 @@ def database(url: str) -> dict[str, Any]:
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", unquote(parts.hostname or "")),
-        "PORT": query.pop("port", str(parts.port or "")),
+        "PORT": query.pop("port", str(port or "")),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": 3,
             **SILENCE,
-            "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=60s",
+            "options": f"-c lock_timeout=5s -c idle_in_transaction_session_timeout={lease_s}s",
             **query,
         },
     }

@@ -131,8 +131,9 @@ def until[Value](look: Callable[[], Value | None], *, within_s: float = WITHIN_S
 
 @contextmanager
 def home_folder() -> Iterator[Path]:
-    """A folder that any user could own; whatever still runs for it is killed, and is a failure."""
-    folder = Path(tempfile.mkdtemp(prefix="slipway-up-"))
+    """A folder with a space in its name that any user could own; whatever still runs for it is killed, and is a
+    failure."""
+    folder = Path(tempfile.mkdtemp(prefix="slipway up-"))
     folder.chmod(0o755)
     yield folder
     strays = processes_of(folder)

@@ -20,12 +20,13 @@ from rest_framework.parsers import MultiPartParser
 
 from controlplane.core import problems
 from controlplane.core.json import StrictJSONParser
+from controlplane.core.limits import LARGEST_BODY_BYTES
 from controlplane.embedded import edge, ports
 from controlplane.embedded.home import Home
 from controlplane.embedded.spawn import child_environment, spawn
 from controlplane.registry import urls as page_urls
 from controlplane.registry.api import urls as api_urls
-from controlplane.settings.environment import LARGEST_BODY_BYTES, REPOSITORY
+from controlplane.settings.environment import REPOSITORY
 from tests.controlplane.embedded.conftest import home_folder, until
 
 pytestmark = pytest.mark.processes

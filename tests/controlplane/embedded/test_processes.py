@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from controlplane.embedded.journal import LINE_LIMIT_BYTES, LogFile
 from controlplane.embedded.processes import CONTAINERS, Kind, Process, Site, Tier, copies, table
 from controlplane.embedded.spawn import INSTALLATION, child_environment
 from controlplane.embedded.supervisor import describe
+from controlplane.settings.environment import REPOSITORY
 from deployments.targets.local.layout import NodeSettings
 
 SITE = Site(
@@ -86,6 +89,13 @@ def test_the_node_finds_room_for_its_sockets_in_a_home_of_any_length() -> None:
         NodeSettings.from_environment(
             {"SLIPWAY_HOME": str(home.root), "SLIPWAY_NODE_URL": f"unix:{home.sockets}/node.sock"}
         )
+
+
+@pytest.mark.parametrize("module", ["edge_process", "runtime"])
+def test_what_starts_without_the_installation_s_variables_reads_no_settings(module: str) -> None:
+    """They would be those of another home, whose folders they make."""
+    code = f"import sys, controlplane.embedded.{module}; sys.exit('controlplane.settings' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_copies_get_names_of_their_own() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from controlplane.embedded import postgres, procfs
+from controlplane.embedded import leftovers, postgres, procfs
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.generated import generated
 from controlplane.embedded.home import Home
@@ -46,7 +47,7 @@ def test_postgres_listens_on_a_private_socket_and_wants_its_password(home: Path)
         sockets = Home(root=home).sockets
         assert stat.S_IMODE((sockets / ".s.PGSQL.5432").stat().st_mode) == 0o700
         with pytest.raises(psycopg.OperationalError, match="password"):
-            psycopg.connect(f"postgresql://slipway:wrong@/slipway?host={sockets}")
+            psycopg.connect(host=str(sockets), user="slipway", password="wrong", dbname="slipway")
         with psycopg.connect(servers.database_url) as connection:
             assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
 
@@ -140,6 +141,18 @@ def test_a_record_of_a_reused_pid_is_not_signalled(home: Path) -> None:
     (run / "postgres.pid").write_text(json.dumps(record))
     with start_servers(home, durable=False):
         assert json.loads((run / "postgres.pid").read_text())["pid"] != me.pid
+
+
+def test_a_leftover_that_ends_before_it_is_signalled_stops_no_start(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    (home / "run").mkdir(mode=0o700)
+    (home / "run" / "web.pid").write_text(json.dumps({"pid": ended.pid, "started": 1, "signal": "SIGTERM"}))
+    looks = iter([True])
+    monkeypatch.setattr(procfs, "lives", lambda pid, *, started: next(looks, False))
+    assert leftovers.stop_leftovers(Home(root=home)) == ("web",)
 
 
 def test_a_socket_folder_that_others_can_open_is_refused(home: Path) -> None:

@@ -286,14 +286,27 @@ def test_leftovers_that_outlived_a_killed_up_are_stopped_first(start: Start, hom
     assert all(gone(pid) for pid in frozen)
 
 
-def test_servers_of_the_operator_replace_the_embedded_ones(start: Start, home: Path) -> None:
-    other = {"DATABASE_URL": os.environ["DATABASE_URL"], "REDIS_URL": os.environ["REDIS_URL"]}
-    program = start(**other, STANDIN_MIGRATE="own")
+@pytest.mark.parametrize(("variable", "server"), [("DATABASE_URL", "postgres"), ("REDIS_URL", "valkey")])
+def test_a_server_of_the_operator_replaces_the_embedded_one(
+    start: Start, home: Path, variable: str, server: str
+) -> None:
+    program = start(**{variable: os.environ[variable]}, STANDIN_MIGRATE="own")
     up = program.ready()
     assert "    password  as you set it" in program.lines
-    assert {"postgres", "valkey"} & set(up.processes) == set()
-    assert (up.database_url, up.redis_url) == (other["DATABASE_URL"], other["REDIS_URL"])
-    assert not (home / "postgres").exists()
+    assert {"postgres", "valkey"} & set(up.processes) == {"postgres", "valkey"} - {server}
+    theirs = {"DATABASE_URL": up.database_url, "REDIS_URL": up.redis_url}
+    assert {name for name, url in theirs.items() if url == os.environ[name]} == {variable}
+    assert (home / "postgres").exists() is (server != "postgres")
+
+
+def test_an_edge_on_every_network_is_asked_on_this_machine_and_says_how_others_ask(start: Start) -> None:
+    program = start(SLIPWAY_ADDRESS="0.0.0.0:0", SLIPWAY_HOSTS="models.example")
+    program.expect(r"Slipway is at http://127\.0\.0\.1:")
+    program.expect(r"Other machines must ask for a name in SLIPWAY_HOSTS: models\.example")
+    up = program.state()
+    port = edge.split(up.address)[1]
+    assert up.url == f"http://127.0.0.1:{port}/"
+    assert get(f"http://127.0.0.2:{port}/").startswith("web /")
 
 
 def test_a_terminal_that_is_not_read_stops_nothing(home: Path) -> None:

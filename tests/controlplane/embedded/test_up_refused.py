@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from controlplane.embedded import preflight
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.home import Home
 from tests.controlplane.embedded.conftest import (
+    REPOSITORY,
     Program,
     processes_of,
 )
@@ -47,6 +49,61 @@ def test_a_taken_port_is_refused_in_one_sentence(start: Start, variable: str) ->
     assert program.output().endswith(
         f"(process {os.getpid()}): choose another, for example {variable}={example}."
     )
+
+
+def test_one_port_for_pages_and_endpoints_is_refused_in_one_sentence(start: Start) -> None:
+    program = start(SLIPWAY_ADDRESS="127.0.0.1:8400", SLIPWAY_DATA_PORT="8400")
+    assert program.wait() == 1
+    assert program.output() == (
+        "error: SLIPWAY_ADDRESS and SLIPWAY_DATA_PORT both ask for port 8400: pages and endpoints need one each, "
+        "for example SLIPWAY_DATA_PORT=8410."
+    )
+
+
+def test_a_database_that_does_not_answer_is_refused_in_one_sentence(start: Start, home: Path) -> None:
+    program = start(DATABASE_URL="postgresql://slipway:hush@127.0.0.1:1/slipway")
+    assert program.wait() == 1
+    (said,) = program.lines
+    assert said.startswith("error: DATABASE_URL leads to no Postgres that lets Slipway in: ")
+    assert "port 1 failed: Connection refused" in said
+    assert "hush" not in said
+    assert processes_of(home) == {}
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        (
+            {"SLIPWAY_HOME": f"{__file__}/home"},
+            f"SLIPWAY_HOME {__file__}/home cannot be written to (Not a directory): "
+            "point SLIPWAY_HOME at a folder that this user owns.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://127.0.0.1/slipway"},
+            "DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/NAME, but it starts with “mysql”.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://slipway:hu/sh@127.0.0.1/slipway"},
+            "DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/NAME, but its host or port cannot be read.",
+        ),
+        (
+            {"SLIPWAY_LEASE_S": "long"},
+            'Environment variable "SLIPWAY_LEASE_S" invalid: Not a valid integer.',
+        ),
+    ],
+)
+def test_a_variable_that_nothing_can_run_with_is_refused_in_one_sentence(
+    environment: dict[str, str], sentence: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "up"],
+        cwd=REPOSITORY,
+        env=dict(os.environ) | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Slipway cannot start. {sentence}\n")
 
 
 @pytest.mark.parametrize("address", ["8400", "127.0.0.1:", "127.0.0.1:99999", "no such host:1"])

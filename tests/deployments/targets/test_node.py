@@ -208,7 +208,7 @@ def test_settings_that_cannot_work_are_refused_in_a_sentence(
 def test_a_home_too_long_for_a_socket_serves_through_a_short_one(resting_node: Node) -> None:
     """The proxy's socket lies beside the node's own."""
     resting_node.environment = {
-        "SLIPWAY_HOME": str(resting_node.home / ("long" * 20) / "name"),
+        "SLIPWAY_HOME": str(resting_node.home / ("long" * 20) / "a name"),
         "SLIPWAY_NODE_URL": resting_node.url,
     }
     (resting_node.home / "run").mkdir(mode=0o700)
