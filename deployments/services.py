@@ -15,6 +15,7 @@ from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role, Team
 from controlplane.core.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 from controlplane.core.names import check_name
+from controlplane.core.rows import locked
 from controlplane.registry.models import Variant
 from deployments import targets, transitions
 from deployments.domain.plan import Severity
@@ -126,10 +127,10 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
     actor.require(Role.ENGINEER)
     refuse_unusable(deployment, variant, spec)
     with transaction.atomic():
-        locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
-        if locked.removing:
+        current = locked(deployment)
+        if current.removing:
             raise _removing(deployment)
-        number = locked.revision_count + 1
+        number = current.revision_count + 1
         revision = Revision.objects.create(
             deployment=deployment, number=number, variant=variant, spec=spec.to_json(), created_by=actor.user
         )
@@ -173,23 +174,23 @@ def roll_out(
 
 
 def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: Preview, kind: str) -> Rollout:
-    locked = Deployment.objects.select_for_update().get(pk=deployment.pk)
-    if locked.removing:
+    current = locked(deployment)
+    if current.removing:
         raise _removing(deployment)
-    if active_rollout(locked) is not None:
-        raise _rollout_active(locked)
-    if locked.live_revision_id != deployment.live_revision_id:
-        raise _moved(locked, rolled_out=True)
+    if active_rollout(current) is not None:
+        raise _rollout_active(current)
+    if current.live_revision_id != deployment.live_revision_id:
+        raise _moved(current, rolled_out=True)
     rollout = Rollout.objects.create(
         deployment=deployment,
-        from_revision=locked.live_revision,
+        from_revision=current.live_revision,
         to_revision=revision,
         kind=kind,
         plan=[change.to_json() for change in shown.diff],
         progressed_at=Now(),
         created_by=actor.user,
     )
-    Deployment.objects.filter(pk=deployment.pk).update(replicas=start_size(locked, revision))
+    Deployment.objects.filter(pk=deployment.pk).update(replicas=start_size(current, revision))
     verb = "started a rollback of" if kind == "rollback" else "started a rollout of"
     _audit(actor, verb, deployment, details={"revision": revision.number, "rollout": rollout.pk})
     transitions.record(rollout, kind="pending", message=f"Rollout to revision {revision.number} requested.")

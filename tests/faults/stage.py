@@ -221,7 +221,9 @@ def _settings_of(stands: Stage) -> Iterator[None]:
     connection = connections["default"]
     connection.close()
     before = dict(connection.settings_dict)
-    connection.settings_dict.update(database(stands.values["DATABASE_URL"], lease_s=settings.ENVIRONMENT.lease_s))
+    connection.settings_dict.update(
+        database(stands.values["DATABASE_URL"], lease_s=settings.ENVIRONMENT.lease_s)
+    )
     environment = replace(
         settings.ENVIRONMENT,
         home=stands.home.root,

@@ -45,6 +45,16 @@ function refused(html) {
   page.querySelector("[data-error-summary]")?.focus();
 }
 
+/** A problem document's own words: the edge, or whoever stands in front of it, knows no page of ours. */
+function reason(request) {
+  try {
+    const { title, detail } = JSON.parse(request.responseText);
+    return `${title} ${detail ?? ""}`.trim();
+  } catch {
+    return `The server answered ${request.status}.`;
+  }
+}
+
 function send(form) {
   const request = new XMLHttpRequest();
   const began = performance.now();
@@ -54,7 +64,7 @@ function send(form) {
     const next = request.getResponseHeader("X-Location");
     if (request.status === 204 && next) location.assign(next);
     else if (request.getResponseHeader("Content-Type")?.startsWith("text/html")) refused(request.responseText);
-    else say(form, `The server answered ${request.status}. Nothing was kept.`);
+    else say(form, `${reason(request)} Nothing was kept.`);
   });
   request.addEventListener("error", () => say(form, "The connection broke off. Nothing was kept; try again."));
   request.open("POST", form.getAttribute("action") || location.href);
