@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from deployments.domain.hpa.spec import HpaSpec, TargetType
 from deployments.domain.loglines import Line, last_error, read
 from deployments.domain.workload import ReplicaState, ReplicaStatus
 
@@ -106,14 +105,6 @@ def _signal(name: str, one: Mapping[str, Any]) -> SignalWords:
         error=(one.get("error") or "").replace("_", " "),
         asks_for=one.get("recommendation"),
     )
-
-
-def p99_target_ms(hpa: HpaSpec) -> float | None:
-    """What p99 latency is steered to, where it is: a target that is shared among replicas is none of the endpoint's."""
-    for metric in hpa.metrics:
-        if metric.name == P99 and metric.target_type is TargetType.VALUE:
-            return float(metric.target) * 1000
-    return None
 
 
 def limit(limited_by: str) -> str:

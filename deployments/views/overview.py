@@ -58,7 +58,6 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
         status=status,
         replica_unit=f"of {row.replicas} ready" if hpa else "ready",
         bounds_note=f"{hpa.min_replicas} to {hpa.max_replicas} allowed" if hpa else "",
-        target_ms=words.p99_target_ms(hpa) if hpa else None,
         revision_body=example_revision(row),
         load_body={"rate_per_s": 20, "duration_s": 600},
         figures=selectors.overview_figures([row])[row.pk],

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deployments import services
-from deployments.domain import words
 from deployments.models import Decision, Deployment, Load, Rollout
 from deployments.telemetry import store
 from deployments.views import tables
@@ -163,15 +162,6 @@ def test_the_replicas_are_a_file_too(world: World) -> None:
     answer = world.browser(world.viewer).get(f"{ONE}?part=csv")
     (row,) = csv.DictReader(b"".join(answer.streaming_content).decode().splitlines())  # type: ignore[attr-defined]
     assert (row["state"], row["revision"], row["restarts"]) == ("ready", "1", "0")
-
-
-def test_a_p99_that_the_autoscaler_holds_is_the_target_of_the_charts(world: World) -> None:
-    target = {"type": "Value", "value": "40m"}
-    metric = {"type": "External", "external": {"metric": {"name": words.P99}, "target": target}}
-    autoscaling = {"minReplicas": 1, "maxReplicas": 4, "metrics": [metric]}
-    revision = world.revision(autoscaling=autoscaling)
-    world.finish(world.start(revision))
-    assert 'data-target="40.0"' in world.browser(world.viewer).get(ONE).content.decode()
 
 
 def test_the_overview_says_why_there_are_so_many_and_when_nobody_decides(world: World) -> None:

@@ -98,6 +98,7 @@ def test_axe_finds_nothing_in_what_opens(page: Page) -> None:
     """The menu over a chart as a table and a toast, then a dialog over all of it."""
     page.emulate_media(reduced_motion="reduce")
     page.goto("/styleguide/")
+    page.locator("[data-chart=replicas] .main-svg").first.wait_for()
     page.get_by_role("button", name="View as table").click()
     expect(page.locator("[data-chart=replicas] tbody tr").first).to_be_visible()
     expect(page.locator("#sg-toast")).to_be_visible()
