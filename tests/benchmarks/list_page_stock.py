@@ -5,10 +5,18 @@ ModelSerializer, TokenAuthentication, IsAuthenticated, CursorPagination, JSONRen
 its token table can be migrated.
 """
 
+from django.apps import AppConfig
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 from controlplane.settings import DATABASES
+
+
+class Accounts(AppConfig):
+    """The tables alone: what the product's own configuration listens to is not installed here."""
+
+    name = "controlplane.accounts"
+
 
 settings.configure(
     SECRET_KEY="for-benchmarks-only-" + "x" * 50,
@@ -27,7 +35,7 @@ settings.configure(
         "rest_framework.authtoken",
         "knox",
         "controlplane.core",
-        "controlplane.accounts",
+        f"{__name__}.Accounts",
         "controlplane.registry",
     ],
     MIDDLEWARE=[

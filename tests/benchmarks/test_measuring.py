@@ -1,6 +1,8 @@
 """What a benchmark says follows from what it measured: no long runs here, only their arithmetic."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,12 @@ from tests.benchmarks import __main__, dynamic_batching, rolling_update
 from tests.benchmarks.dynamic_batching import Arm
 from tests.benchmarks.generator import Answers, Load
 from tests.benchmarks.result import Row, percentile
+
+
+@pytest.mark.parametrize("name", __main__.BENCHMARKS)
+def test_each_benchmark_can_be_loaded(name: str) -> None:
+    """In a process of its own: one brings settings of its own."""
+    subprocess.run([sys.executable, "-c", f"import tests.benchmarks.{name}"], check=True)
 
 
 @pytest.mark.parametrize(
