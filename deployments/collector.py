@@ -235,8 +235,7 @@ class Collector:
                 "pk", flat=True
             )
             store.write(windows, living=existing)
-            for row in living:
-                bus.publish(f"metrics:{row.pk}", team_id=row.team_id)
+            bus.publish_each((f"metrics:{row.pk}", row.team_id) for row in living)
 
 
 def _observe_all(kind: str) -> dict[str, TargetStatus] | None:

@@ -6,6 +6,7 @@ Refused: Redis publish/subscribe, which would make every request depend on the b
 """
 
 import json
+from collections.abc import Iterable
 
 from django.db import connection
 from psycopg.conninfo import make_conninfo
@@ -21,9 +22,21 @@ def publish(*topics: str, team_id: int | None) -> None:
 
     Cost: one statement; equal payloads in a transaction are merged.
     """
-    payload = json.dumps({"team": team_id, "topics": sorted(set(topics))}, separators=(",", ":"))
+    _notify([_tick(topics, team_id)])
+
+
+def publish_each(ticks: Iterable[tuple[str, int | None]]) -> None:
+    """As `publish` for each topic and its team; all of them cost one statement."""
+    _notify([_tick((topic,), team_id) for topic, team_id in ticks])
+
+
+def _tick(topics: Iterable[str], team_id: int | None) -> str:
+    return json.dumps({"team": team_id, "topics": sorted(set(topics))}, separators=(",", ":"))
+
+
+def _notify(payloads: list[str]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, %s)", [TICKS, payload])
+        cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [TICKS, payloads])
 
 
 def wake_dispatcher() -> None:

@@ -91,4 +91,4 @@ def percentile(values: Iterable[float], share: float) -> float:
     """Nearest-rank percentile of measured values: the least that so large a share of them does not exceed."""
     ordered = sorted(values)
     # A product that is a whole number but for its last digit is that number.
-    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
+    return float(ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)])

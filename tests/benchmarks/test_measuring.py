@@ -72,6 +72,7 @@ def test_a_rolling_update_is_void_where_the_steady_state_moved(after_ms: float, 
     moving = _answers(15, begin=10)
     row = rolling_update._tail(_answers(10), moving, _answers(after_ms, begin=20))
     assert (row.met, row.value, row.spread) == (met, 15, (15, 15))
+    assert json.loads(json.dumps(row.to_json(id="S4", name="rolling_update")))["met"] is met
     assert ("void" in row.metric) == (met is None)
 
 

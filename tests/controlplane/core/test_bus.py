@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from django.db import transaction
+from pytest_django import DjangoAssertNumQueries
 
 from controlplane.core import bus
 
@@ -51,3 +52,12 @@ def test_saying_the_same_twice_in_one_change_is_heard_once(listener: psycopg.Con
             bus.publish("jobs", team_id=1)
     bus.wake_dispatcher()
     assert [channel for channel, _ in heard(listener, 2)] == [bus.TICKS, bus.OUTBOX]
+
+
+def test_many_ticks_are_said_in_one_statement(
+    listener: psycopg.Connection, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with transaction.atomic(), django_assert_num_queries(1):
+        bus.publish_each((f"metrics:{key}", team) for key, team in ((1, 7), (2, 7), (3, None)))
+    said = [json.loads(payload) for _, payload in heard(listener, 3)]
+    assert said == [{"team": team, "topics": [f"metrics:{key}"]} for key, team in ((1, 7), (2, 7), (3, None))]
