@@ -28,7 +28,8 @@ from deployments.targets.port import StaleGeneration, Target, Unreachable
 
 log = structlog.get_logger(__name__)
 
-STEP_LEASE_S = 30.0
+STEP_LEASE_S = 5.0
+"""After which a step that did not end is looked after. One that still goes on holds its lock, and is left alone."""
 SOON_S = 0.3
 RESYNC_S = 10.0
 UNREACHABLE_S = 2.0

@@ -204,7 +204,7 @@ async def test_replicas_of_an_unreachable_target_are_measured_as_long_as_they_se
             await _until(lambda: Decision.objects.filter(last_at__gt=before.last_at).exists())
         windows = [row.data async for row in Rollup.objects.filter(replica="", revision=0)]
         assert {one["replicas_ready"] for one in windows} <= {1, None}
-        assert max(one["queue_depth_max"] for one in windows) == 7
+        assert 7 in [one["queue_depth_max"] for one in windows]
 
 
 async def _signal(redis: Redis, world: World, name: SignalName, value: float) -> None:
