@@ -11,7 +11,8 @@ UV := $(firstword $(wildcard .slipway/tools/uv-venv/bin/uv .slipway/tools/uv-tar
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 LOCAL_EXTRAS := --extra intake --extra serve --extra worker --extra embedded
-WORKERS ?= 2
+# One more than the cores of a small machine: many tests wait for processes of their own.
+WORKERS ?= 3
 # TESTS=tests/optimizer narrows `make test`; ONLY=list_page narrows `make bench`.
 TESTS ?=
 ONLY ?=
