@@ -11,6 +11,7 @@ from controlplane.core import formats
 from controlplane.core.errors import SlipwayError
 from controlplane.core.forms import VerbForm
 from controlplane.registry import selectors, services
+from controlplane.registry.gate import MAX_OVERRIDE
 from controlplane.registry.models import Alias, Dataset, Model, Variant, Verdict, Version
 from controlplane.registry.services import MAX_DESCRIPTION
 
@@ -138,6 +139,12 @@ class AliasForm(VerbForm):
     variant = forms.ModelChoiceField(
         queryset=Variant.objects.none(), label="Points to", empty_label=None, required=True
     )
+    override = forms.CharField(
+        required=False,
+        max_length=MAX_OVERRIDE,
+        label="Why, against its verdict",
+        help_text="Only for a variant whose verdict is not “better”. Kept in the activity.",
+    )
 
     def __init__(self, model: Model, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -150,7 +157,11 @@ class AliasForm(VerbForm):
     def move(self, actor: Actor) -> Alias | None:
         return self.attempt(
             lambda: services.move_alias(
-                actor, self.model, name=self.cleaned_data["name"], variant=self.cleaned_data["variant"]
+                actor,
+                self.model,
+                name=self.cleaned_data["name"],
+                variant=self.cleaned_data["variant"],
+                override=self.cleaned_data["override"],
             )
         )
 

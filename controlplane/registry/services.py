@@ -20,7 +20,7 @@ from controlplane.core import bus, storage
 from controlplane.core.errors import Conflict, Unprocessable
 from controlplane.core.names import check_name, free_text
 from controlplane.core.rows import locked
-from controlplane.registry import artifacts, intake, usage
+from controlplane.registry import artifacts, gate, intake, usage
 from controlplane.registry.artifacts import mark_damaged as mark_damaged
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Report, Variant, Version
 
@@ -199,10 +199,12 @@ def add_variant(
     return variant
 
 
-def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Alias:
-    """Points `name` to the variant, whatever it pointed to before. Raises Conflict for what must not serve."""
+def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant, override: str = "") -> Alias:
+    """Points `name` to the variant, whatever it pointed to before. Raises Conflict for what must not serve, and
+    for what has not passed its gate unless `override` says why it shall be used; the audit keeps that."""
     actor.require(Role.ENGINEER)
     check_name(name, what="alias")
+    override = free_text(override, field="override", most=gate.MAX_OVERRIDE)
     if variant.version.model_id != model.pk:
         raise Unprocessable(
             "foreign_variant", "An alias points inside its own model.", f"{variant} is elsewhere."
@@ -213,6 +215,9 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
         )
     if variant.artifact.state == Artifact.State.DAMAGED:
         raise artifacts.damaged(variant)
+    passed = gate.passed(variant)
+    if not passed and not override:
+        raise gate.refusal(variant)
     with transaction.atomic():
         locked(model)  # first, as a deletion does, so that neither waits for the other
         locked(variant)
@@ -221,7 +226,8 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant) -> Al
             model=model, name=name, defaults={"variant": variant, "moved_by": actor.user}
         )
         details = {"from": str(before.variant) if before else None, "to": str(variant)}
-        _audit(actor, "moved alias of", model, details=details | {"alias": name})
+        overridden = {} if passed else {"override": override, "verdict": variant.verdict}
+        _audit(actor, "moved alias of", model, details=details | {"alias": name} | overridden)
     return alias
 
 

@@ -1,6 +1,7 @@
 """What the registry's API takes."""
 
 from controlplane.core.fields import StrictSerializer, Text, Whole
+from controlplane.registry.gate import MAX_OVERRIDE
 from controlplane.registry.services import MAX_DESCRIPTION
 
 
@@ -16,3 +17,9 @@ class Description(StrictSerializer):
 class AliasTarget(StrictSerializer):
     version = Whole(min_value=1, max_value=2**31 - 1)
     variant = Whole(min_value=0, max_value=2**31 - 1, default=0)
+    override = Text(
+        max_length=MAX_OVERRIDE,
+        default="",
+        allow_blank=True,
+        help_text="Why a variant is used whose verdict is not “better”. Kept in the audit trail.",
+    )

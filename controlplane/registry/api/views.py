@@ -239,12 +239,16 @@ class Alias(APIView):
 
     @extend_schema(request=inputs.AliasTarget, responses={200: schemas.Alias, **refusals(409)})
     def put(self, request: Request, name: str, alias: str) -> Response:
-        """Point the alias to a variant of a version."""
+        """Point the alias to a variant of a version.
+
+        One that was optimized must have the verdict “better”, or `override` say why it is used all the same.
+        """
         actor = actor_of(request)
         wanted = parse(inputs.AliasTarget, request)
         model = selectors.model(actor, name)
         variant = selectors.variant(actor, name, wanted["version"], wanted["variant"])
-        return Response(documents.alias(services.move_alias(actor, model, name=alias, variant=variant)))
+        moved = services.move_alias(actor, model, name=alias, variant=variant, override=wanted["override"])
+        return Response(documents.alias(moved))
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, name: str, alias: str) -> Response:

@@ -119,6 +119,12 @@ def test_the_owner_walks_through_every_verb(three, onnx, npz):
     assert content.headers["Content-Disposition"] == 'attachment; filename="fraud-v1-0.onnx"'
     assert owner.api("PATCH", "models/fraud/", {"description": "Scores."}).json()["description"] == "Scores."
     assert owner.api("PUT", "models/fraud/aliases/champion/", {"version": 1}).json()["variant"] == 0
+    slow = factories.variant(Version.objects.get(), verdict="inconclusive")
+    target = {"version": 1, "variant": slow.number}
+    assert code(owner.api("PUT", "models/fraud/aliases/trial/", target)) == (409, "gate_failed")
+    moved = owner.api("PUT", "models/fraud/aliases/trial/", target | {"override": "To compare."})
+    assert (moved.status_code, moved.json()["variant"]) == (200, slow.number)
+    assert owner.api("DELETE", "models/fraud/aliases/trial/").status_code == 204
     assert code(owner.api("DELETE", "models/fraud/versions/1/")) == (409, "in_use")
     assert owner.api("DELETE", "models/fraud/aliases/champion/").status_code == 204
     dataset = owner.api("PUT", "models/fraud/datasets/held/?role=calibration", npz())

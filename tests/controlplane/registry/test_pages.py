@@ -371,6 +371,20 @@ def test_aliases_are_set_moved_and_removed(three, measured):
     assert not Alias.objects.exists()
 
 
+def test_the_alias_form_asks_why_a_variant_is_used_against_its_verdict(three, measured):
+    owner, _, _ = three
+    model, version, _ = measured
+    slow = factories.variant(version, verdict="not_faster")
+    url, asked = f"/models/{model.name}/aliases/new/", {"name": "trial", "variant": slow.pk}
+    refused = owner.browser.post(url, asked)
+    assert refused.status_code == 409
+    assert "has not passed its gate" in text(refused)
+    assert "Say why it shall be used all the same." in text(refused)
+    assert owner.browser.post(url, asked | {"override": "Only to compare."}).status_code == 302
+    assert Alias.objects.get(name="trial").variant == slow
+    assert "Only to compare." in text(owner.browser.get("/activity/"))
+
+
 def test_an_alias_form_offers_only_the_models_own_variants(three, measured):
     owner, _, stranger = three
     model, _, _ = measured

@@ -9,7 +9,7 @@ from django.db.models.signals import pre_delete
 from controlplane.accounts.models import AuditEvent, Role
 from controlplane.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Unprocessable
 from controlplane.registry import services, usage
-from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
+from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Verdict, Version
 from optimizer.models import Job
 from tests import factories
 from tests.optimizer.jobs import queued
@@ -123,6 +123,33 @@ def test_an_alias_points_inside_its_model_and_not_to_quarantine(three):
     version.refresh_from_db()
     with pytest.raises(Conflict, match="quarantined"):
         services.move_alias(owner.actor, model, name="champion", variant=version.variants.get())
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict != Verdict.BETTER])
+def test_an_alias_does_not_point_to_what_has_not_passed_unless_somebody_says_why(three, verdict):
+    owner, _, _ = three
+    version = factories.version(factories.model(owner.actor.team))
+    variant = factories.variant(version, verdict=verdict)
+    Report.objects.create(variant=variant, verdict=verdict, sentence="0.31x at batch 1.", data={})
+    with pytest.raises(Conflict, match="has not passed its gate") as refused:
+        services.move_alias(owner.actor, version.model, name="champion", variant=variant, override="  ")
+    assert (refused.value.code, list(refused.value.fields)) == ("gate_failed", ["override"])
+    assert refused.value.detail.startswith("0.31x at batch 1.")
+    assert not Alias.objects.exists()
+    services.move_alias(
+        owner.actor, version.model, name="champion", variant=variant, override=" It is small. "
+    )
+    assert Alias.objects.get().variant == variant
+    details = AuditEvent.objects.get(verb="moved alias of").details
+    assert (details["override"], details["verdict"]) == ("It is small.", verdict)
+
+
+def test_what_is_better_needs_no_reason_and_keeps_none(three):
+    owner, _, _ = three
+    version = factories.version(factories.model(owner.actor.team))
+    variant = factories.variant(version, verdict="better")
+    services.move_alias(owner.actor, version.model, name="champion", variant=variant, override="Just so.")
+    assert "override" not in AuditEvent.objects.get(verb="moved alias of").details
 
 
 def test_a_version_in_use_is_not_deleted_and_its_users_are_named(three):
