@@ -23,6 +23,7 @@ TECHNIQUES: PluginTable[Technique] = PluginTable(
             label="Graph optimization",
             path="optimizer.techniques.onnx_graph.technique:TECHNIQUE",
         ),
+        Entry(key="fp16", label="FP16", path="optimizer.techniques.fp16.technique:TECHNIQUE"),
         Entry(
             key="int8-dynamic",
             label="INT8, dynamic",

@@ -5,6 +5,7 @@ The repairs here are exact: they change how a graph is written, not what it comp
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,29 @@ def opset_of(model: Any) -> int:
 
 def op_types(model: Any) -> dict[str, int]:
     """Nodes by operator, those of subgraphs included."""
-    return dict(sorted(Counter(node.op_type for node in _nodes(model.graph)).items()))
+    return dict(sorted(Counter(node.op_type for node in nodes_of(model.graph)).items()))
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """Those of subgraphs included."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
+                yield from nodes_of(attribute.g)
+
+
+def name_nodes(model: Any) -> None:
+    """Gives every node that has none a name of its own, so that it can be told apart."""
+    taken = {node.name for node in model.graph.node}
+    for index, node in enumerate(model.graph.node):
+        if not node.name:
+            node.name = next(
+                name
+                for name in (f"{node.op_type}_{index}{'_' * more}" for more in count())
+                if name not in taken
+            )
+            taken.add(node.name)
 
 
 def summary_of(model: Any) -> ModelSummary:
@@ -123,7 +138,7 @@ def flatten_biases(model: Any) -> int:
             graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(bias).reshape(-1), name))
             changed.add(bias.name)
         node.input[2] = name
-    still_used = {name for node in _nodes(graph) for name in node.input}
+    still_used = {name for node in nodes_of(graph) for name in node.input}
     for name in changed - still_used:
         graph.initializer.remove(tensors[name])
     return len(changed)
@@ -153,7 +168,7 @@ def prepare(path: Path, *, scratch: Path, at_least: int) -> tuple[Path, list[str
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
         done.append("shape inference without symbols")
     prepared = read(target)
-    if count := flatten_biases(prepared):
-        done.append(f"{count} biases written flat")
+    if flattened := flatten_biases(prepared):
+        done.append(f"{flattened} biases written flat")
     onnx.save(prepared, str(target))
     return target, done

@@ -6,50 +6,16 @@ faster than signed with signed on a conv net).
 
 import contextlib
 import io
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from controlplane.core.errors import Unprocessable
+from optimizer.techniques.calibration import Calibration
 from optimizer.techniques.graph import PER_CHANNEL_OPSET, op_types, prepare, read
 from optimizer.techniques.int8_static.technique import QUANTIZABLE, StaticParameters
 from optimizer.techniques.port import Work
 from optimizer.techniques.quantization import exclusions, require_change
-from optimizer.workbench.items import StoredItems, digest, read_npz
-from optimizer.workbench.journal import Journal
-from optimizer.workbench.signature import Feed
 
 # Histograms keep every activation of a stride in memory.
 STRIDE = 8
-# Of an evaluation set: what calibrates is not compared, and a verdict needs hundreds of items.
-BORROWED_SHARE = 4
-
-
-class Reader:
-    """Hands items to ONNX Runtime's calibrator, in strides. Has the methods of its CalibrationDataReader."""
-
-    def __init__(self, items: StoredItems, chosen: list[int], journal: Journal) -> None:
-        self._items, self._chosen, self._journal = items, chosen, journal
-        self._range = iter(chosen)
-        self._done = 0
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self._range = iter(self._chosen[start_index:end_index])
-
-    def get_next(self) -> Feed | None:
-        index = next(self._range, None)
-        if index is None:
-            return None
-        self._done += 1
-        self._journal.progress(self._done, len(self._chosen))
-        return self._items.feed([index])
-
-    def __iter__(self) -> Iterator[Feed]:
-        return iter(self.get_next, None)
 
 
 def run(work: Work, params: StaticParameters) -> dict[str, Any]:
@@ -61,18 +27,10 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    if work.calibration is None:
-        raise Unprocessable(
-            "calibration_missing",
-            "Static quantization needs items to calibrate with.",
-            "Upload a calibration set, or an evaluation set that it may take items from.",
-        )
-    items = read_npz(work.calibration, work.signature)
-    borrowed = work.calibration_source == "evaluation_set"
-    most = max(1, len(items) // BORROWED_SHARE) if borrowed else len(items)
-    chosen = _chosen(len(items), wanted=min(params.calibration_items, most), seed=work.seed)
+    calibration = Calibration.draw(work, wanted=params.calibration_items, stride=STRIDE)
+    count = len(calibration.chosen)
     prepared, done = prepare(work.input, scratch=work.scratch, at_least=PER_CHANNEL_OPSET)
-    work.journal.info(f"Prepared: {', '.join(done)}. Calibrating on {len(chosen)} items.")
+    work.journal.info(f"Prepared: {', '.join(done)}. Calibrating on {count} items.")
     model = read(prepared)
     before = op_types(model)
     scope = _scope(params, before)
@@ -80,7 +38,7 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
         quantize_static(
             str(prepared),
             str(work.output),
-            Reader(items, chosen, work.journal),
+            calibration.reader(work.journal),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZABLE) if scope == "weights" else None,
             per_channel=params.per_channel,
@@ -98,7 +56,7 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
             extra_options={
                 "MatMulConstBOnly": scope == "weights",
                 "DefaultTensorType": onnx.TensorProto.FLOAT,
-                "CalibStridedMinMax": min(STRIDE, len(chosen)),
+                "CalibStridedMinMax": min(STRIDE, count),
                 "CalibPercentile": params.percentile,
             },
         )
@@ -108,23 +66,9 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
         "preparation": done,
         "scope": scope,
         "quantized_nodes": made,
-        "calibration": {
-            "source": work.calibration_source,
-            "sha256": digest(work.calibration),
-            "method": params.calibration,
-            "items": len(chosen),
-        },
-        "evaluation_items": chosen if borrowed else [],
+        "calibration": {**calibration.to_json(), "method": params.calibration},
+        "evaluation_items": calibration.evaluation_items,
     }
-
-
-def _chosen(available: int, *, wanted: int, seed: int) -> list[int]:
-    """Indices drawn without repeats; a whole number of strides, or fewer than one."""
-    count = min(available, wanted)
-    if count > STRIDE:
-        count -= count % STRIDE
-    order = np.random.default_rng(seed).permutation(available)
-    return sorted(int(index) for index in order[:count])
 
 
 def _scope(params: StaticParameters, nodes: dict[str, int]) -> str:

@@ -21,7 +21,7 @@ from optimizer.techniques.port import Hardware, ModelSummary
 from tests.optimizer import onnx_models
 from tests.optimizer.techniques.conftest import Made
 
-DESIGN_KEYS = {"onnx-graph", "int8-dynamic", "int8-static"}
+DESIGN_KEYS = {"onnx-graph", "fp16", "int8-dynamic", "int8-static"}
 MODELS = ["mlp", "cnn", "magika"]
 each_technique = pytest.mark.parametrize("key", sorted(TECHNIQUES))
 

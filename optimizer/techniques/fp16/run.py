@@ -1,0 +1,134 @@
+"""Conversion to half precision with ONNX Runtime's converter, around what half precision cannot hold.
+
+Refused: the converter of onnxconverter-common, which breaks graphs that hold a Cast.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from controlplane.core.errors import Unprocessable
+from optimizer.techniques.calibration import Calibration
+from optimizer.techniques.fp16.technique import HalfParameters
+from optimizer.techniques.graph import name_nodes, nodes_of, read
+from optimizer.techniques.port import Work
+from optimizer.techniques.quantization import exclusions
+
+LARGEST = float(np.finfo(np.float16).max)
+
+
+def run(work: Work, params: HalfParameters) -> dict[str, Any]:
+    """Writes the converted model to `work.output`.
+
+    Raises Unprocessable: `unknown_nodes`, `nothing_converted`, what the set is refused for. Cost: one run of the float
+    model per item.
+    """
+    import onnx
+    from onnx import TensorProto
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    model = read(work.input)
+    name_nodes(model)
+    names = {node.name for node in model.graph.node}
+    asked = exclusions(params.exclude_nodes, present=names)
+    calibration = Calibration.draw(work, wanted=params.range_items) if work.calibration else None
+    largest = _largest(model, work=work, calibration=calibration) if calibration else {}
+    too_large = _too_large(model, largest, above=LARGEST / params.headroom)
+    for name, value in sorted(too_large.items()):
+        work.journal.warning(f"“{name}” stays in single precision: its values reach {value:.3g}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of weights that are cut to the range: a mask's lowest float, most often
+        converted = convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, *params.keep_op_types],
+            node_block_list=[*asked, *too_large],
+        )
+    halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in converted.graph.initializer)
+    if not halves:
+        raise Unprocessable(
+            "nothing_converted",
+            "No weight was converted to half precision.",
+            "Every node that has weights is excluded, reaches too large values, or has no half form.",
+        )
+    _mend(converted, own=names)
+    onnx.save(converted, str(work.output))
+    work.journal.info(
+        f"{halves} weights in half precision; {len(asked) + len(too_large)} nodes kept as they were."
+    )
+    return {
+        "half_weights": halves,
+        "kept_nodes": asked,
+        "too_large": too_large,
+        "ranges": calibration.to_json() if calibration else None,
+        "evaluation_items": calibration.evaluation_items if calibration else [],
+    }
+
+
+def _mend(converted: Any, *, own: set[str]) -> None:
+    """Lets what goes from one kept node to another go straight, which the converter sends through a half (an infinite
+    one, where that is why they were kept), and puts its casts where they are needed, not last.
+
+    `own`: names of the model's nodes. Its own casts stay: from float to integer and back they round.
+    """
+    from onnx import TensorProto
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    graph = converted.graph
+    outputs = {value.name for value in graph.output}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.name not in own]
+    down = {node.output[0]: node for node in casts if node.attribute[0].i == TensorProto.FLOAT16}
+    straight = {}
+    for node in casts:
+        if node.attribute[0].i == TensorProto.FLOAT and node.input[0] in down:
+            node.input[0] = down[node.input[0]].input[0]
+            straight[node.output[0]] = node.input[0]
+    for node in nodes_of(graph):
+        for index, name in enumerate(node.input):
+            node.input[index] = straight.get(name, name)
+    used = {name for node in nodes_of(graph) for name in node.input} | outputs
+    for node in casts:
+        if node.output[0] not in used:
+            graph.node.remove(node)
+    ONNXModel(converted).topological_sort()
+
+
+def _largest(model: Any, *, work: Work, calibration: Calibration) -> dict[str, float]:
+    """The largest finite magnitude that each float tensor between nodes took over the chosen items."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    shaped = work.scratch / "shaped.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(model), str(shaped))
+    with contextlib.redirect_stdout(io.StringIO()):
+        calibrator = create_calibrator(
+            shaped,
+            op_types_to_calibrate=None,
+            augmented_model_path=str(work.scratch / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        calibrator.collect_data(calibration.reader(work.journal))
+        found = calibrator.compute_data()
+    return {name: _magnitude(found[name].range_value) for name in found.keys()}  # noqa: SIM118  it is no mapping
+
+
+def _magnitude(limits: Iterable[Any]) -> float:
+    """An infinity is a half as well; what it hides is not known."""
+    values = np.concatenate([np.ravel(limit) for limit in limits])
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+
+
+def _too_large(model: Any, largest: Mapping[str, float], *, above: float) -> dict[str, float]:
+    """Nodes that give or take such a value, with the largest of them."""
+    found = {
+        node.name: max((largest.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        for node in model.graph.node
+    }
+    return {name: value for name, value in found.items() if value > above}

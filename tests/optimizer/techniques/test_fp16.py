@@ -1,0 +1,142 @@
+"""Half precision: what is halved, what is kept, and what it finds on a data set."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from controlplane.core.errors import Unprocessable
+from optimizer.techniques.graph import name_nodes, read
+from tests.optimizer import onnx_models
+from tests.optimizer.techniques.conftest import Made
+
+BEYOND = 2e5
+"""Above the largest half, 65504."""
+
+
+@pytest.fixture
+def hot(made: Callable[[str], Made]) -> Made:
+    """Its middle layer's values are beyond a half; its answers are not."""
+    model = made("mlp")
+    proto = onnx.load(str(model.path))
+    for tensor in proto.graph.initializer:
+        factor = {"w0": BEYOND, "b0": BEYOND, "w1": 1 / BEYOND}.get(tensor.name, 1.0)
+        scaled = numpy_helper.to_array(tensor) * np.float32(factor)
+        tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
+    onnx.save(proto, str(model.path))
+    return model
+
+
+def weights(path: str | Path) -> dict[str, int]:
+    return {tensor.name: tensor.data_type for tensor in onnx.load(str(path)).graph.initializer}
+
+
+def furthest(model: Made, done: dict[str, Any]) -> float:
+    """The largest difference between the result's answers and its parent's; infinite where there is none."""
+    with np.load(model.calibration) as items:
+        feed = {key: items[key] for key in items}
+    theirs, ours = (
+        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+        for file in (model.path, done["output_path"])
+    )
+    return float(np.nan_to_num(np.abs(theirs - ours), nan=np.inf).max())
+
+
+def test_a_file_is_halved_and_its_inputs_and_outputs_keep_their_types(made: Callable[[str], Made]) -> None:
+    model = made("magika")
+    done = model.optimize("fp16")
+    path = Path(done["output_path"])
+    assert path.stat().st_size < 0.6 * model.path.stat().st_size
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert {value.type for value in session.get_outputs()} == {"tensor(float)"}
+    assert done["precision"] == "fp16"
+
+
+def test_what_half_precision_cannot_hold_stays_in_single(hot: Made) -> None:
+    done = hot.optimize("fp16")
+    assert set(done["provenance"]["too_large"]) == {"matmul_0", "add_0", "relu_0", "matmul_1"}
+    assert all(value > 65504 for value in done["provenance"]["too_large"].values())
+    assert furthest(hot, done) < 0.01
+    kinds = weights(done["output_path"])
+    assert kinds["w1"] == TensorProto.FLOAT
+    said = [message["message"] for message in hot.messages if message["kind"] == "log"]
+    assert any(line.startswith("“matmul_0” stays in single precision: its values reach ") for line in said)
+
+
+def test_the_casts_of_the_model_itself_stay(made: Callable[[str], Made]) -> None:
+    """From float to integer and back they round."""
+    model = made("mlp")
+    proto = onnx.load(str(model.path))
+    round_it = [
+        helper.make_node("Cast", ["a0"], ["whole"], to=TensorProto.INT32, name="down"),
+        helper.make_node("Cast", ["whole"], ["rounded"], to=TensorProto.FLOAT, name="up"),
+    ]
+    nodes = list(proto.graph.node)
+    at = next(index for index, node in enumerate(nodes) if node.name == "relu_0")
+    nodes[at].input[0] = "rounded"
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes[:at], *round_it, *nodes[at:]])
+    onnx.save(proto, str(model.path))
+    for kept in ([], ["add_0", "down", "up"]):
+        assert furthest(model, model.optimize("fp16", params={"exclude_nodes": kept})) < 0.01
+
+
+def test_between_kept_nodes_nothing_is_cast(hot: Made) -> None:
+    nodes = onnx.load(hot.optimize("fp16")["output_path"]).graph.node
+    makers = {name: node.op_type for node in nodes for name in node.output}
+    kept = {node.name: [makers.get(name) for name in node.input] for node in nodes}
+    assert kept["relu_0"] == ["Add"]
+    assert kept["matmul_1"] == ["Relu", None]
+
+
+def test_without_a_set_nothing_is_looked_for(hot: Made) -> None:
+    """And then such a model is spoiled, which the evaluation finds: this is what the set is for."""
+    done = hot.optimize("fp16", calibration_npz=None)
+    assert (done["provenance"]["too_large"], done["provenance"]["ranges"]) == ({}, None)
+    assert furthest(hot, done) > 0.1
+
+
+def test_headroom_keeps_what_comes_close(made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    assert model.optimize("fp16")["provenance"]["too_large"] == {}
+    with pytest.raises(Unprocessable, match="No weight"):
+        model.optimize("fp16", params={"headroom": 1e6})
+
+
+def test_items_of_the_evaluation_set_that_were_looked_at_are_named(made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    done = model.optimize("fp16", calibration_npz=None, evaluation_npz=str(model.calibration))
+    assert len(done["evaluation_items"]) == 16 // 4
+    assert done["provenance"]["ranges"]["source"] == "evaluation_set"
+    assert model.optimize("fp16")["evaluation_items"] == []
+
+
+def test_a_node_that_is_excluded_keeps_its_weights(made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    kinds = weights(model.optimize("fp16", params={"exclude_nodes": ["matmul_0"]})["output_path"])
+    assert (kinds["w0"], kinds["w1"]) == (TensorProto.FLOAT, TensorProto.FLOAT16)
+    with pytest.raises(Unprocessable) as caught:
+        model.optimize("fp16", params={"exclude_nodes": ["matmul_7"]})
+    assert caught.value.code == "unknown_nodes"
+
+
+def test_a_model_of_which_nothing_can_be_halved_is_refused(made: Callable[[str], Made]) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        made("mlp").optimize("fp16", params={"keep_op_types": ["MatMul", "Add"]})
+    assert caught.value.code == "nothing_converted"
+
+
+def test_nodes_without_a_name_get_one_of_their_own(tmp_path: Path) -> None:
+    onnx_models.embedding(tmp_path / "embedding.onnx")
+    model = read(tmp_path / "embedding.onnx")
+    model.graph.node[-1].name = "Cast_0"
+    name_nodes(model)
+    names = [node.name for node in model.graph.node]
+    assert names[0] == "Cast_0_"
+    assert len(set(names)) == len(names)
+    assert all(names)
