@@ -18,6 +18,7 @@ from optimizer.techniques.graph import name_nodes, nodes_of, read
 from optimizer.techniques.port import Work
 from optimizer.techniques.quantization import exclusions
 
+NAMED = 5
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -38,8 +39,8 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
     calibration = Calibration.draw(work, wanted=params.range_items) if work.calibration else None
     largest = _largest(model, work=work, calibration=calibration) if calibration else {}
     too_large = _too_large(model, largest, above=LARGEST / params.headroom)
-    for name, value in sorted(too_large.items()):
-        work.journal.warning(f"“{name}” stays in single precision: its values reach {value:.3g}.")
+    if too_large:
+        work.journal.warning(_kept_in_words(too_large))
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -69,6 +70,12 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
         "ranges": calibration.to_json() if calibration else None,
         "evaluation_items": calibration.evaluation_items if calibration else [],
     }
+
+
+def _kept_in_words(too_large: Mapping[str, float]) -> str:
+    named = ", ".join(f"“{name}”" for name in list(too_large)[:NAMED])
+    more = f" and {len(too_large) - NAMED} more" if len(too_large) > NAMED else ""
+    return f"In single precision stay {named}{more}: their values reach {max(too_large.values()):.3g}."
 
 
 def _mend(converted: Any, *, own: set[str]) -> None:
