@@ -5,8 +5,9 @@ class OptimizerConfig(AppConfig):
     name = "optimizer"
 
     def ready(self) -> None:
-        from controlplane.registry import usage
-        from optimizer import selectors
+        from controlplane.registry import gate, usage
+        from optimizer import gating, selectors
 
+        gate.register(gating.judge)
         usage.register(selectors.uses)
         usage.register_datasets(selectors.uses_of_dataset)

@@ -11,7 +11,7 @@ from controlplane.core import formats
 from controlplane.core.errors import SlipwayError
 from controlplane.core.forms import VerbForm
 from controlplane.registry import selectors, services
-from controlplane.registry.gate import MAX_OVERRIDE
+from controlplane.registry.gate import MAX_OVERRIDE, MOST_MIB, MOST_MS, POINTS, SPEEDUPS, Gate
 from controlplane.registry.models import Alias, Dataset, Model, Variant, Verdict, Version
 from controlplane.registry.services import MAX_DESCRIPTION
 
@@ -126,6 +126,45 @@ class DescriptionForm(VerbForm):
         return self.attempt(
             lambda: services.describe_model(actor, model, description=self.cleaned_data["description"])
         )
+
+
+class GateForm(VerbForm):
+    min_speedup = forms.FloatField(
+        min_value=SPEEDUPS[0],
+        max_value=SPEEDUPS[1],
+        label="Least speed-up",
+        help_text="Times as fast as its parent; 1.05 is 5 % faster. Gains count only beyond the machine's noise.",
+    )
+    max_loss_points = forms.FloatField(
+        min_value=POINTS[0],
+        max_value=POINTS[1],
+        label="Most accuracy lost, points",
+        help_text="At the upper end of the interval. Without labels: the share of items that disagree, in percent.",
+    )
+    max_relative_loss_percent = forms.FloatField(
+        required=False,
+        min_value=POINTS[0],
+        max_value=POINTS[1],
+        label="Most accuracy lost, percent of the parent's",
+        help_text="Empty asks nothing.",
+    )
+    max_size_mib = forms.FloatField(
+        required=False,
+        min_value=0,
+        max_value=MOST_MIB,
+        label="Largest file, MiB",
+        help_text="Empty asks nothing.",
+    )
+    max_latency_ms = forms.FloatField(
+        required=False,
+        min_value=0,
+        max_value=MOST_MS,
+        label="Longest time for one item, ms",
+        help_text="The median on the machine that measured. Empty asks nothing.",
+    )
+
+    def save(self, actor: Actor, model: Model) -> Model | None:
+        return self.attempt(lambda: services.set_gate(actor, model, Gate(**self.cleaned_data)))
 
 
 def variant_label(row: Variant) -> str:

@@ -19,6 +19,8 @@ class Model(models.Model):
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="models")
     name = models.CharField(max_length=63)
     description = models.TextField(max_length=2000, blank=True)
+    gate = models.JSONField(default=dict)
+    """What is asked of a variant; see `registry.gate`. Empty: its defaults."""
     version_count = models.PositiveIntegerField(default=0)
     """The number given to the latest version; numbers are never used again, also after deletion."""
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)

@@ -22,6 +22,7 @@ from controlplane.core.names import check_name, free_text
 from controlplane.core.rows import locked
 from controlplane.registry import artifacts, gate, intake, usage
 from controlplane.registry.artifacts import mark_damaged as mark_damaged
+from controlplane.registry.gate import Gate
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Report, Variant, Version
 
 MAX_DESCRIPTION = 2000
@@ -60,6 +61,17 @@ def describe_model(actor: Actor, model: Model, *, description: str) -> Model:
         model.description = description
         model.save(update_fields=["description", "updated_at"])
         _audit(actor, "described", model)
+    return model
+
+
+def set_gate(actor: Actor, model: Model, wanted: Gate) -> Model:
+    """What an alias asks of a variant from now on. Aliases stay where they point."""
+    actor.require(Role.ENGINEER)
+    with transaction.atomic():
+        before = Gate.from_json(locked(model).gate)
+        model.gate = wanted.to_json()
+        model.save(update_fields=["gate", "updated_at"])
+        _audit(actor, "changed gate of", model, details={"from": before.in_words(), "to": wanted.in_words()})
     return model
 
 
@@ -215,9 +227,9 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant, overr
         )
     if variant.artifact.state == Artifact.State.DAMAGED:
         raise artifacts.damaged(variant)
-    passed = gate.passed(variant)
-    if not passed and not override:
-        raise gate.refusal(variant)
+    missing = gate.failures(variant, Gate.from_json(model.gate))
+    if missing and not override:
+        raise gate.refusal(variant, missing)
     with transaction.atomic():
         locked(model)  # first, as a deletion does, so that neither waits for the other
         locked(variant)
@@ -226,7 +238,7 @@ def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant, overr
             model=model, name=name, defaults={"variant": variant, "moved_by": actor.user}
         )
         details = {"from": str(before.variant) if before else None, "to": str(variant)}
-        overridden = {} if passed else {"override": override, "verdict": variant.verdict}
+        overridden = {"override": override, "not passed": missing} if missing else {}
         _audit(actor, "moved alias of", model, details=details | {"alias": name} | overridden)
     return alias
 

@@ -15,6 +15,7 @@ urlpatterns = [
     path("new/", views.new_model, name="new-model"),
     path(MODEL, views.model, name="model"),
     path(MODEL + "edit/", views.describe, name="describe"),
+    path(MODEL + "gate/", views.gate, name="gate"),
     path(MODEL + "delete/", views.delete_model, name="delete-model"),
     path(MODEL + "versions/new/", views.new_version, name="new-version"),
     path(MODEL + "aliases/new/", views.move_alias, name="move-alias"),

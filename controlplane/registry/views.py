@@ -28,11 +28,13 @@ from controlplane.registry.forms import (
     DatasetForm,
     DeleteForm,
     DescriptionForm,
+    GateForm,
     ModelFilterForm,
     NewModelForm,
     UploadForm,
     variant_label,
 )
+from controlplane.registry.gate import Gate
 from controlplane.registry.models import Dataset, Model, Verdict
 
 DEPLOY = "/deployments/new/"
@@ -96,6 +98,20 @@ def models(request: HttpRequest) -> HttpResponseBase:
     return render(request, "registry/models.html", context)
 
 
+@read_and_post
+def gate(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ENGINEER)
+    asked = Gate.from_json(row.gate).to_json()
+    form = GateForm(request.POST or None, initial=asked)
+    if request.method == "POST" and form.save(actor, row):
+        return _went_well(
+            request, row.get_absolute_url(), "The gate is changed. Aliases stay where they point."
+        )
+    return _form_page(request, "gate", row, {"form": form, "asked": asked}, status=form.status)
+
+
 @_takes_a_file
 def new_model(request: HttpRequest) -> HttpResponse:
     actor = actor_of(request)
@@ -140,6 +156,7 @@ def model(request: HttpRequest, name: str) -> HttpResponseBase:
         "aliases": aliases,
         "datasets": list(datasets[:MOST_DATASETS]),
         "datasets_in_all": capped_count(datasets),
+        "gate": Gate.from_json(row.gate).in_words(),
         "activity": selectors.activity(actor, row),
     }
     return render(request, "registry/model.html", context)

@@ -23,8 +23,9 @@ from controlplane.core.errors import Integrity, SlipwayError
 from controlplane.core.sandbox import Child, Limits
 from controlplane.registry import artifacts
 from controlplane.registry import services as registry
+from controlplane.registry.gate import Gate
 from controlplane.registry.models import Dataset, Variant
-from optimizer import transitions
+from optimizer import gating, transitions
 from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason, JobState, repeats
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES
@@ -228,6 +229,7 @@ def _measure(
         "techniques": [step["technique"] for step in job.recipe],
         "threads": 1,
         "budget_s": settings.ENVIRONMENT.measure_budget_s,
+        "policy": gating.policy_of(Gate.from_json(job.version.model.gate)).to_json(),
         "seed": SEED,
     }
     return supervise(

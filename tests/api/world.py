@@ -93,6 +93,7 @@ RECIPE = [{"technique": "onnx-graph", "params": {}}]
 REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "models"): {"body": {"name": "fraud", "description": "Scores."}},
     ("PATCH", "model"): {"body": {"description": "Scores churn."}},
+    ("PUT", "gate"): {"body": {"min_speedup": 1.2, "max_loss_points": 0.5, "max_size_mib": 500}},
     ("PUT", "alias"): {"body": {"version": 1, "variant": 1}},
     ("POST", "tokens"): {"body": {"name": "ci", "role": "viewer", "expires_in_days": 3}},
     ("POST", "members"): {"body": {"username": "new-person", "role": "viewer"}},

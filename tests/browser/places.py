@@ -14,6 +14,7 @@ FULL = {
     "new version": "{model}versions/new/",
     "new data set": "{model}datasets/new/",
     "set an alias": "{model}aliases/new/",
+    "gate": "{model}gate/",
     "delete model": "{model}delete/",
     "version": "{version}",
     "original": "{version}variants/0/",

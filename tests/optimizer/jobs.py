@@ -126,7 +126,7 @@ REPORT: dict[str, Any] = {
         "variant_accuracy": _estimate(0.89, 0.87, 0.91),
         "lost": 2,
         "gained": 1,
-        "loss": _estimate(0.01, -0.002, 0.02),
+        "loss": _estimate(0.01, -0.002, 0.01),
         "outputs": [
             {
                 "name": "y",

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from controlplane.registry.api import schemas
+from controlplane.registry.gate import Gate
 from controlplane.registry.listing import VersionLine
 from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
 
@@ -18,6 +19,17 @@ def model(row: Model) -> schemas.Model:
         "created_at": row.created_at,
         "url": f"/api/v1/models/{row.name}/",
         "page": row.get_absolute_url(),
+    }
+
+
+def gate(row: Model) -> schemas.Gate:
+    asked = Gate.from_json(row.gate)
+    return {
+        "min_speedup": asked.min_speedup,
+        "max_loss_points": asked.max_loss_points,
+        "max_relative_loss_percent": asked.max_relative_loss_percent,
+        "max_size_mib": asked.max_size_mib,
+        "max_latency_ms": asked.max_latency_ms,
     }
 
 

@@ -1,7 +1,7 @@
 """What the registry's API takes."""
 
-from controlplane.core.fields import StrictSerializer, Text, Whole
-from controlplane.registry.gate import MAX_OVERRIDE
+from controlplane.core.fields import Number, StrictSerializer, Text, Whole
+from controlplane.registry.gate import MAX_OVERRIDE, MOST_MIB, MOST_MS, POINTS, SPEEDUPS
 from controlplane.registry.services import MAX_DESCRIPTION
 
 
@@ -12,6 +12,16 @@ class NewModel(StrictSerializer):
 
 class Description(StrictSerializer):
     description = Text(max_length=MAX_DESCRIPTION, allow_blank=True)
+
+
+class GateLimits(StrictSerializer):
+    min_speedup = Number(min_value=SPEEDUPS[0], max_value=SPEEDUPS[1])
+    max_loss_points = Number(min_value=POINTS[0], max_value=POINTS[1])
+    max_relative_loss_percent = Number(
+        min_value=POINTS[0], max_value=POINTS[1], allow_null=True, default=None
+    )
+    max_size_mib = Number(min_value=0, max_value=MOST_MIB, allow_null=True, default=None)
+    max_latency_ms = Number(min_value=0, max_value=MOST_MS, allow_null=True, default=None)
 
 
 class AliasTarget(StrictSerializer):

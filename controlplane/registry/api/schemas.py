@@ -31,6 +31,19 @@ class Model(TypedDict):
     page: str
 
 
+class Gate(TypedDict):
+    """What an alias asks of a variant. Losses count at the upper end of their interval."""
+
+    min_speedup: float
+    max_loss_points: float
+    """Of accuracy; without labels the share of items that disagree, in percent."""
+    max_relative_loss_percent: float | None
+    """Of the parent's accuracy. null asks nothing, here and below."""
+    max_size_mib: float | None
+    max_latency_ms: float | None
+    """Of the median for one item, on the machine that measured."""
+
+
 class Tensor(TypedDict):
     """An input or output. Symbolic dimensions are names, fixed ones numbers."""
 

@@ -18,6 +18,7 @@ urlpatterns = [
     path(VARIANT, views.Variant.as_view(), name="variant"),
     path(VARIANT + "report/", views.VariantReport.as_view(), name="variant-report"),
     path(VARIANT + "content/", views.VariantContent.as_view(), name="variant-content"),
+    path(MODEL + "gate/", views.Gate.as_view(), name="gate"),
     path(MODEL + "aliases/", views.Aliases.as_view(), name="aliases"),
     path(MODEL + "aliases/<name:alias>/", views.Alias.as_view(), name="alias"),
     path(MODEL + "datasets/", views.Datasets.as_view(), name="datasets"),

@@ -19,6 +19,7 @@ from controlplane.core.pagination import Wanted
 from controlplane.core.uploads import accept_file
 from controlplane.registry import artifacts, listing, selectors, services
 from controlplane.registry.api import bodies, documents, inputs, schemas
+from controlplane.registry.gate import Gate as GateValue
 from controlplane.registry.models import Dataset, Verdict
 from controlplane.registry.models import Model as ModelRow
 from controlplane.registry.models import Version as VersionRow
@@ -90,6 +91,20 @@ class Model(APIView):
         actor = actor_of(request)
         services.delete_model(actor, selectors.model(actor, name))
         return Response(status=204)
+
+
+class Gate(APIView):
+    @extend_schema(responses=schemas.Gate)
+    def get(self, request: Request, name: str) -> Response:
+        """What an alias of the model asks of a variant."""
+        return Response(documents.gate(selectors.model(actor_of(request), name)))
+
+    @extend_schema(request=inputs.GateLimits, responses=schemas.Gate)
+    def put(self, request: Request, name: str) -> Response:
+        """Replace the gate; what is left out asks nothing. Aliases stay where they point."""
+        actor = actor_of(request)
+        wanted = GateValue(**parse(inputs.GateLimits, request))
+        return Response(documents.gate(services.set_gate(actor, selectors.model(actor, name), wanted)))
 
 
 def _uploaded(version: VersionRow, *, created: bool) -> Response:

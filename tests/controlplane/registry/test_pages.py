@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from controlplane.accounts.models import AuditEvent
 from controlplane.core import formats, storage
 from controlplane.registry import services
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Version
@@ -383,6 +384,24 @@ def test_the_alias_form_asks_why_a_variant_is_used_against_its_verdict(three, me
     assert owner.browser.post(url, asked | {"override": "Only to compare."}).status_code == 302
     assert Alias.objects.get(name="trial").variant == slow
     assert "Only to compare." in text(owner.browser.get("/activity/"))
+
+
+def test_the_gate_is_said_on_the_model_and_changed_on_a_page_of_its_own(three, measured):
+    owner, viewer, _ = three
+    model, _, _ = measured
+    url = f"/models/{model.name}/gate/"
+    assert "at least 1.05x as fast as its parent" in text(viewer.browser.get(f"/models/{model.name}/"))
+    assert viewer.browser.get(url).status_code == 403
+    wanted = {"min_speedup": "1.5", "max_loss_points": "0.5", "max_size_mib": "2.5", "max_latency_ms": ""}
+    assert owner.browser.post(url, wanted).status_code == 302
+    page = text(viewer.browser.get(f"/models/{model.name}/"))
+    assert "at least 1.5x as fast as its parent" in page
+    assert "a file of at most 2.5 MiB" in page
+    assert 'value="2.5"' in owner.browser.get(url).content.decode()
+    event = AuditEvent.objects.get(verb="changed gate of")
+    assert event.details["from"][0] == "at least 1.05x as fast as its parent"
+    assert owner.browser.post(url, wanted | {"min_speedup": "0.5"}).status_code == 400
+    assert Model.objects.get(pk=model.pk).gate["min_speedup"] == 1.5
 
 
 def test_an_alias_form_offers_only_the_models_own_variants(three, measured):

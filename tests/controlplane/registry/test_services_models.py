@@ -141,7 +141,7 @@ def test_an_alias_does_not_point_to_what_has_not_passed_unless_somebody_says_why
     )
     assert Alias.objects.get().variant == variant
     details = AuditEvent.objects.get(verb="moved alias of").details
-    assert (details["override"], details["verdict"]) == ("It is small.", verdict)
+    assert (details["override"], details["not passed"]) == ("It is small.", ["0.31x at batch 1."])
 
 
 def test_what_is_better_needs_no_reason_and_keeps_none(three):
