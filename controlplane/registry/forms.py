@@ -181,8 +181,8 @@ class AliasForm(VerbForm):
     override = forms.CharField(
         required=False,
         max_length=MAX_OVERRIDE,
-        label="Why, against its verdict",
-        help_text="Only for a variant whose verdict is not “better”. Kept in the activity.",
+        label="Why, against the gate",
+        help_text="Only for a variant that has not passed the gate. Kept in the activity.",
     )
 
     def __init__(self, model: Model, *args: Any, **kwargs: Any) -> None:

@@ -40,9 +40,10 @@ class Gate:
         return asdict(self)
 
     def in_words(self) -> list[str]:
+        most = f"{self.max_loss_points:g}"
         said = [
             f"at least {self.min_speedup:g}x as fast as its parent",
-            f"at most {self.max_loss_points:g} points of accuracy lost, or {self.max_loss_points:g} % of items changed",
+            f"at most {most} {'point' if most == '1' else 'points'} of accuracy lost, or {most} % of items changed",
         ]
         if self.max_relative_loss_percent is not None:
             said.append(f"at most {self.max_relative_loss_percent:g} % of its parent's accuracy lost")

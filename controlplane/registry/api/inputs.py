@@ -31,5 +31,5 @@ class AliasTarget(StrictSerializer):
         max_length=MAX_OVERRIDE,
         default="",
         allow_blank=True,
-        help_text="Why a variant is used whose verdict is not “better”. Kept in the audit trail.",
+        help_text="Why a variant is used that has not passed the gate. Kept in the audit trail.",
     )

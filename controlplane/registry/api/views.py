@@ -256,7 +256,7 @@ class Alias(APIView):
     def put(self, request: Request, name: str, alias: str) -> Response:
         """Point the alias to a variant of a version.
 
-        One that was optimized must have the verdict “better”, or `override` say why it is used all the same.
+        One that was optimized must have passed the gate, or `override` say why it is used all the same.
         """
         actor = actor_of(request)
         wanted = parse(inputs.AliasTarget, request)
