@@ -1,9 +1,8 @@
 """Whether what a technique made is a model, and the same kind of model as its parent."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.graph import op_types, read
@@ -62,7 +61,4 @@ def _compatible(ours: list[Any] | None, theirs: list[Any] | None) -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of what made the file: part of the cache key and of every bug report."""
-    import onnx
-    import onnxruntime
-
-    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    return {name: version(name) for name in ("onnx", "onnxruntime", "onnxslim", "numpy")}

@@ -1,13 +1,26 @@
-"""ONNX Runtime's offline optimization: a session that writes down what it would have run."""
+"""Optimization ahead of time: by a session that writes down what it would have run, or by a tool of its own."""
 
+import contextlib
+import io
 from typing import Any
 
+from optimizer.techniques.graph import read
 from optimizer.techniques.onnx_graph.technique import GraphParameters
 from optimizer.techniques.port import Work
 
 
 def run(work: Work, params: GraphParameters) -> dict[str, Any]:
     """Writes the optimized graph to `work.output` as one file."""
+    match params.tool:
+        case "onnxruntime":
+            _by_onnxruntime(work, params)
+            work.journal.info(f"Written at level {params.level}.")
+        case "onnxslim":
+            _by_onnxslim(work)
+    return {}
+
+
+def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
     import onnxruntime
 
     levels = onnxruntime.GraphOptimizationLevel
@@ -19,5 +32,15 @@ def run(work: Work, params: GraphParameters) -> dict[str, Any]:
     }[params.level]
     options.optimized_model_filepath = str(work.output)
     onnxruntime.InferenceSession(str(work.input), options, providers=["CPUExecutionProvider"])
-    work.journal.info(f"Written at level {params.level}.")
-    return {}
+
+
+def _by_onnxslim(work: Work) -> None:
+    import onnx
+    import onnxslim
+
+    model = read(work.input)
+    before = len(model.graph.node)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its tables
+        slimmed = onnxslim.slim(model)
+    onnx.save(slimmed, str(work.output))
+    work.journal.info(f"{before} nodes became {len(slimmed.graph.node)}.")

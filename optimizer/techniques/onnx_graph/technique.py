@@ -22,11 +22,17 @@ from optimizer.techniques.port import (
 
 
 class GraphParameters(Parameters):
+    tool: Literal["onnxruntime", "onnxslim"] = Field(
+        default="onnxruntime",
+        title="Tool",
+        description="ONNX Runtime writes down what it would run. Onnxslim keeps to standard operators, so the file "
+        "runs everywhere.",
+    )
     level: Literal["basic", "extended"] = Field(
         default="extended",
         title="Level",
         description="Basic folds constants and removes what has no effect. Extended also fuses operators into "
-        "ONNX Runtime's own ones; the file then runs on ONNX Runtime only.",
+        "ONNX Runtime's own ones; the file then runs on ONNX Runtime only. Onnxslim has no levels.",
     )
 
 

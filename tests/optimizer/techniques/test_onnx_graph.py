@@ -1,0 +1,45 @@
+"""Optimization ahead of time: the same answers, by either tool."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.optimizer.techniques.conftest import Made
+
+
+@pytest.mark.parametrize("params", [{"level": "basic"}, {"level": "extended"}, {"tool": "onnxslim"}], ids=str)
+@pytest.mark.parametrize("name", ["mlp", "cnn", "magika"])
+def test_no_answer_changes(name: str, params: dict[str, str], made: Callable[[str], Made]) -> None:
+    model = made(name)
+    done = model.optimize("onnx-graph", params=params)
+    with np.load(model.calibration) as items:
+        feed = {key: items[key][:2] for key in items}
+    theirs, ours = (
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)
+        for path in (model.path, done["output_path"])
+    )
+    for a, b in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_onnxslim_keeps_to_standard_operators_and_onnxruntime_does_not(made: Callable[[str], Made]) -> None:
+    def domains(**params: str) -> set[str]:
+        done = made("cnn").optimize("onnx-graph", params=params)
+        return {node.domain for node in onnx.load(done["output_path"]).graph.node}
+
+    assert domains(tool="onnxslim") == {""}
+    assert domains(tool="onnxruntime") > {""}
+
+
+def test_it_says_how_many_nodes_are_left_and_prints_nothing(
+    made: Callable[[str], Made], capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = made("magika")
+    done = model.optimize("onnx-graph", params={"tool": "onnxslim"})
+    said = [message["message"] for message in model.messages if message["kind"] == "log"]
+    before = sum(done["provenance"]["nodes_before"].values())
+    assert said == [f"{before} nodes became {sum(done['provenance']['nodes_after'].values())}."]
+    assert capfd.readouterr() == ("", "")
