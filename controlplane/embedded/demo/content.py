@@ -42,8 +42,7 @@ class Demo:
         jobs = self._optimize()
         self._tell(jobs)
         best = self._best()
-        if best is not None:
-            self._promote(best)
+        if best is not None and self._promote(best):
             self._roll_out(variant=best["variant"])
         self._load()
         self.say(f"Look at {self.api.url}deployments/{DEPLOYMENT}/: the charts move while the load runs.")
@@ -103,9 +102,17 @@ class Demo:
         report = self.api.get(f"models/{MODEL}/versions/1/variants/{variant}/report/")["report"]
         return max(float(timing["speedup"]["value"]) for timing in report["timings"])
 
-    def _promote(self, variant: dict[str, Any]) -> None:
-        self.api.put(f"models/{MODEL}/aliases/champion/", {"version": 1, "variant": variant["variant"]})
+    def _promote(self, variant: dict[str, Any]) -> bool:
+        """False where somebody changed the model's gate since, and it does not let this variant pass."""
+        try:
+            self.api.put(f"models/{MODEL}/aliases/champion/", {"version": 1, "variant": variant["variant"]})
+        except Refused as refusal:
+            if refusal.code != "gate_failed":
+                raise
+            self.say(f"“champion” stays where it is: {refusal}")
+            return False
         self.say(f"“champion” now points to {variant['technique']}.")
+        return True
 
     def _roll_out(self, *, variant: int) -> None:
         if not self._has(f"deployments/{DEPLOYMENT}/"):

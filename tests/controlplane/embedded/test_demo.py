@@ -12,6 +12,9 @@ from django.test import Client
 from controlplane.embedded.demo import client, content
 from controlplane.embedded.demo.client import Api, Refused
 from controlplane.embedded.demo.content import Demo
+from controlplane.registry import services as registry
+from controlplane.registry.gate import Gate
+from controlplane.registry.models import Alias
 from deployments.models import Rollout
 from tests import factories
 from tests.deployments.world import World, make
@@ -85,3 +88,18 @@ def test_a_plan_that_moves_each_time_ends_the_demo(world: World) -> None:
     world.revision()
     with pytest.raises(Refused, match="What runs has moved"):
         roll_out(world, lambda: world.serve(replicas=2), lambda: world.serve(replicas=3))
+
+
+def test_a_gate_that_somebody_narrowed_is_respected(world: World) -> None:
+    model = factories.model(world.owner.team, "scorer")
+    better = factories.variant(factories.version(model))
+    said: list[str] = []
+    api = Inside(url="http://inside/", token=factories.token(world.owner), world=world)
+    demo = Demo(api=api, project=Path("/nowhere"), say=said.append)
+    found = {"variant": better.number, "technique": better.technique}
+    registry.set_gate(world.owner, model, Gate(max_size_mib=0.0))
+    assert demo._promote(found) is False
+    assert said[0].startswith("“champion” stays where it is: scorer v1 int8-static has not passed its gate.")
+    registry.set_gate(world.owner, model, Gate())
+    assert demo._promote(found) is True
+    assert Alias.objects.get().variant == better
