@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from controlplane.core import formats
 from controlplane.core.errors import Conflict
-from controlplane.registry.models import Report, Variant, Verdict
+from controlplane.registry.models import Variant, Verdict
 
 MAX_OVERRIDE = 500
 SPEEDUPS = (1.0, 1000.0)
@@ -70,22 +70,22 @@ def failures(variant: Variant, gate: Gate) -> list[str]:
     if not variant.technique:
         return []
     report = variant.reports.first()
-    return list(_failures(variant, report, gate))
-
-
-def _failures(variant: Variant, report: Report | None, gate: Gate) -> Iterator[str]:
     data = report.data if report else {}
     verdict, sentence = variant.verdict, report.sentence if report else "It was never measured."
     if data.get("timings"):
         for judge in _JUDGES:
             verdict, sentence = judge(data, gate)
-    if verdict != Verdict.BETTER:
-        yield sentence
-    yield from _loses_too_much(data, gate.max_relative_loss_percent)
-    size = variant.artifact.size_bytes
-    if gate.max_size_mib is not None and size > gate.max_size_mib * 2**20:
-        yield f"Its file has {formats.size(size)}; at most {gate.max_size_mib:g} MiB are allowed."
-    yield from _too_slow(data, gate.max_latency_ms)
+    return [
+        *([] if verdict == Verdict.BETTER else [sentence]),
+        *_loses_too_much(data, gate.max_relative_loss_percent),
+        *_too_large(variant.artifact.size_bytes, gate.max_size_mib),
+        *_too_slow(data, gate.max_latency_ms),
+    ]
+
+
+def _too_large(size_bytes: int, most_mib: float | None) -> Iterator[str]:
+    if most_mib is not None and size_bytes > most_mib * 2**20:
+        yield f"Its file has {formats.size(size_bytes)}; at most {most_mib:g} MiB are allowed."
 
 
 def _loses_too_much(data: Mapping[str, Any], most_percent: float | None) -> Iterator[str]:
