@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_before_create_process
 from kombu.connection import Connection
+from kombu.transport import redis
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
@@ -26,8 +27,32 @@ HARD_LIMIT_S = SOFT_LIMIT_S + 60
 LONGEST_PAUSE_S = 3.0
 
 
+class Acknowledgements(redis.QoS):
+    """A message that could not be acknowledged counts as being worked on until the worker connects anew. Celery logs
+    the failure and goes on, so that a worker which takes one message at a time would take no other; only a broken pipe
+    makes it connect."""
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except self.channel.connection_errors as error:
+            raise BrokenPipeError("a message could not be acknowledged") from error
+
+
+class Channel(redis.Channel):
+    QoS = Acknowledgements
+
+
+class Transport(redis.Transport):
+    Channel = Channel
+
+
 class Broker(Connection):
     """Is back seconds after the broker is; by itself a worker's pause between two tries grows to half a minute."""
+
+    def get_transport_cls(self) -> Any:
+        found = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        return Transport if found is redis.Transport else found
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         wanted: dict[str, Any] = {"interval_max": LONGEST_PAUSE_S} | kwargs

@@ -5,21 +5,27 @@ own, the edge is Envoy with the same routes as on one machine. In containers the
 with its container, and what asks them for their figures shares its network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from controlplane.embedded import edge
-from controlplane.embedded.processes import CONTAINERS, Process, preparation, table
+from controlplane.embedded.processes import CONTAINERS, SEES, Process, preparation, table
+from controlplane.embedded.spawn import IMPORT_TOKENS
 
 HEADER = """\
 # Made from the process table in controlplane/embedded/processes.py by `manage.py compose`; edit that.
 # Needs a .env file with SLIPWAY_SECRET_KEY, SLIPWAY_NODE_TOKEN, POSTGRES_PASSWORD, REDIS_PASSWORD and
 # SLIPWAY_ADMIN_PASSWORD. `docker compose up --build`, then log in at http://127.0.0.1:8400/ as admin with the
 # last of these, which is read only while nobody exists. Endpoints answer at http://127.0.0.1:8410/.
+# Where the host has NVIDIA GPUs and the container toolkit, build with
+# --build-arg TOOLCHAINS="openvino tensorrt torch sklearn", and `docker compose --profile gpu up` starts a worker for
+# GPU 0 too. For others, or for MIG instances, name them all: `manage.py compose --gpus 0 1 MIG-8f3b...`.
 # Checked statically, by tests: it was not exercised where no container engine runs.
 """
+FIRST_GPU = ("0",)
 EDGE_PORT = 8400
 DATA_PORT = 8410
 VALUES: Mapping[str, str] = {
@@ -31,13 +37,15 @@ VALUES: Mapping[str, str] = {
     "SLIPWAY_NODE_TOKEN": "${SLIPWAY_NODE_TOKEN:?}",
     "DATABASE_URL": "postgresql://slipway:${POSTGRES_PASSWORD:?}@postgres:5432/slipway",
     "REDIS_URL": "redis://:${REDIS_PASSWORD:?}@redis:6379/0",
+    **{name: f"${{{name}:-}}" for name in IMPORT_TOKENS},
 }
 HOSTS = "SLIPWAY_HOSTS"
 
 
-def document() -> dict[str, Any]:
-    """The compose file as data: one service per row of the table, the servers, the edge and the migration."""
-    rows = table(CONTAINERS)
+def document(gpus: Sequence[str] = FIRST_GPU) -> dict[str, Any]:
+    """The compose file as data: one service per row of the table, the servers, the edge and the migration. The workers
+    of `gpus` (indices or UUIDs) are started on request only: where there are none, nothing else would start."""
+    rows = table(replace(CONTAINERS, gpus=tuple(gpus)))
     services = (
         _servers() | {"prepare": _prepare()} | {row.name: _service(row) for row in rows} | {"edge": _edge()}
     )
@@ -49,8 +57,8 @@ def document() -> dict[str, Any]:
     }
 
 
-def text() -> str:
-    return HEADER + yaml.safe_dump(document(), sort_keys=False, width=110)
+def text(gpus: Sequence[str] = FIRST_GPU) -> str:
+    return HEADER + yaml.safe_dump(document(gpus), sort_keys=False, width=110)
 
 
 def _image(name: str) -> dict[str, Any]:
@@ -72,10 +80,19 @@ def _service(row: Process) -> dict[str, Any]:
         service["volumes"] = [f"{name}:/var/lib/slipway" for name in row.container.volumes]
     if row.container.network_of:
         service["network_mode"] = f"service:{row.container.network_of}"
+    if row.container.gpu is not None:
+        service |= _on_gpu(row.container.gpu)
+        service["environment"][SEES] = "0"  # in there it is the only one
     if row.name == "node":
         service["environment"]["SLIPWAY_DATA_HOST"] = "0.0.0.0"  # noqa: S104  the container's own network
         service["ports"] = [f"127.0.0.1:{DATA_PORT}:{DATA_PORT}"]
     return service
+
+
+def _on_gpu(gpu: str) -> dict[str, Any]:
+    """`utility` brings nvidia-smi, by which a worker finds out what it has."""
+    device = {"driver": "nvidia", "device_ids": [gpu], "capabilities": ["gpu", "compute", "utility"]}
+    return {"profiles": ["gpu"], "deploy": {"resources": {"reservations": {"devices": [device]}}}}
 
 
 def _prepare() -> dict[str, Any]:

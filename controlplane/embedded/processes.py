@@ -14,7 +14,9 @@ from enum import IntEnum, StrEnum
 from controlplane.embedded import edge, postgres, valkey
 from controlplane.embedded.edge import split
 from controlplane.embedded.home import Home
-from controlplane.embedded.spawn import INSTALLATION
+from controlplane.embedded.spawn import IMPORT_TOKENS, INSTALLATION
+from optimizer.queues import GPU_QUEUE
+from optimizer.toolchains import CPU_QUEUE
 
 
 class Kind(StrEnum):
@@ -35,12 +37,14 @@ class Tier(IntEnum):
 class Container:
     """What docker-compose says beyond the argv: the image, the port inside, and which of our volumes.
 
-    `network_of` is the row whose network it shares, where addresses on this machine must mean the same.
+    `network_of` is the row whose network it shares, where addresses on this machine must mean the same; `gpu` the
+    one that it has to itself.
     """
 
     image: str
     port: int | None = None
     network_of: str | None = None
+    gpu: str | None = None
     volumes: tuple[str, ...] = ()
 
 
@@ -69,7 +73,8 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where one installation's processes listen. `home` is None where no part is embedded."""
+    """Where one installation's processes listen, and which GPUs have a worker each, as CUDA_VISIBLE_DEVICES and
+    container engines name them. `home` is None where no part is embedded."""
 
     python: str
     web: str
@@ -77,6 +82,7 @@ class Site:
     home: Home | None = None
     embedded_postgres: bool = False
     embedded_valkey: bool = False
+    gpus: tuple[str, ...] = ()
 
 
 CONTAINERS = Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001")
@@ -84,6 +90,9 @@ CONTAINERS = Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001")
 
 ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 """The worker never opens untrusted bytes itself; the sandbox does."""
+
+SEES = "CUDA_VISIBLE_DEVICES"
+"""The variable by which a process and all that it starts are held to the GPUs that it names."""
 
 NODE_READS = ("SLIPWAY_HOME", "SLIPWAY_DATA_PORT", "SLIPWAY_NODE_URL", "SLIPWAY_NODE_TOKEN")
 """The node runs other people's models: it is given neither database, broker nor key."""
@@ -163,8 +172,10 @@ def _work(site: Site) -> tuple[Process, ...]:
         _command(site, "dispatcher"),
         _beside_the_node(_command(site, "collector")),
         _beside_the_node(_command(site, "load")),
-        _worker(site, name="worker-optimize", queue="optimize.cpu", concurrency=1),
-        _worker(site, name="worker-rollouts", queue="rollouts", concurrency=2),
+        _importer(site),
+        _without_gpus(site, _worker(site, name="worker-optimize", queue=CPU_QUEUE, concurrency=1)),
+        *(_gpu_worker(site, number, gpu) for number, gpu in enumerate(site.gpus, start=1)),
+        _without_gpus(site, _worker(site, name="worker-rollouts", queue="rollouts", concurrency=2)),
     )
 
 
@@ -192,6 +203,12 @@ def _command(site: Site, name: str) -> Process:
     )
 
 
+def _importer(site: Site) -> Process:
+    """The only one with the tokens of registries elsewhere. It looks at what it fetched, and its grace is for that."""
+    row = _command(site, "importer")
+    return replace(row, reads=(*INSTALLATION, *IMPORT_TOKENS), grace_s=4.0)
+
+
 def _beside_the_node(row: Process) -> Process:
     """Asks endpoints and replicas under their addresses, which are those of the node's machine."""
     return replace(row, container=replace(row.container, network_of="node"))
@@ -213,6 +230,21 @@ def _worker(site: Site, *, name: str, queue: str, concurrency: int) -> Process:
         grace_s=6.0,
         container=Container(image="worker", volumes=("home",)),
     )
+
+
+def _gpu_worker(site: Site, number: int, gpu: str) -> Process:
+    """One for each GPU: two builds or measurements on one would spoil each other."""
+    row = _worker(site, name=f"worker-gpu-{number}", queue=GPU_QUEUE, concurrency=1)
+    return replace(
+        row,
+        environment={**row.environment, SEES: gpu},
+        container=replace(row.container, gpu=gpu),
+    )
+
+
+def _without_gpus(site: Site, row: Process) -> Process:
+    """Where GPUs have workers of their own, no other takes their jobs or seems to have them."""
+    return replace(row, environment={**row.environment, SEES: ""}) if site.gpus else row
 
 
 def _live(site: Site) -> Process:
@@ -241,7 +273,11 @@ def _live(site: Site) -> Process:
 
 def _web(site: Site) -> Process:
     """A thread is held while an upload streams or a signature is read. Should all uploads fall to one worker, two
-    threads of it still answer."""
+    threads of it still answer.
+
+    Each worker takes whatever connections the edge may make: those beyond granian's `--backpressure` would wait,
+    with the requests in them, until idle ones are closed.
+    """
     host, port = split(site.web)
     return Process(
         name="web",
@@ -256,7 +292,7 @@ def _web(site: Site) -> Process:
                 "--backlog",
                 "1024",
                 "--backpressure",
-                "64",
+                str(edge.MAX_CONNECTIONS),
             ),
             *("--respawn-failed-workers", "--respawn-interval", "0.2", "--workers-kill-timeout", "2"),
             *("--log-level", "warning"),

@@ -32,6 +32,7 @@ from controlplane.embedded.processes import (
 )
 from controlplane.embedded.runtime import FILE, Up
 from controlplane.embedded.supervisor import NO_HOOKS, Hooks, Supervisor
+from optimizer.worker import gpus
 
 READY_WITHIN_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,6 +106,7 @@ def decide(wanted: Wanted) -> Plan:
         home=home,
         embedded_postgres=wanted.database_url is None,
         embedded_valkey=wanted.redis_url is None,
+        gpus=tuple(gpus.units(gpus.found().gpus)),
     )
     up = _up(wanted, secrets, address=f"{_shown(wanted.host)}:{port}", data_port=data_port, chosen=chosen)
     return Plan(wanted=wanted, secrets=secrets, site=site, up=up)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from environs import Env, EnvError
+from environs import Env, EnvError, ValidationError, validate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
@@ -33,13 +33,21 @@ class Environment:
 
     `max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job.
 
+    `toolchains` is the folder of the environments that some techniques need; see `optimizer.toolchains`.
+
     `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes,
     `job_memory_bytes` the address space of each process that builds or measures;
-    `max_queued_jobs` of one team may wait;
+    `max_queued_jobs` of one team may wait, `max_running_jobs` run at once (0: as many as there are workers);
     `worker_finish_s` is how long a worker that is told to stop lets its job go on before it gives it back.
+
+    `hf_endpoint` and `mlflow_uri` are where models are imported from, with their tokens; an empty one is switched off.
+    `torchscript` allows files that run code when a job opens them, each after an admin's word.
+    `import_hosts` are those that these may redirect to, with their subdomains; `import_wall_s` is what one import may
+    take.
     """
 
     home: Path
+    toolchains: Path
     secret_key: str
     debug: bool
     database_url: str
@@ -58,6 +66,15 @@ class Environment:
     intake_wall_s: int
     intake_memory_bytes: int
     max_queued_jobs: int
+    max_running_jobs: int
+    hf_endpoint: str
+    hf_token: str
+    mlflow_uri: str
+    mlflow_token: str
+    mlflow_user: str
+    import_hosts: tuple[str, ...]
+    import_wall_s: int
+    torchscript: bool
 
 
 def _running_up(home: Path) -> dict[str, Any]:
@@ -82,6 +99,7 @@ def _read(env: Env) -> Environment:
     address = env.str("SLIPWAY_ADDRESS", up.get("address", "127.0.0.1:8400"))
     return Environment(
         home=home,
+        toolchains=Path(env.str("SLIPWAY_TOOLCHAINS", str(REPOSITORY / ".slipway" / "toolchains"))).resolve(),
         secret_key=env.str("SLIPWAY_SECRET_KEY", up.get("secret_key", DEVELOPMENT_KEY)),
         debug=env.bool("SLIPWAY_DEBUG", False),
         database_url=env.str("DATABASE_URL", up.get("database_url", "postgresql:///slipway")),
@@ -100,7 +118,30 @@ def _read(env: Env) -> Environment:
         intake_wall_s=env.int("SLIPWAY_INTAKE_WALL_S", 60),
         intake_memory_bytes=env.int("SLIPWAY_INTAKE_MEMORY_BYTES", 3 * 1024**3),
         max_queued_jobs=env.int("SLIPWAY_MAX_QUEUED_JOBS", 5000),
+        max_running_jobs=env.int("SLIPWAY_MAX_RUNNING_JOBS", 0, validate=validate.Range(min=0)),
+        hf_endpoint=env.str("SLIPWAY_HF_ENDPOINT", "https://huggingface.co", validate=_web_address),
+        hf_token=env.str("SLIPWAY_HF_TOKEN", ""),
+        mlflow_uri=env.str("SLIPWAY_MLFLOW_TRACKING_URI", "", validate=_web_address),
+        mlflow_token=env.str("SLIPWAY_MLFLOW_TOKEN", ""),
+        mlflow_user=env.str("SLIPWAY_MLFLOW_USER", ""),
+        import_hosts=tuple(env.list("SLIPWAY_IMPORT_HOSTS", ["huggingface.co", "hf.co"])),
+        torchscript=env.bool("SLIPWAY_TORCHSCRIPT", False),
+        import_wall_s=env.int("SLIPWAY_IMPORT_WALL_S", 3600, validate=validate.Range(min=1)),
     )
+
+
+def _web_address(value: str) -> None:
+    """Empty, or http or https with a host. Raises ValidationError."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if value and not usable:
+        raise ValidationError(
+            "Must be the address of a server, such as https://models.example.com, without a user."
+        )
 
 
 def refusal(sentence: str) -> SystemExit:

@@ -15,7 +15,7 @@ __all__ = ["app"]
 django.setup()
 attempt: Any = import_module("optimizer.worker.attempt")  # its models exist only now
 techniques.offer()
-_supervise, _finish = attempt.supervise, attempt._finish
+_supervise, _finish = attempt.supervise, attempt.effects.finish
 _ENTRIES = {
     "optimizer.techniques.child:run": "tests.faults.techniques:run",
     "optimizer.evaluation.child:evaluate": "tests.faults.techniques:evaluate",
@@ -35,4 +35,4 @@ def finish(job: Any, *, hold: Any, **rest: Any) -> Any:
 
 
 attempt.supervise = supervise
-attempt._finish = finish
+attempt.effects.finish = finish

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from controlplane.core.plugins import Entry
@@ -28,7 +29,7 @@ from optimizer.techniques.port import (
 from optimizer.workbench.journal import Emit
 
 SLOW, SEGFAULT, HANG, FREEZE = "fault-slow", "fault-segfault", "fault-hang", "fault-freeze"
-HUNGRY = "fault-hungry"
+HUNGRY, RESUME = "fault-hungry", "fault-resume"
 BITE_BYTES = 32 * 1024**2
 LINE_EVERY_S = 0.05
 
@@ -67,12 +68,13 @@ FREEZE_TECHNIQUE = _technique(FREEZE, entry="copy")
 """Copies at once; `tests.faults.app` freezes its first attempt where it is about to finish."""
 
 HUNGRY_TECHNIQUE = _technique(HUNGRY, entry="devour")
+RESUME_TECHNIQUE = replace(_technique(RESUME, entry="go_on"), resumes=True)
 
 ENTRIES = tuple(
     Entry(key=key, label=key, path=f"{__name__}:{name}_TECHNIQUE")
     for key, name in (
         *((SLOW, "SLOW"), (SEGFAULT, "SEGFAULT"), (HANG, "HANG")),
-        *((FREEZE, "FREEZE"), (HUNGRY, "HUNGRY")),
+        *((FREEZE, "FREEZE"), (HUNGRY, "HUNGRY"), (RESUME, "RESUME")),
     )
 )
 
@@ -106,6 +108,22 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def copy(work: Work, params: Lines) -> dict[str, Any]:
     for number in range(1, params.lines + 1):
         work.journal.info(f"line {number}")
+        time.sleep(LINE_EVERY_S)
+    shutil.copy(work.input, work.output)
+    return {}
+
+
+def go_on(work: Work, params: Lines) -> dict[str, Any]:
+    """The same, from the line after the last one that an earlier attempt said."""
+    assert work.kept is not None
+    place = work.kept / "place"
+    said = int(place.read_text()) if place.exists() else 0
+    if said:
+        work.journal.info(f"resumed after line {said}")
+    for number in range(said + 1, params.lines + 1):
+        work.journal.info(f"line {number}")
+        place.with_suffix(".part").write_text(str(number))
+        place.with_suffix(".part").replace(place)
         time.sleep(LINE_EVERY_S)
     shutil.copy(work.input, work.output)
     return {}

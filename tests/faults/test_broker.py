@@ -1,17 +1,22 @@
 """A broker that is away, frozen, or has forgotten everything costs time and nothing else."""
 
+import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 
+from controlplane.accounts.models import Role
+from controlplane.core.clock import database_now
 from controlplane.embedded.demo.client import Api
+from optimizer import services
 from optimizer.domain.jobs import JobState
-from optimizer.models import Job
+from optimizer.models import Job, Worker
 from tests import factories
 from tests.faults import workshop as jobs
 from tests.faults.programs import Program
@@ -120,6 +125,19 @@ def test_F10_a_frozen_broker_delays_no_request(
     assert "duty_failed" not in dispatcher.said()
 
 
+def test_an_acknowledgement_that_is_lost_leaves_the_worker_taking_jobs(
+    stands: Stage, workshop: Workshop, worker: Program, dispatcher: Program
+) -> None:
+    """To the broker the first job is not done yet, and the worker takes one at a time."""
+    first = workshop.queue(SLOW, lines=5)
+    jobs.says(first, "line 1")
+    with stands.valkey.frozen():
+        jobs.when(first, JobState.SUCCEEDED)
+        worker.says("Couldn't ack", within_s=20)
+    assert_starts(workshop.queue(SLOW, lines=1), within_s=SWEEP_S + 10)
+    jobs.assert_one_effect(first)
+
+
 def kill_and_keep(stands: Stage) -> None:
     stands.valkey.stop(signal.SIGKILL)
     stands.valkey.start()
@@ -152,3 +170,58 @@ def test_F11_a_broker_that_restarts_with_or_without_its_data_loses_no_job(
         jobs.when(job, JobState.SUCCEEDED)
         jobs.assert_one_effect(job)
         assert len(jobs.starts(job)) == 1
+
+
+NVIDIA_SMI = """#!/bin/sh
+[ "${1#*compute_cap}" != "$1" ] && echo "GPU-1f, NVIDIA L4, 8.9, 23034, 550.54.15, [N/A]" || echo "GPU-1f, 512, 7"
+"""
+
+
+@contextmanager
+def worker_with_a_gpu(stands: Stage, folder: Path) -> Iterator[tuple[Program, Worker]]:
+    """A worker of the CPU's queue whose driver tells of an L4. Its row is that of this life of it."""
+    command = folder / "nvidia-smi"
+    command.write_text(NVIDIA_SMI)
+    command.chmod(0o755)
+    began = database_now()
+    program = stands.begin_worker("spared", PATH=f"{folder}:{os.environ['PATH']}")
+    own = Worker.objects.filter(name__startswith="spared@", started_at__gt=began)
+    try:
+        stands.until_ready(program)
+        yield program, until(own.first, within_s=10, what="its first beat")
+    finally:
+        program.clean_up()
+
+
+def test_a_drained_worker_finishes_its_job_and_takes_none_through_reconnects_and_restarts_until_resumed(
+    stands: Stage, dispatcher: Program, workshop: Workshop, tmp_path: Path
+) -> None:
+    """What was sent to it waits in the broker, untouched: nothing is claimed, refused or tried."""
+    admin = factories.member(workshop.actor.team, role=Role.ADMIN)
+    queue = "optimize.gpu.sm_89"
+    with worker_with_a_gpu(stands, tmp_path) as (worker, row):
+        assert {"optimize.cpu", "optimize.gpu", queue} <= set(row.queues)
+        assert row.load["gpus"][0]["utilization_percent"] == 7
+        running, sent = (workshop.queue(SLOW, lines=30, to=queue) for _ in range(2))
+        jobs.says(running, "line 5")
+        until(lambda: jobs.look(sent).published_at, within_s=5, what="the second message")
+        assert services.drain_worker(admin, row)
+        for name in row.queues:
+            worker.says(f'Canceling queue {name}"', within_s=10)
+        jobs.when(running, JobState.SUCCEEDED)
+        jobs.assert_one_effect(running)
+        stands.valkey.stop(signal.SIGTERM)
+        worker.says("Connection to broker lost", within_s=20)
+        stands.valkey.start()
+        worker.says("Connected to redis", within_s=20)
+        late = workshop.queue(SLOW, to=queue)
+        worker.terminate(within_s=stands.rows["worker-optimize"].grace_s)
+    with worker_with_a_gpu(stands, tmp_path) as (worker, row):
+        assert {jobs.look(job).state for job in (sent, late)} == {JobState.QUEUED}
+        assert jobs.look(late).published_at is None, "nothing is sent to nobody"
+        assert "claim_refused" not in worker.said()
+        assert services.resume_worker(admin, row)
+        for job in (sent, late):
+            jobs.when(job, JobState.SUCCEEDED)
+            jobs.assert_one_effect(job)
+            assert jobs.look(job).attempt == 1

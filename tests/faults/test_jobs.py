@@ -23,7 +23,7 @@ from tests.faults import workshop as jobs
 from tests.faults.crew import Crew, assert_gone, builders_of, pool_child
 from tests.faults.programs import alive, tree
 from tests.faults.stage import LEASE_S, PLAIN, Stage
-from tests.faults.techniques import FREEZE, HANG, HUNGRY, SEGFAULT, SLOW
+from tests.faults.techniques import FREEZE, HANG, HUNGRY, RESUME, SEGFAULT, SLOW
 from tests.faults.waiting import until
 from tests.faults.workshop import Workshop
 
@@ -91,6 +91,26 @@ def test_F01_a_worker_killed_in_mid_build_is_followed_by_another_that_takes_effe
     assert lines == [f"line {number}" for number in range(1, len(lines) + 1)]
     assert jobs.starts(caught)[1] != jobs.starts(caught)[0]
     jobs.assert_tidy(dispatched.scratch, [caught])
+
+
+def test_what_a_killed_attempt_kept_is_found_by_the_next_and_gone_with_the_job(
+    dispatched: Stage, crew: Crew, workshop: Workshop
+) -> None:
+    job = workshop.queue(RESUME, lines=LONG)
+    jobs.says(job, "line 10")
+    kept = dispatched.scratch / f"kept-{job.pk}"
+    assert kept.is_dir()
+    crew.owner(job).kill_group()
+    jobs.when(job, JobState.SUCCEEDED)
+    resumed = jobs.history(job, attempt=2, kind="log")
+    (said,) = [line for line in resumed if line.startswith("resumed after line")]
+    place = int(said.rpartition(" ")[2])
+    assert place >= 10, (
+        "what was told had been kept, though the last lines may die unwritten with their worker"
+    )
+    lines = [line for line in resumed if line.startswith("line ")]
+    assert lines == [f"line {number}" for number in range(place + 1, LONG + 1)]
+    until(lambda: not kept.exists(), within_s=10, what="the removal of what the job kept")
 
 
 def test_F02_a_killed_pool_child_costs_one_attempt_and_six_seconds(

@@ -29,6 +29,7 @@ TABLE = (
     "dispatcher",
     "collector",
     "load",
+    "importer",
     "worker-optimize",
     "worker-rollouts",
     "live",
@@ -211,6 +212,16 @@ def test_B20_forty_slow_bodies_without_a_login_leave_web_to_others(lived_in: Hou
             slow.sendall(head.encode())
         assert [lived_in.page() for _ in range(20)] == [200] * 20
         assert lived_in.api.get("models/")["items"]
+
+
+def test_a_crowd_waits_for_its_turn_and_leaves_nobody_waiting_behind_it(lived_in: House) -> None:
+    """More at once than web has threads: what a worker does not accept waits until idle connections are closed."""
+    with lived_in.visits(per_s=1000) as crowd:
+        crowd.more(400)
+    with lived_in.visits() as visits:
+        visits.more(PER_S)
+    assert crowd.failed() == []
+    assert visits.failed() == []
 
 
 def test_a_frozen_broker_stops_neither_pages_nor_the_endpoint(lived_in: House) -> None:

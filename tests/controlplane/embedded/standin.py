@@ -51,6 +51,10 @@ print("replica", child.pid, flush=True)
 signal.signal(signal.SIGTERM, lambda *_: (child.terminate(), child.wait(), sys.exit(0)))
 signal.pause()
 """
+SEES = (
+    "import os, signal, sys; queue = sys.argv[sys.argv.index('-Q') + 1]\n"
+    f"print(queue, 'sees', repr(os.environ.get({processes.SEES!r})), flush=True); signal.pause()"
+)
 SECRETS = (
     "import os, signal\n"
     "print(sorted({'DATABASE_URL', 'REDIS_URL', 'SLIPWAY_SECRET_KEY'} & set(os.environ)), flush=True); signal.pause()"
@@ -71,6 +75,11 @@ def rows(site: Site) -> tuple[Process, ...]:
             _row("nosy", SECRETS),
         ),
         "stubborn": (_row("stubborn", STUBBORN),),
+        "workers": tuple(
+            replace(row, argv=(sys.executable, "-c", SEES, *row.argv))
+            for row in real
+            if row.name.startswith("worker-")
+        ),
         "crashing": (_row("crashing", "print('no such module'); raise SystemExit(3)"),),
     }[os.environ.get("STANDIN_ROWS", "plain")]
     web = _row("web", HTTP, site.web.rpartition(":")[2], "web", tier=Tier.WEB)

@@ -44,7 +44,7 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         type(self).seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-        if self.path.startswith("/live/"):
+        if self.path == "/live/events":
             self._stream()
             return
         if self.path == "/broken":

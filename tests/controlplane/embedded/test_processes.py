@@ -4,14 +4,15 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import LINE_LIMIT_BYTES, LogFile
-from controlplane.embedded.processes import CONTAINERS, Kind, Process, Site, Tier, copies, table
-from controlplane.embedded.spawn import INSTALLATION, child_environment
+from controlplane.embedded.processes import CONTAINERS, SEES, Kind, Process, Site, Tier, copies, table
+from controlplane.embedded.spawn import IMPORT_TOKENS, INSTALLATION, child_environment
 from controlplane.embedded.supervisor import describe
 from controlplane.settings.environment import REPOSITORY
 from deployments.targets.local.layout import NodeSettings
@@ -37,9 +38,26 @@ def row(name: str) -> Process:
 
 def test_the_table_has_every_process_of_the_design() -> None:
     embedded = ["postgres", "valkey", "edge"]
-    own = ["node", "dispatcher", "collector", "load", "worker-optimize", "worker-rollouts", "live", "web"]
+    own = [
+        *("node", "dispatcher", "collector", "load", "importer"),
+        *("worker-optimize", "worker-rollouts", "live", "web"),
+    ]
     assert sorted(names(table(SITE))) == sorted(embedded + own)
     assert sorted(names(table(CONTAINERS))) == sorted(own)
+
+
+def test_every_gpu_has_a_worker_that_sees_no_other_and_the_cpu_s_sees_none() -> None:
+    seen = ("GPU-b9b1a4ee", "MIG-8f3b6a11", "MIG-52a9b0c7")
+    workers = [each for each in table(replace(SITE, gpus=seen)) if each.name.startswith("worker-")]
+    assert [(each.name, each.argv[9:13], each.environment.get(SEES)) for each in workers] == [
+        ("worker-optimize", ("-Q", "optimize.cpu", "-c", "1"), ""),
+        *(
+            (f"worker-gpu-{number}", ("-Q", "optimize.gpu", "-c", "1"), gpu)
+            for number, gpu in enumerate(seen, start=1)
+        ),
+        ("worker-rollouts", ("-Q", "rollouts", "-c", "2"), ""),
+    ]
+    assert SEES not in row("worker-optimize").environment
 
 
 def test_what_a_process_needs_starts_before_it() -> None:
@@ -71,6 +89,17 @@ def test_a_child_inherits_no_variable_of_the_installation_that_it_does_not_read(
     assert environment["SLIPWAY_MAX_UPLOAD_BYTES"] == "7"
 
 
+def test_only_the_importer_has_the_tokens_of_registries_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in IMPORT_TOKENS:
+        monkeypatch.setenv(name, "of the operator")
+    has = {
+        each.name
+        for each in table(SITE)
+        if {*IMPORT_TOKENS} & {*child_environment(home=Path("/h"), values={}, reads=each.reads)}
+    }
+    assert has == {"importer"}
+
+
 def test_stopping_every_tier_in_turn_fits_the_limit_of_ten_seconds() -> None:
     typical = [
         max(each.grace_s for each in table(SITE) if each.tier is tier) for tier in (Tier.WORK, Tier.EDGE)
@@ -99,8 +128,6 @@ def test_what_starts_without_the_installation_s_variables_reads_no_settings(modu
 
 
 def test_copies_get_names_of_their_own() -> None:
-    from dataclasses import replace
-
     assert names(copies([replace(row("dispatcher"), instances=2), row("web")])) == [
         "dispatcher-1",
         "dispatcher-2",

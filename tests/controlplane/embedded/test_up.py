@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -28,6 +29,7 @@ from tests.controlplane.embedded.conftest import (
     processes_of,
     until,
 )
+from tests.optimizer.test_gpus import L4, LISTING, MIG, TABLE
 
 pytestmark = pytest.mark.processes
 
@@ -341,6 +343,30 @@ def test_a_terminal_that_is_not_read_stops_nothing(home: Path) -> None:
             os.close(writer)
             program.kill()
     assert "web died" in (home / "log" / "up.log").read_text()
+
+
+def test_every_gpu_that_the_driver_tells_of_gets_a_worker(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's command is a stand-in: no GPU was there."""
+    (tmp_path / "table").write_text(TABLE)
+    (tmp_path / "listing").write_text(LISTING)
+    command = tmp_path / "nvidia-smi"
+    command.write_text(
+        f'#!/bin/sh\n[ "$1" = -L ] && exec cat "{tmp_path}/listing"\nexec cat "{tmp_path}/table"\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    program = start(STANDIN_ROWS="workers", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    up = program.ready()
+    sees = [f"worker-gpu-{number} +\\| optimize.gpu sees '{gpu}'" for number, gpu in enumerate([L4, *MIG], 1)]
+    for line in (
+        "worker-optimize +\\| optimize.cpu sees ''",
+        *sees,
+        "worker-rollouts +\\| rollouts sees ''",
+    ):
+        until(lambda line=line: any(re.match(line, said) for said in program.lines))
+    assert {"worker-gpu-1", "worker-gpu-2", "worker-gpu-3"} <= set(up.processes)
 
 
 def _readable_by_all(path: Path) -> bool:

@@ -25,6 +25,7 @@ class Command(BaseCommand):
     help = (
         "Publishes due rows, takes back expired leases, resyncs rollouts and cleans up. Safe in two copies."
     )
+    requires_system_checks = ()  # `prepare` checks the installation, once for all
 
     def handle(self, *args: Any, **options: Any) -> None:
         dispatcher = Dispatcher(duties=DUTIES)
