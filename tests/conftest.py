@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.hashers import ScryptPasswordHasher
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 LONG = ("browser", "faults")
 BROWSER = f"{HERE.name}/browser/"
+
+# Scrypt as it is, at a price that is no defence; the processes of a running product keep theirs.
+ScryptPasswordHasher.work_factor = 2**4
 
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -1,4 +1,4 @@
-"""Small pictures as SVG path data, drawn on the server: sparklines and intervals.
+"""Small pictures as SVG path data, drawn on the server: sparklines, intervals and plots.
 
 Geometry only, in attributes, because a strict policy allows no style attribute and a picture that needs no
 script is there when the page is. Refused: a chart library for a line of 60 points.
@@ -30,6 +30,34 @@ class Interval:
     low_x: float
     high_x: float
     at_x: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """`lines` are path data of lines that share both axes: x from 0 to the largest, y from `low` to `high`."""
+
+    width: int
+    height: int
+    lines: tuple[str, ...]
+    low: float
+    high: float
+
+
+def plot(lines: Sequence[Sequence[tuple[float, float]]], *, width: int = 320, height: int = 96) -> Plot:
+    """`lines` of (x, y) in order of x, all finite and none negative in x. Lines that never move lie in the middle."""
+    points = [point for line in lines for point in line]
+    right = max((x for x, _ in points), default=0.0) or 1.0
+    low, high = min((y for _, y in points), default=0.0), max((y for _, y in points), default=0.0)
+    pad = 2.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        share = (y - low) / (high - low) if high > low else 0.5
+        return round(pad + x / right * (width - 2 * pad), 1), round(
+            height - pad - share * (height - 2 * pad), 1
+        )
+
+    drawn = tuple(_line([place(*point) for point in line]) if line else "" for line in lines)
+    return Plot(width=width, height=height, lines=drawn, low=low, high=high)
 
 
 def sparkline(

@@ -6,6 +6,7 @@ that owns them. Refused: discovery by scanning packages, which runs code nobody 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -23,7 +24,7 @@ class Entry:
 class PluginTable[Plugin]:
     """`group` is the entry-point group through which other packages add rows.
 
-    A row of ours wins over an entry point of the same key.
+    A row of ours comes first, and wins over an entry point of the same key.
     """
 
     group: str
@@ -31,11 +32,16 @@ class PluginTable[Plugin]:
     _loaded: dict[str, Plugin] = field(default_factory=dict)
 
     def rows(self) -> Mapping[str, Entry]:
-        theirs = {
+        ours = {entry.key: entry for entry in self.entries}
+        return ours | {key: entry for key, entry in self._theirs.items() if key not in ours}
+
+    @cached_property
+    def _theirs(self) -> dict[str, Entry]:
+        """Once: asking what is installed reads a file of every package there is."""
+        return {
             point.name: Entry(key=point.name, label=point.name, path=point.value)
             for point in entry_points(group=self.group)
         }
-        return theirs | {entry.key: entry for entry in self.entries}
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows()

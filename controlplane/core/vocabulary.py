@@ -40,12 +40,15 @@ WORDS: dict[str, Word] = {
     "succeeded": _word("Succeeded", Tone.OK),
     "failed": _word("Failed", Tone.FAILED),
     "cancelled": _word("Cancelled", Tone.PAUSED, "cancelled"),
+    # recipes of a search
+    "skipped": _word("Skipped", Tone.PAUSED, "cancelled"),
     # verdicts
     "better": _word("Better", Tone.OK, "better"),
     "faster_but_inaccurate": _word("Faster but inaccurate", Tone.WARNING, "inaccurate"),
     "not_faster": _word("Not faster", Tone.FAILED, "slower"),
     "inconclusive": _word("Inconclusive", Tone.UNKNOWN),
     "not_measured": _word("Not measured", Tone.PAUSED, "not-measured"),
+    "stale": _word("Stale", Tone.WARNING),
     # rollouts
     "pending": _word("Pending", Tone.UNKNOWN, "queued"),
     "paused": _word("Paused", Tone.PAUSED),
@@ -68,6 +71,8 @@ WORDS: dict[str, Word] = {
     "online": _word("Online", Tone.OK),
     "busy": _word("Busy", Tone.PROGRESSING),
     "idle": _word("Idle", Tone.OK),
+    "drained": _word("Drained", Tone.PAUSED),
+    "stopping": _word("Stopping", Tone.PROGRESSING, "stopping"),
     "offline": _word("Offline", Tone.FAILED, "unreachable"),
     "silent": _word("Silent", Tone.WARNING, "unreachable"),
     # severities of findings and log lines

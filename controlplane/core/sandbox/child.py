@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
 
-from controlplane.core.sandbox import confine
+from controlplane.core.sandbox import asking, confine
 
 type Emit = Callable[[dict[str, Any]], None]
 
@@ -41,7 +41,7 @@ def main() -> None:
     if os.getppid() != job["parent"]:
         os._exit(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number in (job["channel"], job["deadline"]):
+    for number in (job["channel"], job["deadline"], job["asked"]):
         os.set_inheritable(number, False)
     spaces = confine.namespaces(network=job["limits"]["network"])
     confine.adopt_orphans()
@@ -58,6 +58,7 @@ def _keep(job: dict[str, Any], spaces: frozenset[str]) -> NoReturn:
         os.close(job["deadline"])
         _inside(job, spaces, keeper=alive)
     os.close(alive)
+    os.close(job["asked"])
 
     def end(_number: int, _frame: object) -> None:
         with suppress(ProcessLookupError):
@@ -157,7 +158,7 @@ def _work(job: dict[str, Any], spaces: frozenset[str]) -> NoReturn:
     # Found while the folder that holds our packages can still be listed; their own folders stay readable.
     importlib.import_module(job["entry"].partition(".")[0])
     confined = confine.confine_files(
-        scratch=Path(job["scratch"]),
+        writable=[Path(path) for path in job["writable"]],
         readable=[Path(path) for path in job["readable"]],
         code=_code_folders(),
         network=limits["network"],
@@ -165,6 +166,7 @@ def _work(job: dict[str, Any], spaces: frozenset[str]) -> NoReturn:
     confine.limit(limits, isolated_user="user" in spaces)
     emit = _emitter(job["channel"])
     emit({"kind": "hello", "namespaces": sorted(spaces), "files": confined, "pid": os.getpid()})
+    asking.listen(job["asked"])
     os._exit(_run(job["entry"], job["spec"], emit))
 
 

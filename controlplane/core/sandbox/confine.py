@@ -117,8 +117,10 @@ _SETTINGS = (
 )
 
 
-def confine_files(*, scratch: Path, readable: Iterable[Path], code: Iterable[Path], network: bool) -> bool:
-    """Leaves reading of system, interpreter, code and `readable`, and writing of `scratch` and /dev/null.
+def confine_files(
+    *, writable: Iterable[Path], readable: Iterable[Path], code: Iterable[Path], network: bool
+) -> bool:
+    """Leaves reading of system, interpreter, code and `readable`, and writing of `writable` and /dev/null.
 
     Nothing else in the file system can be read or written. False where the kernel has no Landlock.
     """
@@ -141,7 +143,8 @@ def confine_files(*, scratch: Path, readable: Iterable[Path], code: Iterable[Pat
         devices = [Path("/dev", name) for name in _DEVICES]
         for device in [*devices, *Path("/dev").glob("nvidia*")]:
             _allow(ruleset, device, every & (_READ | _WRITE_FILE | 1 << 14))
-        _allow(ruleset, scratch, every)
+        for folder in writable:
+            _allow(ruleset, folder, every)
         return bool(_libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)

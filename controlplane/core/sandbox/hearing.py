@@ -7,6 +7,7 @@ before a log, a terminal or a page can show them.
 import json
 import re
 from collections import deque
+from math import isfinite
 from typing import Any
 
 from controlplane.core.sandbox import isolation
@@ -15,6 +16,9 @@ from controlplane.core.sandbox.outcome import Evidence, Message, Refusal
 
 MAX_LOG_BYTES = 10 * MIB
 MAX_LOG_LINE = 2000
+MAX_NAME = 40
+MAX_VALUES = 4
+MAX_STEP = 2**31 - 1
 MAX_MESSAGE_BYTES = 16 * MIB
 MAX_MESSAGES_BYTES = 128 * MIB
 LOG_TAIL_LINES = 20
@@ -33,6 +37,27 @@ def printable(text: str) -> str:
     """The same, of a bounded length."""
     line = escaped(text)
     return line if len(line) <= MAX_LOG_LINE else line[:MAX_LOG_LINE] + "…"
+
+
+def _point(message: dict[str, Any]) -> dict[str, Any]:
+    """A point of a curve, with nothing else in it. Raises ValueError, KeyError, TypeError or OverflowError for what is
+    none."""
+    step = int(message["step"])
+    values = {
+        printable(str(name))[:MAX_NAME]: float(value) for name, value in dict(message["values"]).items()
+    }
+    if (
+        not 0 <= step <= MAX_STEP
+        or not 0 < len(values) <= MAX_VALUES
+        or not all(map(isfinite, values.values()))
+    ):
+        raise ValueError("not a point")
+    return {
+        "kind": "point",
+        "curve": printable(str(message["curve"]))[:MAX_NAME],
+        "step": step,
+        "values": values,
+    }
 
 
 class Lines:
@@ -93,7 +118,7 @@ class Hearing:
                 break
             try:
                 self._understand(line)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 self._evidence.broken_rule = f"It did not keep to the protocol: {printable(str(error))}"
         return not self._evidence.broken_rule
 
@@ -108,7 +133,7 @@ class Hearing:
         self.heard.append({"kind": "log", "level": level, "message": line})
 
     def _understand(self, line: bytes) -> None:
-        """Raises ValueError, KeyError or TypeError for what is no message."""
+        """Raises ValueError, KeyError, TypeError or OverflowError for what is no message."""
         if self._message_lines.cut or self._message_bytes > MAX_MESSAGES_BYTES:
             raise ValueError("too many bytes")
         message = json.loads(line)
@@ -130,6 +155,8 @@ class Hearing:
                 self.heard.append(message | {"name": printable(str(message["name"]))})
             case "progress":
                 self.heard.append(message | {"done": message["done"], "total": message["total"]})
+            case "point":
+                self.heard.append(_point(message))
             case "refused":
                 texts = {name: printable(str(message[name])) for name in ("code", "title", "detail")}
                 self._evidence.refusal = Refusal(**texts)

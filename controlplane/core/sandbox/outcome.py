@@ -7,7 +7,7 @@ from typing import Any
 from controlplane.core.sandbox.limits import MIB, Limits
 
 type Message = dict[str, Any]
-"""One JSON line of a child; `kind` is log, step, progress, result or refused."""
+"""One JSON line of a child; `kind` is log, step, progress, point, result or refused."""
 
 _ALLOCATION_FAILED = (
     "bad_alloc",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -77,12 +78,19 @@ class Child:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], *, channel: int, deadline: "_Deadline", limits: Limits
+        self,
+        process: subprocess.Popen[bytes],
+        *,
+        channel: int,
+        asking: int,
+        deadline: "_Deadline",
+        limits: Limits,
     ) -> None:
         assert process.stdout is not None
         started = deadline.began
         self._process = process
         self._channel = channel
+        self._asking = asking
         self._keepers = deadline
         self._output = process.stdout
         self._started = started
@@ -104,32 +112,38 @@ class Child:
         scratch: Path,
         limits: Limits,
         readable: Sequence[Path] = (),
+        writable: Sequence[Path] = (),
         held_until: float = math.inf,
+        python: Path | None = None,
     ) -> Self:
-        """Starts `entry` with `spec`. The child may write only in `scratch` and, beside the system and our
-        code, read only `readable`. Raises OSError if no process can be started."""
+        """Starts `entry` with `spec`. The child may write only in `scratch` and the folders `writable` and, beside the
+        system and our code, read only `readable`. `python` is the interpreter of another environment that it runs on.
+        Raises OSError if no process can be started."""
         scratch = scratch.resolve(strict=True)
         deadline = _Deadline(limits, at=held_until)
         reading, writing = os.pipe()
+        asked, asking = os.pipe()
         job = {
             "entry": entry,
             "spec": dict(spec),
-            "scratch": str(scratch),
             "limits": limits.to_json(),
             "readable": [str(path.resolve()) for path in readable],
+            "writable": [str(path.resolve()) for path in (scratch, *writable)],
             "channel": writing,
             "deadline": deadline.fd,
+            "asked": asked,
             "parent": os.getpid(),
         }
         try:
-            process = _spawn(job, scratch=scratch, threads=limits.threads)
+            process = _spawn(job, python=python, scratch=scratch, threads=limits.threads)
         except BaseException:
-            os.close(reading)
-            os.close(deadline.fd)
+            for number in (reading, asking, deadline.fd):
+                os.close(number)
             raise
         finally:
             os.close(writing)
-        return cls(process, channel=reading, deadline=deadline, limits=limits)
+            os.close(asked)
+        return cls(process, channel=reading, asking=asking, deadline=deadline, limits=limits)
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +154,7 @@ class Child:
         self.kill()
         self._selector.close()
         os.close(self._channel)
+        os.close(self._asking)
         os.close(self._keepers.fd)
         self._output.close()
 
@@ -177,6 +192,11 @@ class Child:
         """Moves the time on the monotonic clock at which the keeper ends the child by itself; only ever later than
         what was said before. A child that met it ends as `abandoned`."""
         self._keepers.move(moment)
+
+    def ask_to_stop(self) -> None:
+        """Lets an entry that looks at `asking.asked_to_stop` end by itself. It need not: `kill` is the parent's."""
+        with suppress(BrokenPipeError):
+            os.write(self._asking, b".")
 
     def outcome(self) -> Outcome:
         """Waits for the end and says how it was. Messages that were not polled for are dropped."""
@@ -248,7 +268,9 @@ class Child:
         evidence.log_tail = tuple(self._hearing.tail)
 
 
-def _spawn(job: Mapping[str, Any], *, scratch: Path, threads: int | None) -> subprocess.Popen[bytes]:
+def _spawn(
+    job: Mapping[str, Any], *, python: Path | None, scratch: Path, threads: int | None
+) -> subprocess.Popen[bytes]:
     # A memory file, not a pipe: a large spec must not block the parent.
     order = os.memfd_create("spec", os.MFD_CLOEXEC)
     try:
@@ -256,11 +278,11 @@ def _spawn(job: Mapping[str, Any], *, scratch: Path, threads: int | None) -> sub
             file.write(json.dumps(job).encode())
         os.lseek(order, 0, os.SEEK_SET)
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "controlplane.core.sandbox.child"],
+            [str(python or sys.executable), "-P", "-m", "controlplane.core.sandbox.child"],
             stdin=order,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(job["channel"], job["deadline"]),
+            pass_fds=(job["channel"], job["deadline"], job["asked"]),
             cwd=scratch,
             env=environment(scratch=scratch, threads=threads),
             start_new_session=True,

@@ -18,6 +18,7 @@ Each returns finished, escaped HTML without style attributes. Refused: tags that
 state: a template shows what a selector found.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +41,12 @@ register = template.Library()
 def pairs(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The names and values of a document. `document.items` is the value of its key "items", if it has one."""
     return list(document.items())
+
+
+@register.filter
+def document(value: Any) -> str:
+    """A text as it is, and anything else as the API would write it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @register.simple_tag

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.core.errors import Unprocessable
+from controlplane.core.sandbox.asking import asked_to_stop
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -40,6 +41,14 @@ def sleep(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     emit({"kind": "step", "name": "asleep"})
     time.sleep(600)
     return {}
+
+
+def wait_to_be_asked(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    emit({"kind": "step", "name": "waiting"})
+    while not asked_to_stop():
+        time.sleep(0.01)
+    emit({"kind": "log", "level": "info", "message": "as you wish"})
+    return {"asked": True}
 
 
 def spin(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -227,3 +227,16 @@ def test_the_query_is_changed_without_losing_the_rest() -> None:
     context = Context({"request": RequestFactory().get("/jobs/?state=failed&page=3&tag=a&tag=b")})
     page = Template("{% load presentation %}{% query_with page=None sort='name' %}").render(context)
     assert page == "?state=failed&amp;tag=a&amp;tag=b&amp;sort=name"
+
+
+def test_a_document_is_written_as_the_api_does_and_a_text_as_it_is() -> None:
+    values = ["fp16", True, None, [], {"axes": ["“n”=1/4/16"]}]
+    assert list(map(presentation.document, values)) == [
+        "fp16",
+        "true",
+        "null",
+        "[]",
+        '{"axes": ["“n”=1/4/16"]}',
+    ]
+    page = Template("{% load presentation %}{{ value|document }}").render(Context({"value": ["<b>"]}))
+    assert page == "[&quot;&lt;b&gt;&quot;]"

@@ -30,7 +30,14 @@ def limits(**changes) -> Limits:
 
 
 def start(
-    entry: str, spec: dict | None = None, *, scratch: Path, readable=(), held_until=math.inf, **changes
+    entry: str,
+    spec: dict | None = None,
+    *,
+    scratch: Path,
+    readable=(),
+    writable=(),
+    held_until=math.inf,
+    **changes,
 ) -> Child:
     return Child.start(
         entry=f"tests.controlplane.core.sandbox_entries:{entry}",
@@ -38,6 +45,7 @@ def start(
         scratch=scratch,
         limits=limits(**changes),
         readable=[TESTS, *readable],
+        writable=writable,
         held_until=held_until,
     )
 
@@ -151,6 +159,17 @@ def test_f06_a_child_that_hangs_is_stopped_at_its_wall_limit(tmp_path):
     assert gone_within(str(tmp_path), 3)
 
 
+def test_a_child_that_is_asked_to_stop_ends_in_order_and_says_so(tmp_path):
+    with start("wait_to_be_asked", scratch=tmp_path) as child:
+        wait_for_step(child, "waiting")
+        child.ask_to_stop()
+        said = [message["message"] for message in messages(child) if message["kind"] == "log"]
+        outcome = child.outcome()
+        child.ask_to_stop()  # it may have ended in the meantime
+    assert outcome.result == {"asked": True}
+    assert said == ["as you wish"]
+
+
 def test_a_child_that_burns_the_processor_is_stopped_at_its_limit(tmp_path):
     outcome = run("spin", scratch=tmp_path, cpu_s=1)
     assert outcome.reason == "timeout"
@@ -199,17 +218,21 @@ def test_a_child_sees_no_secret_and_no_open_file_of_its_parent(tmp_path):
     assert all(line.endswith("0" * 16) for line in seen["capabilities"])
 
 
-def test_a_child_reads_only_what_it_is_given_and_writes_only_its_scratch(tmp_path):
-    scratch, given_, private = tmp_path / "scratch", tmp_path / "given", tmp_path / "private"
+def test_a_child_reads_only_what_it_is_given_and_writes_only_its_folders(tmp_path):
+    scratch, kept = tmp_path / "scratch", tmp_path / "kept"
+    given_, private = tmp_path / "given", tmp_path / "private"
     scratch.mkdir()
+    kept.mkdir()
     for file in (given_, private):
         file.write_text("text")
-    paths = [str(given_), str(private), "/etc/shadow", "/root/.bashrc", str(scratch / "new")]
-    with start("try_files", {"read": paths[:4], "write": paths}, scratch=scratch, readable=[given_]) as child:
+    new = [str(scratch / "new"), str(kept / "new")]
+    paths = [str(given_), str(private), "/etc/shadow", "/root/.bashrc", *new]
+    spec = {"read": paths[:4], "write": paths}
+    with start("try_files", spec, scratch=scratch, readable=[given_], writable=[kept]) as child:
         outcome = child.outcome()
         if not child.isolation["files"]:
             pytest.skip("this kernel has no Landlock")
-    assert outcome.result == {"read": [str(given_)], "write": [str(scratch / "new")]}
+    assert outcome.result == {"read": [str(given_)], "write": new}
 
 
 def test_f22_a_full_disk_is_a_reason_of_its_own_that_names_no_folder(tmp_path):
@@ -219,6 +242,36 @@ def test_f22_a_full_disk_is_a_reason_of_its_own_that_names_no_folder(tmp_path):
 
 def hello(*namespaces: str, files: bool) -> bytes:
     return json.dumps({"kind": "hello", "namespaces": namespaces, "files": files}).encode() + b"\n"
+
+
+def test_a_point_of_a_curve_is_heard_with_nothing_else_in_it():
+    hearing = Hearing(Evidence(limits=LIMITS))
+    said = {"curve": "a\x1b", "step": 3, "values": {"loss": 1}, "more": "x"}
+    assert hearing.channel(json.dumps({"kind": "point"} | said).encode() + b"\n")
+    (heard,) = hearing.heard
+    assert heard == {"kind": "point", "curve": "a\\x1b", "step": 3, "values": {"loss": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"step": -1},
+        {"step": 2**31},
+        {"step": float("inf")},
+        {"values": {}},
+        {"values": {"loss": float("nan")}},
+        {"values": {"loss": 10**400}},
+        {"values": {"loss": "high"}},
+        {"values": dict.fromkeys("abcde", 1)},
+        {"values": 5},
+        {"values": None},
+    ],
+)
+def test_what_is_no_point_breaks_the_protocol(broken):
+    evidence = Evidence(limits=LIMITS)
+    said = {"kind": "point", "curve": "a", "step": 3, "values": {"loss": 1.0}} | broken
+    assert not Hearing(evidence).channel(json.dumps(said).encode() + b"\n")
+    assert evidence.broken_rule
 
 
 def test_what_a_child_lacks_is_said_once_with_what_to_do(caplog):
