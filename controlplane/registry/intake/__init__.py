@@ -8,8 +8,8 @@ from controlplane.registry.intake.inspection import (
     Bounds,
     DatasetInspection,
     Inspection,
-    inspect_dataset,
     inspected,
+    inspected_dataset,
     scratch_root,
 )
 
@@ -18,7 +18,7 @@ __all__ = [
     "Bounds",
     "DatasetInspection",
     "Inspection",
-    "inspect_dataset",
     "inspected",
+    "inspected_dataset",
     "scratch_root",
 ]

@@ -1,4 +1,4 @@
-"""Reads an uploaded npz of inputs (and labels) in the sandbox: `inspect` is the entry.
+"""Reads an uploaded data set, inputs and labels, in the sandbox: `inspect` is the entry. Tables become an npz first.
 
 Headers are read by our own code and held against sizes before an array exists; values are looked at in pieces.
 `numpy.load` is not used: its header is Python source text and its objects are pickles.
@@ -19,9 +19,11 @@ import numpy as np
 
 from controlplane.core.errors import Unprocessable
 from controlplane.registry.intake import archive as zips
+from controlplane.registry.intake import tables
 from controlplane.registry.intake.archive import Member
 from controlplane.registry.intake.recognize import empty_file
 from controlplane.registry.intake.tensors import MAX_RANK, quoted
+from controlplane.registry.metrics import CLASSES, NUMBERS, TEXTS, TOKENS, VECTORS
 
 LABELS = "labels"
 MAX_HEADER_BYTES = 10_000
@@ -45,27 +47,35 @@ class Array:
 
 
 def inspect(spec: Mapping[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Spec: `path`, `signature`, `total_bytes`. Returns `items`, `arrays` and `labels` (None without).
+    """Spec: `path`, `scratch`, `signature`, `least_label`, `total_bytes`. Returns `items`, `arrays`, `labels` (None
+    without) and the `path` of the npz: the one that was sent, or the one that was made of a table.
 
-    Raises Unprocessable (`empty_file`, `not_npz`, `unsafe_archive`, `unsafe_format`, `bad_array`).
+    Raises Unprocessable (`empty_file`, `not_npz`, `unsafe_archive`, `unsafe_format`, `bad_array`), and as
+    `tables.to_npz` does.
     """
     path = Path(spec["path"])
     with path.open("rb") as file:
         magic = file.read(4)
-    if magic and magic not in (b"PK\x03\x04", b"PK\x05\x06"):
-        raise Unprocessable("not_npz", "This file is not an npz archive.", "Write it with numpy.savez.")
     if not magic:
         raise empty_file()
+    if magic not in (b"PK\x03\x04", b"PK\x05\x06"):
+        emit({"kind": "step", "name": "table", "index": 1, "of": 2})
+        made = Path(spec["scratch"]) / "items.npz"
+        tables.to_npz(path, made, signature=spec["signature"], total_bytes=spec["total_bytes"])
+        path = made
     with zips.opened(path) as archive:
         members = zips.members(archive, file_bytes=path.stat().st_size, total_bytes=spec["total_bytes"])
         arrays = {array.name: array for array in (_array(archive, member) for member in members)}
         items = _fit(arrays, spec["signature"])
         emit({"kind": "step", "name": "values", "index": 1, "of": 1})
-        labels = _labels(archive, arrays.pop(LABELS, None), items)
+        labelled = arrays.pop(LABELS, None)
+        labels = _labels(archive, labelled, items, begin_at=spec["least_label"])
         for array in arrays.values():
             _check_values(archive, array)
+        if labelled is not None and labels is not None and labels["kind"] != CLASSES:
+            _check_values(archive, labelled)
     rows = [{"name": each.name, "dtype": each.dtype, "shape": list(each.shape)} for each in arrays.values()]
-    return {"items": items, "arrays": rows, "labels": labels}
+    return {"items": items, "arrays": rows, "labels": labels, "path": str(path)}
 
 
 def _array(archive: ZipFile, member: Member) -> Array:
@@ -177,21 +187,38 @@ def _fit_port(array: Array, port: Mapping[str, Any], *, batched: bool) -> None:
         raise _bad(array.name, f"has the shape {array.shape}, the model takes ({shown})")
 
 
-def _labels(archive: ZipFile, array: Array | None, items: int) -> dict[str, int] | None:
+def _labels(archive: ZipFile, array: Array | None, items: int, *, begin_at: int) -> dict[str, Any] | None:
+    """What kind they are, in the words of `registry.metrics`."""
     if array is None:
         return None
-    if array.dtype not in {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}:
-        raise _bad(LABELS, f"has the type {array.dtype}; class numbers are whole numbers")
-    if len(array.shape) != 1:
-        raise _bad(LABELS, f"has the shape {array.shape}; it must have one number per item")
+    whole = array.dtype.startswith(("INT", "UINT"))
+    match len(array.shape):
+        case 1 if whole:
+            return {"kind": CLASSES, **_classes(archive, array, items, begin_at=begin_at)}
+        case 1 if array.dtype == "BYTES":
+            return {"kind": TEXTS}
+        case 2 if whole:
+            return {"kind": TOKENS, "length": array.shape[1]}
+        case 1 if array.dtype.startswith("FP"):
+            return {"kind": NUMBERS}
+        case axes if axes > 1 and array.dtype.startswith("FP"):
+            return {"kind": VECTORS, "shape": list(array.shape[1:])}
+    raise _bad(
+        LABELS,
+        f"has the type {array.dtype} and the shape {array.shape}; it must have one class number, number, text, "
+        "vector or row of whole numbers per item",
+    )
+
+
+def _classes(archive: ZipFile, array: Array, items: int, *, begin_at: int) -> dict[str, int]:
     least, most = items, 0
     seen: set[int] = set()
     for chunk in _chunks(archive, array):
         least, most = min(least, int(chunk.min())), max(most, int(chunk.max()))
         seen.update(np.unique(chunk).tolist())
-    if least < 0:
+    if least < begin_at:
         raise _bad(LABELS, f"holds {least}; class numbers begin at 0")
-    return {"classes": len(seen), "max": most}
+    return {"classes": len(seen - {-1}), "max": most}
 
 
 def _check_values(archive: ZipFile, array: Array) -> None:

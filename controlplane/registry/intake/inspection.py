@@ -23,15 +23,18 @@ _log = logging.getLogger(__name__)
 SCRATCH_PREFIX = "intake-"
 MAX_DATASET_BYTES = 2 * 1024**3
 _CPU_S = 30
-_CPU_BYTES_PER_S = 100 * MIB
+_CPU_BYTES_PER_S = {"model_child": 100 * MIB, "dataset_child": 10 * MIB}
+"""By entry: the text of a CSV file is parsed a row at a time."""
 _MEMORY_FACTOR = 5
 """Bytes of address space per byte of file: the file, its parse, the checker's and the session's copies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """`artifact_path` is the uploaded file, or with `repacked` the single ONNX file made of an archive."""
+    """`artifact_path` is the uploaded file, or with `repacked` what was made of an archive: a single ONNX file, or a
+    PyTorch program without anything that could run."""
 
+    format: str
     signature: dict[str, Any]
     summary: dict[str, Any]
     artifact_path: Path
@@ -40,11 +43,14 @@ class Inspection:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInspection:
-    """`labels`: number of `classes` and the `max` class number, None without labels."""
+    """`labels`: their `kind`, for class numbers also how many `classes` and the `max`; None without labels.
+    `artifact_path` is the uploaded npz, or with `repacked` the one that was made of a table."""
 
     items: int
     arrays: tuple[dict[str, Any], ...]
-    labels: dict[str, int] | None
+    labels: dict[str, Any] | None
+    artifact_path: Path
+    repacked: bool
 
     @property
     def has_labels(self) -> bool:
@@ -62,13 +68,15 @@ class Bounds:
     memory_bytes: int
     wall_s: float
     scratch: Path
+    torchscript: bool = False
+    """Whether such files are taken; nothing of them runs here."""
 
-    def limits(self, size_bytes: int) -> Limits:
+    def limits(self, size_bytes: int, *, bytes_per_s: int) -> Limits:
         """Grows with the file, so that a large honest one is not refused for its size."""
         return Limits(
             memory_bytes=self.memory_bytes + _MEMORY_FACTOR * size_bytes,
-            cpu_s=_CPU_S + size_bytes // _CPU_BYTES_PER_S,
-            wall_s=self.wall_s + size_bytes / _CPU_BYTES_PER_S,
+            cpu_s=_CPU_S + size_bytes // bytes_per_s,
+            wall_s=self.wall_s + size_bytes / bytes_per_s,
             file_bytes=2 * 1024**3,
             threads=1,
         )
@@ -76,7 +84,7 @@ class Bounds:
 
 @contextmanager
 def inspected(path: Path, *, filename: str = "", bounds: Bounds | None = None) -> Iterator[Inspection]:
-    """Looks at an uploaded ONNX file or zip archive. `filename` is only for the reader of an error.
+    """Looks at an uploaded ONNX file, PyTorch program or zip archive. `filename` is only for the reader of an error.
 
     Raises Unprocessable with a code of its own for every kind of refusal; `resource_limit` if the child met a
     limit, `unreadable` if it crashed; StorageFull if there was no room to unpack it.
@@ -84,9 +92,11 @@ def inspected(path: Path, *, filename: str = "", bounds: Bounds | None = None) -
     bounds = bounds or _bounds()
     with _scratch(bounds.scratch) as scratch:
         spec = {"path": str(path), "scratch": str(scratch), "total_bytes": MAX_DATASET_BYTES}
-        result, outcome = _ask("onnx_child", spec, path=path, scratch=scratch, bounds=bounds)
+        spec |= {"torchscript": bounds.torchscript}
+        result, outcome = _ask("model_child", spec, path=path, scratch=scratch, bounds=bounds)
         artifact = _inside(Path(result["path"]), allowed=(path, scratch))
         yield Inspection(
+            format=str(result["format"]),
             signature=dict(result["signature"]),
             summary=dict(result["summary"]) | {"peak_memory_bytes": outcome.peak_bytes},
             artifact_path=artifact,
@@ -94,17 +104,34 @@ def inspected(path: Path, *, filename: str = "", bounds: Bounds | None = None) -
         )
 
 
-def inspect_dataset(
-    path: Path, *, signature: Mapping[str, Any], bounds: Bounds | None = None
-) -> DatasetInspection:
-    """Looks at an uploaded npz for a model with this signature. Raises as `inspected` does."""
+@contextmanager
+def inspected_dataset(
+    path: Path,
+    *,
+    signature: Mapping[str, Any],
+    partly_labelled: bool = False,
+    bounds: Bounds | None = None,
+) -> Iterator[DatasetInspection]:
+    """Looks at an uploaded npz, Parquet or CSV file for a model with this signature. One that may be `partly_labelled`
+    has -1 for a label that nobody knows. Raises as `inspected` does."""
     bounds = bounds or _bounds()
     with _scratch(bounds.scratch) as scratch:
-        spec = {"path": str(path), "signature": dict(signature), "total_bytes": MAX_DATASET_BYTES}
+        spec = {
+            "path": str(path),
+            "scratch": str(scratch),
+            "signature": dict(signature),
+            "least_label": -1 if partly_labelled else 0,
+            "total_bytes": MAX_DATASET_BYTES,
+        }
         result, _ = _ask("dataset_child", spec, path=path, scratch=scratch, bounds=bounds)
-    return DatasetInspection(
-        items=int(result["items"]), arrays=tuple(result["arrays"]), labels=result["labels"]
-    )
+        artifact = _inside(Path(result["path"]), allowed=(path, scratch))
+        yield DatasetInspection(
+            items=int(result["items"]),
+            arrays=tuple(result["arrays"]),
+            labels=result["labels"],
+            artifact_path=artifact,
+            repacked=artifact != path,
+        )
 
 
 def _bounds() -> Bounds:
@@ -115,6 +142,7 @@ def _bounds() -> Bounds:
         memory_bytes=environment.intake_memory_bytes,
         wall_s=environment.intake_wall_s,
         scratch=scratch_root(),
+        torchscript=environment.torchscript,
     )
 
 
@@ -142,7 +170,7 @@ def _ask(
         entry=f"controlplane.registry.intake.{module}:inspect",
         spec=spec,
         scratch=scratch,
-        limits=bounds.limits(path.stat().st_size),
+        limits=bounds.limits(path.stat().st_size, bytes_per_s=_CPU_BYTES_PER_S.get(module, 10 * MIB)),
         readable=[path],
     ) as child:
         while not child.finished:

@@ -90,6 +90,7 @@ def _parsed(path: Path) -> tuple[Facts, Any]:
     try:
         model.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError has moved between its versions
+        bytearray(2 * path.stat().st_size)  # MemoryError if that was the reason, which protobuf does not tell
         raise not_onnx("Its bytes cannot be parsed.") from error
     for tensor in bundle.tensors(model):
         if tensor.ByteSize() > _STRIPPED_BYTES:

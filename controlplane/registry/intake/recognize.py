@@ -22,6 +22,7 @@ class Kind(Enum):
 NOT_ONNX = "This file is not an ONNX model."
 UNSAFE = "This format can run code when it is loaded, so it is never opened."
 _ENGINE = "Engines are not accepted: an engine is a program."
+_KERAS = "Keras 3 writes ONNX itself: model.export('model.onnx', format='onnx')"
 _EXPORT = "Export the model to ONNX where you trained it, and upload the .onnx file."
 
 # Offset, bytes, what it is.
@@ -49,10 +50,10 @@ _OTHER_FILES = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
 )
 _UNSAFE_FILES = (
-    (0, b"\x89HDF\r\n\x1a\n", "a Keras or HDF5 file"),
+    (0, b"\x89HDF\r\n\x1a\n", f"a Keras or HDF5 file. {_KERAS}"),
     (0, b"\xac\xed\x00\x05", "a serialized Java object"),
 )
-_ENGINES = ((0, b"ptrt"), (0, b"ftrt"))
+_ENGINES = ((0, b"ptrt"), (0, b"ftrt"), (0, b"vtrt"))
 _BINARY_PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _TEXT_PICKLE = re.compile(
     rb"\(?(?:[(\])}]?[dlt]?p\d+\n|c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|i[A-Za-z_][\w.]*\n)"
@@ -79,7 +80,10 @@ def _refuse_known(head: bytes, size: int) -> None:
         if head[offset:].startswith(magic):
             raise _unsafe(f"This is {name}.")
     if _BINARY_PICKLE.match(head) or _TEXT_PICKLE.match(head):
-        raise _unsafe("This is a Python pickle (PyTorch .pt, joblib and the like).")
+        raise _unsafe(
+            "This is a Python pickle (PyTorch .pt, joblib and the like). A scikit-learn model is taken as "
+            "skops.io.dump writes it."
+        )
     if any(head[offset:].startswith(magic) for offset, magic in _ENGINES):
         raise Unprocessable(
             "engine_refused", _ENGINE, "This is a TensorRT engine. Upload the ONNX model it came from."
@@ -90,7 +94,10 @@ def _refuse_known(head: bytes, size: int) -> None:
     if _MARKUP.match(head):
         raise not_onnx("This is a web page or XML, perhaps the error page of a failed download.")
     if _is_safetensors(head, size):
-        raise not_onnx("This is a safetensors file, which holds weights without the graph.")
+        raise not_onnx(
+            "This is a safetensors file, which holds weights without the graph. Zipped with its config.json it is a "
+            "transformers folder, which is accepted."
+        )
     if _TEXT.fullmatch(head):
         raise not_onnx("This is a text file.")
 
@@ -116,10 +123,13 @@ def refuse_archive_of(names: list[str]) -> None:
     """Zip archives that are models of other frameworks. Raises Unprocessable by the names of the members."""
     base = {name.rpartition("/")[2] for name in names}
     if any(name.endswith((".pkl", ".pickle", ".pt2")) for name in base) or "archive_format" in base:
-        raise _unsafe("This archive is a PyTorch file (.pt, TorchScript or .pt2).")
+        raise _unsafe(
+            "This archive is a PyTorch file (.pt or TorchScript). TorchScript is taken, where an operator allows it, "
+            "in a zip with its signature.json."
+        )
     if "saved_model.pb" in base:
         raise _unsafe("This archive holds a TensorFlow SavedModel.")
     if any(name.endswith((".h5", ".keras")) for name in base):
-        raise _unsafe("This archive is a Keras model.")
+        raise _unsafe(f"This archive is a Keras model. {_KERAS}.")
     if names and all(name.endswith(".npy") for name in names):
         raise not_onnx("This is an npz archive of NumPy arrays. Data sets are uploaded beside a model.")

@@ -19,11 +19,9 @@ def read(graph: Any) -> dict[str, Any]:
     sparse = {tensor.values.name for tensor in graph.sparse_initializer}
     inputs = [port for port in graph.input if port.name not in weights | sparse]
     if not inputs or not graph.output:
-        raise _unsupported(
-            f"It has {len(inputs)} inputs and {len(graph.output)} outputs; both must be there."
-        )
+        raise unsupported(f"It has {len(inputs)} inputs and {len(graph.output)} outputs; both must be there.")
     if len(inputs) + len(graph.output) > MAX_PORTS:
-        raise _unsupported(f"It has more than {MAX_PORTS:,} inputs and outputs.")
+        raise unsupported(f"It has more than {MAX_PORTS:,} inputs and outputs.")
     names = _Names()
     signature: dict[str, Any] = {
         "inputs": [_port(port, "input", names) for port in inputs],
@@ -53,17 +51,17 @@ def _port(port: Any, what: str, names: _Names) -> dict[str, Any]:
     kind = port.type.WhichOneof("value")
     if kind != "tensor_type":
         words = (kind or "nothing").removesuffix("_type").replace("_", " ")
-        raise _unsupported(
+        raise unsupported(
             f"{label} is a {words}, not a tensor. Export the model with tensors only (scikit-learn: zipmap=False)."
         )
     tensor = port.type.tensor_type
     dtype = type_name(tensor.elem_type)
     if dtype not in SIGNATURE_TYPES:
-        raise _unsupported(
+        raise unsupported(
             f"{label} has the element type {dtype or tensor.elem_type}, which cannot be served."
         )
     if not tensor.HasField("shape"):
-        raise _unsupported(
+        raise unsupported(
             f"{label} declares no shape. Export the model with at least its number of dimensions."
         )
     shape = [_dimension(size, label, names) for size in tensor.shape.dim]
@@ -76,9 +74,9 @@ def _dimension(size: Any, label: str, names: _Names) -> int | str:
     if not size.HasField("dim_value") or size.dim_value < 0:
         return names.next()
     if size.dim_value == 0:
-        raise _unsupported(f"{label} has a dimension of size 0.")
+        raise unsupported(f"{label} has a dimension of size 0.")
     return int(size.dim_value)
 
 
-def _unsupported(detail: str) -> Unprocessable:
+def unsupported(detail: str) -> Unprocessable:
     return Unprocessable("unsupported_signature", "The model's inputs and outputs cannot be served.", detail)

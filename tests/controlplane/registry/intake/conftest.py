@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane.core.errors import Unprocessable
-from controlplane.registry.intake import Bounds, inspect_dataset, inspected
+from controlplane.registry.intake import Bounds, inspected, inspected_dataset, model_child
 from tests.controlplane.registry.intake.models import write
 
 GIB = 1024**3
@@ -51,10 +51,35 @@ def refused(look: Callable[..., Any], bounds: Bounds) -> Callable[..., Unprocess
 
 
 @pytest.fixture
-def look_at_dataset(tmp_path: Path, bounds: Bounds) -> Callable[..., Any]:
-    def run(body: bytes, signature: dict[str, Any]) -> Any:
+def refused_here(tmp_path: Path) -> Callable[[bytes], Unprocessable]:
+    """As `refused`, in this process: for readers that are our own code, of which many cases are tried."""
+
+    def run(body: bytes) -> Unprocessable:
+        spec = {"path": str(write(tmp_path, body)), "scratch": str(tmp_path), "total_bytes": GIB}
+        with pytest.raises(Unprocessable) as error:
+            model_child.inspect(spec, lambda message: None)
+        assert error.value.title.endswith(".")
+        assert "/tmp" not in error.value.detail
+        assert error.value.detail.isprintable()
+        return error.value
+
+    return run
+
+
+@pytest.fixture
+def kept() -> list[bytes]:
+    """What is kept of the data sets that were looked at."""
+    return []
+
+
+@pytest.fixture
+def look_at_dataset(tmp_path: Path, bounds: Bounds, kept: list[bytes]) -> Callable[..., Any]:
+    def run(body: bytes, signature: dict[str, Any], **more: Any) -> Any:
         try:
-            return inspect_dataset(write(tmp_path, body), signature=signature, bounds=bounds)
+            path = write(tmp_path, body)
+            with inspected_dataset(path, signature=signature, bounds=bounds, **more) as found:
+                kept.append(found.artifact_path.read_bytes())
+                return found
         finally:
             assert not list(bounds.scratch.iterdir())
 

@@ -20,8 +20,25 @@ X = np.arange(40, dtype=np.float32).reshape(10, 4)
 def test_arrays_and_labels_are_counted(look_at_dataset, compressed):
     labels = np.array([0, 1, 2, 2, 1, 0, 0, 0, 2, 5], dtype=np.int64)
     found = look_at_dataset(npz(x=X, labels=labels, compressed=compressed), SIGNATURE)
-    assert (found.items, found.has_labels, found.labels) == (10, True, {"classes": 4, "max": 5})
+    assert (found.items, found.has_labels, found.labels) == (
+        10,
+        True,
+        {"kind": "classes", "classes": 4, "max": 5},
+    )
     assert found.summary["arrays"] == [{"name": "x", "dtype": "FP32", "shape": [10, 4]}]
+
+
+def test_a_label_that_nobody_knows_is_minus_one_where_only_learning_needs_it(look_at_dataset):
+    body = npz(x=X, labels=np.array([0, 1, -1, -1, 1, 0, 0, 0, -1, 5], dtype=np.int64))
+    found = look_at_dataset(body, SIGNATURE, partly_labelled=True)
+    assert found.labels == {"kind": "classes", "classes": 3, "max": 5}
+    with pytest.raises(Unprocessable, match="begin at 0"):
+        look_at_dataset(body, SIGNATURE)
+
+
+def test_labels_may_be_numbers(look_at_dataset):
+    labels = np.linspace(-3, 3, 10)
+    assert look_at_dataset(npz(x=X, labels=labels), SIGNATURE).labels == {"kind": "numbers"}
 
 
 def test_labels_may_be_missing(look_at_dataset):
@@ -85,8 +102,13 @@ BAD = {
     "no arrays": (zipped({}), "bad_array", "lacks"),
     "no items": (npz(x=X[:0]), "bad_array", "0 items"),
     "labels too short": (npz(x=X, labels=np.zeros(9, dtype=np.int64)), "bad_array", "“labels” 9"),
-    "labels of floats": (npz(x=X, labels=np.zeros(10)), "bad_array", "FP64"),
-    "labels in columns": (npz(x=X, labels=np.zeros((10, 2), dtype=np.int64)), "bad_array", "one number"),
+    "labels of yes and no": (npz(x=X, labels=np.zeros(10, bool)), "bad_array", "BOOL"),
+    "labels in a cube": (
+        npz(x=X, labels=np.zeros((10, 2, 2), dtype=np.int64)),
+        "bad_array",
+        "one class number",
+    ),
+    "labels not finite": (npz(x=X, labels=np.full((10, 2), np.nan)), "bad_array", "NaN"),
     "negative labels": (npz(x=X, labels=np.full(10, -1)), "bad_array", "-1"),
     "declared too large": (member(header("(1000000000, 4)"), b"\0" * 160), "bad_array", "declares"),
     "declared overflow": (member(header("(4294967296, 4294967296, 4294967296)")), "bad_array", "declares"),

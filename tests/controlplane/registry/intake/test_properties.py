@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controlplane.core.errors import Unprocessable
-from controlplane.registry.intake import Bounds, archive, inspect_dataset, inspected
+from controlplane.registry.intake import Bounds, archive, inspected, inspected_dataset
 from controlplane.registry.intake.walk import walk
 from tests.controlplane.registry.intake.models import external, loop, mlp, nested_graphs, npz, write, zipped
 
@@ -131,7 +131,8 @@ def test_any_bytes_get_an_answer_from_the_sandbox(body, tmp_path):
 def test_any_bytes_as_a_data_set_get_an_answer_from_the_sandbox(body, tmp_path):
     bounds = Bounds(memory_bytes=2 * 1024**3, wall_s=20, scratch=tmp_path / "scratch")
     try:
-        assert inspect_dataset(write(tmp_path, body), signature=SIGNATURE, bounds=bounds).items == 5
+        with inspected_dataset(write(tmp_path, body), signature=SIGNATURE, bounds=bounds) as found:
+            assert found.items == 5
     except Unprocessable as error:
         assert error.code != "unreadable", error.detail
 
