@@ -10,10 +10,12 @@ from controlplane.accounts.access import Actor
 from controlplane.core import formats
 from controlplane.core.errors import SlipwayError
 from controlplane.core.forms import VerbForm
-from controlplane.registry import selectors, services
+from controlplane.registry import imports, metrics, selectors, services
+from controlplane.registry.answers import POOLINGS, TASKS, Answers
 from controlplane.registry.gate import MAX_OVERRIDE, MOST_MIB, MOST_MS, POINTS, SPEEDUPS, Gate
-from controlplane.registry.models import Alias, Dataset, Model, Variant, Verdict, Version
+from controlplane.registry.models import Alias, Dataset, Import, Model, Variant, Verdict, Version
 from controlplane.registry.services import MAX_DESCRIPTION
+from controlplane.registry.sources import MAX_REFERENCE
 
 CHUNK_BYTES = 1024**2
 NAME_HELP = "Lower-case letters, digits and inner dashes, such as “fraud-scorer”."
@@ -41,7 +43,11 @@ class FileForm(VerbForm):
         widget.attrs["data-limit"] = str(settings.ENVIRONMENT.max_upload_bytes)
         self.fields["file"].help_text = f"{self.kind} {_limit()}"
 
-    kind = "An ONNX file, or a zip archive with its external data."
+    kind = (
+        "An ONNX file; a PyTorch program (.pt2 of torch.export.save); a scikit-learn model (.skops of skops.io.dump); "
+        "or a zip archive of an ONNX file with its external data, or of a transformers folder (config.json and "
+        "model.safetensors). Where the operator allows it, a zip archive of TorchScript with its signature.json."
+    )
 
     def refuse(self, error: SlipwayError) -> None:
         """Without a field of its own, and about content or size, it is about the file."""
@@ -60,7 +66,7 @@ class FileForm(VerbForm):
         return str(self.cleaned_data["file"].name or "")
 
 
-class NewModelForm(FileForm):
+class NewModelFields(forms.Form):
     name = _name_field(help_text=f"{NAME_HELP} It becomes part of addresses and cannot be changed.")
     description = forms.CharField(
         required=False,
@@ -68,6 +74,9 @@ class NewModelForm(FileForm):
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text="What it decides, on which inputs, and who to ask.",
     )
+
+
+class NewModelForm(NewModelFields, FileForm):
     file = forms.FileField(label="First version", allow_empty_file=True)
     field_order = ("name", "description", "file")
 
@@ -90,8 +99,40 @@ class UploadForm(FileForm):
         )
 
 
+def _metrics() -> list[tuple[str, str]]:
+    rows = ((row.key, f"{row.label}: {row.expects}") for row in metrics.every())
+    return [("", "What its labels look like: class numbers are scored by top-1 accuracy"), *rows]
+
+
+class ImportForm(VerbForm):
+    reference = forms.CharField(
+        max_length=MAX_REFERENCE,
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+        ),
+        help_text="“hf:organization/name@revision” on Hugging Face, or “models:/name/version” (or “name@alias”) in "
+        "MLflow; then, if it has several models, the path of one, as in “hf:acme/churn@main/onnx/model.onnx”. A branch "
+        "is pinned to its commit. Fetched are an ONNX file with its external data, or config.json with "
+        "model.safetensors, and nothing else.",
+    )
+
+    def start(self, actor: Actor, model: Model) -> Import | None:
+        made = self.attempt(lambda: imports.start(actor, model, reference=self.cleaned_data["reference"]))
+        return made[0] if made else None
+
+
+class ImportModelForm(NewModelFields, ImportForm):
+    field_order = ("name", "description", "reference")
+
+    def create(self, actor: Actor) -> Import | None:
+        return self.attempt(lambda: imports.start_with_model(actor, **self.cleaned_data))
+
+
 class DatasetForm(FileForm):
-    kind = "An npz archive: one array per input, named as in the signature, and optional “labels”."
+    kind = (
+        "An npz archive, a Parquet or a CSV file: one array or column per input, named as in the signature, and "
+        "optional “labels”."
+    )
     name = _name_field(help_text=NAME_HELP)
     role = forms.ChoiceField(
         choices=Dataset.Role.choices,
@@ -101,8 +142,15 @@ class DatasetForm(FileForm):
         help_text="Evaluation sets measure what a variant costs in answers; static INT8 learns its ranges "
         "from calibration sets.",
     )
+    metric = forms.ChoiceField(
+        required=False,
+        choices=_metrics,
+        label="Score answers by",
+        help_text="A report says what a variant loses in it. Without labels only agreement with the parent is said, "
+        "as the model's task has it.",
+    )
     file = forms.FileField(label="Data file", allow_empty_file=True)
-    field_order = ("name", "role", "file")
+    field_order = ("name", "role", "metric", "file")
 
     def add(self, actor: Actor, model: Model) -> Dataset | None:
         return self.attempt(
@@ -111,6 +159,7 @@ class DatasetForm(FileForm):
                 model,
                 name=self.cleaned_data["name"],
                 role=self.cleaned_data["role"],
+                metric=self.cleaned_data["metric"],
                 version=selectors.latest_version(actor, model),
                 chunks=self.chunks(),
             )
@@ -128,6 +177,38 @@ class DescriptionForm(VerbForm):
         )
 
 
+class AnswersForm(VerbForm):
+    task = forms.ChoiceField(
+        required=False,
+        choices=[("", "As the signature suggests"), *TASKS.items()],
+        help_text="Without labels, agreement with the parent is measured by its means. Labels beat it.",
+    )
+    output = forms.ChoiceField(
+        required=False,
+        label="Output that counts",
+        help_text="Labels are scored on it where they fit it.",
+    )
+    pooling = forms.ChoiceField(
+        required=False,
+        choices=[("", "As the signature suggests"), *POOLINGS.items()],
+        help_text="For outputs with a row for each position, such as the tokens of a text. Positions that an attention "
+        "mask among the inputs leaves out never count.",
+    )
+
+    def __init__(self, version: Version, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.version = version
+        names = [port["name"] for port in version.signature["outputs"]]
+        field = self.fields["output"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [("", "As the task and the labels have it"), *((name, name) for name in names)]
+
+    def save(self, actor: Actor, model: Model) -> Model | None:
+        return self.attempt(
+            lambda: services.set_answers(actor, model, Answers(**self.cleaned_data), version=self.version)
+        )
+
+
 class GateForm(VerbForm):
     min_speedup = forms.FloatField(
         min_value=SPEEDUPS[0],
@@ -139,7 +220,8 @@ class GateForm(VerbForm):
         min_value=POINTS[0],
         max_value=POINTS[1],
         label="Most accuracy lost, points",
-        help_text="At the upper end of the interval. Without labels: the share of items that disagree, in percent.",
+        help_text="At the upper end of the interval. Without labels: what agreement with the parent loses, such as the "
+        "share of items that disagree, in percent.",
     )
     max_relative_loss_percent = forms.FloatField(
         required=False,
@@ -205,9 +287,10 @@ class AliasForm(VerbForm):
         )
 
 
-class DeleteForm(VerbForm):
-    """For what cannot be undone: the name has to be typed. The page's script only unlocks the button."""
+class ConfirmForm(VerbForm):
+    """For what must not happen by a slip: the name has to be typed. The page's script only unlocks the button."""
 
+    undone = "nothing was changed"
     confirm = forms.CharField(label="Name", max_length=200)
 
     def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
@@ -217,8 +300,12 @@ class DeleteForm(VerbForm):
     def clean_confirm(self) -> str:
         typed: str = self.cleaned_data["confirm"]
         if typed != self.name:
-            raise forms.ValidationError(f"Type “{self.name}” to confirm; nothing was deleted.")
+            raise forms.ValidationError(f"Type “{self.name}” to confirm; {self.undone}.")
         return typed
+
+
+class DeleteForm(ConfirmForm):
+    undone = "nothing was deleted"
 
 
 class ModelFilterForm(forms.Form):

@@ -23,8 +23,9 @@ MOST_MIB = 2.0**30
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """Losses count at the upper end of their interval. `max_loss_points` bounds accuracy lost, in points, and without
-    labels the share of items that disagree, in percent; `max_relative_loss_percent` is of the parent's accuracy.
-    `max_latency_ms` is of the median for one item, on the machine that measured. None asks nothing."""
+    labels what is lost of the agreement that the model's task measures, such as the share of items that disagree;
+    `max_relative_loss_percent` is of the parent's accuracy. `max_latency_ms` is of the median for one item, on the
+    machine that measured. None asks nothing."""
 
     min_speedup: float = 1.05
     max_loss_points: float = 1.0
@@ -43,7 +44,8 @@ class Gate:
         most = f"{self.max_loss_points:g}"
         said = [
             f"at least {self.min_speedup:g}x as fast as its parent",
-            f"at most {most} {'point' if most == '1' else 'points'} of accuracy lost, or {most} % of items changed",
+            f"at most {most} {'point' if most == '1' else 'points'} of accuracy lost, or {most} % of the agreement "
+            "with its parent",
         ]
         if self.max_relative_loss_percent is not None:
             said.append(f"at most {self.max_relative_loss_percent:g} % of its parent's accuracy lost")

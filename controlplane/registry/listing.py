@@ -15,7 +15,7 @@ _NEWEST = 2**63 - 1
 _SQL = """
     SELECT version.id, version.number, version.format, version.source_sha256, version.source_bytes,
            version.source_filename, version.signature, version.summary, version.quarantined_reason,
-           version.created_at, model.name, creator.username
+           version.trusted_at, version.created_at, model.name, creator.username
     FROM registry_version version
     JOIN registry_model model ON model.id = version.model_id
     LEFT JOIN accounts_user creator ON creator.id = version.created_by_id
@@ -37,6 +37,7 @@ class VersionLine(NamedTuple):
     signature: str
     summary: str
     quarantined_reason: str
+    trusted_at: datetime | None
     created_at: datetime
     model_name: str
     creator: str | None

@@ -13,6 +13,8 @@ Jobs live in `optimizer`, which this app may not import; a variant keeps its job
 from django.db import models
 
 from controlplane.accounts.models import Team, TeamOwnedQuerySet, User
+from controlplane.registry import formats, serving
+from controlplane.registry.metrics import METRICS
 
 
 class Model(models.Model):
@@ -21,6 +23,8 @@ class Model(models.Model):
     description = models.TextField(max_length=2000, blank=True)
     gate = models.JSONField(default=dict)
     """What is asked of a variant; see `registry.gate`. Empty: its defaults."""
+    answers = models.JSONField(default=dict)
+    """How two answers of it are compared, as far as somebody stated it; see `registry.answers`."""
     version_count = models.PositiveIntegerField(default=0)
     """The number given to the latest version; numbers are never used again, also after deletion."""
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)
@@ -75,6 +79,9 @@ class Version(models.Model):
     summary = models.JSONField(default=dict)
     quarantined_reason = models.CharField(max_length=200, blank=True)
     """Set when building from it crashed at its cap: it is not used again until a person says so."""
+    trusted_at = models.DateTimeField(null=True)
+    """Since when its code may run in jobs, for formats that are code; see `trust`."""
+    trusted_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -89,6 +96,19 @@ class Version(models.Model):
 
     def get_absolute_url(self) -> str:
         return f"/models/{self.model.name}/versions/{self.number}/"
+
+    @property
+    def format_label(self) -> str:
+        return formats.label(self.format)
+
+    @property
+    def must_be_trusted(self) -> bool:
+        return self.format in formats.RUN_CODE and self.trusted_at is None
+
+    @property
+    def must_be_exported(self) -> bool:
+        """No stack serves its own bytes; see `registry.formats`."""
+        return self.format in formats.MUST_BE_EXPORTED
 
 
 class VariantQuerySet(TeamOwnedQuerySet["Variant"]):
@@ -125,6 +145,7 @@ class Variant(models.Model):
     job_id = models.BigIntegerField(null=True, unique=True)
     """Unique: a job takes effect once, whatever is delivered twice."""
     verdict = models.CharField(max_length=30, choices=Verdict, blank=True)
+    """That of the newest report."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = VariantQuerySet.as_manager()
@@ -145,11 +166,18 @@ class Variant(models.Model):
     def label(self) -> str:
         return self.technique or "original"
 
+    @property
+    def not_served(self) -> str:
+        """Why no deployment can serve it, as sentences; empty where one can."""
+        return serving.why_not(self.format)
+
 
 class Report(models.Model):
     """Evidence: one paired measurement of a variant against its parent. See `optimizer.evaluation.report`."""
 
     variant = models.ForeignKey(Variant, on_delete=models.CASCADE, related_name="reports")
+    job_id = models.BigIntegerField(null=True, unique=True)
+    """The job that measured: the one that made the variant, or one that measured it again."""
     verdict = models.CharField(max_length=30, choices=Verdict)
     sentence = models.TextField()
     data = models.JSONField()
@@ -185,12 +213,67 @@ class Alias(models.Model):
         return self.name
 
 
+class ImportQuerySet(TeamOwnedQuerySet["Import"]):
+    team_path = "model__team"
+
+
+class Import(models.Model):
+    """A version that is fetched from a registry elsewhere. The row is the truth and the queue; see `imports`."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        RUNNING = "running", "Running"
+        SUCCEEDED = "succeeded", "Succeeded"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="imports")
+    reference = models.CharField(max_length=500)
+    revision = models.CharField(max_length=100, blank=True)
+    """What the reference was pinned to by the first look at it; empty before."""
+    state = models.CharField(max_length=12, choices=State, default=State.QUEUED)
+    code = models.CharField(max_length=60, blank=True)
+    """Of the error that ended it."""
+    message = models.TextField(blank=True)
+    """Why it ended, or why it waits, in sentences for a person."""
+    version = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="imports")
+    done_bytes = models.BigIntegerField(default=0)
+    total_bytes = models.BigIntegerField(null=True)
+    attempt = models.PositiveIntegerField(default=0)
+    fence = models.BigIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    run_after = models.DateTimeField()
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = ImportQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["model", "-id"]),
+            models.Index(
+                fields=["run_after"],
+                condition=models.Q(state__in=["queued", "running"]),
+                name="import_active",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"import of {self.reference}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in {self.State.QUEUED, self.State.RUNNING}
+
+
 class DatasetQuerySet(TeamOwnedQuerySet["Dataset"]):
     team_path = "model__team"
 
 
 class Dataset(models.Model):
-    """An npz of inputs (and labels) that fits a model's signature."""
+    """An npz of inputs (and labels) that fits a model's signature; what came as a table was made into one."""
 
     class Role(models.TextChoices):
         EVALUATION = "evaluation", "Evaluation set"
@@ -202,6 +285,8 @@ class Dataset(models.Model):
     artifact = models.ForeignKey(Artifact, on_delete=models.PROTECT, related_name="datasets")
     items = models.PositiveIntegerField()
     has_labels = models.BooleanField(default=False)
+    metric = models.CharField(max_length=20, blank=True)
+    """What answers are scored by, a key of `registry.metrics`; empty without labels."""
     summary = models.JSONField(default=dict)
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -214,3 +299,7 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def metric_label(self) -> str:
+        return METRICS.rows()[self.metric].label if self.metric in METRICS else ""

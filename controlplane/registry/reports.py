@@ -5,16 +5,17 @@ missing there is missing on the page. Every ratio is variant over parent, whatev
 Refused: one number as "the speed-up" of a variant; batch sizes behave differently and are shown apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core import formats
+from controlplane.registry import clocks
 from controlplane.registry.models import Report
 
-BATCHES_SHOWN = (1, 8)
+UNMEASURED = (1, 8)
+"""Batch sizes of a table that has no report yet."""
 _BASIS = {
-    "labels": "Accuracy on labelled items",
     "evaluation_set": "Agreement with the parent on an evaluation set without labels",
     "random_inputs": "Agreement with the parent on random inputs",
 }
@@ -86,8 +87,14 @@ def comparison(data: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def speedups(data: Mapping[str, Any]) -> list[Speedup]:
-    """One for each of BATCHES_SHOWN, in that order; empty values where it was not measured."""
+def batch_sizes(reports: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Those that any of these reports measured: the columns of a table of them."""
+    found = {timing["batch_size"] for data in reports for timing in data.get("timings") or ()}
+    return sorted(found or UNMEASURED)
+
+
+def speedups(data: Mapping[str, Any], *, sizes: Iterable[int] = ()) -> list[Speedup]:
+    """One for each of the sizes, or of those that it measured; empty values where it did not."""
     found = {timing["batch_size"]: timing["speedup"] for timing in data.get("timings") or ()}
     return [
         Speedup(
@@ -96,7 +103,7 @@ def speedups(data: Mapping[str, Any]) -> list[Speedup]:
             low=found.get(size, {}).get("low"),
             high=found.get(size, {}).get("high"),
         )
-        for size in BATCHES_SHOWN
+        for size in sizes or batch_sizes([data])
     ]
 
 
@@ -110,7 +117,14 @@ def loss(data: Mapping[str, Any]) -> str:
         if round(lost, 2) == 0:
             return "±0 points"
         return f"{'−' if lost > 0 else '+'}{formats.significant(abs(lost), digits=2)} points"
+    if by_task(accuracy):
+        return f"{accuracy['agreement']['value']:.4f} {accuracy['measure']}"
     return f"{formats.significant(100 * accuracy['agreement']['value'])} % agree"
+
+
+def by_task(accuracy: Mapping[str, Any]) -> bool:
+    """Whether agreement is what the model's task measures it by, not a share of items."""
+    return accuracy["basis"] != "labels" and bool(accuracy.get("metric"))
 
 
 def answers(data: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -120,15 +134,27 @@ def answers(data: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     basis = accuracy["basis"]
     return {
-        "title": _BASIS.get(basis, basis),
+        **accuracy,
+        "title": _title(accuracy),
+        "measure": _capital(accuracy.get("measure", "accuracy")),
         "caution": _CAUTION.get(basis, ""),
         "labelled": basis == "labels",
-        **accuracy,
+        "by_task": by_task(accuracy),
         "agreement_percent": _percent(accuracy.get("agreement")),
         "loss_points": _percent(accuracy.get("loss")),
         "parent_percent": _percent(accuracy.get("parent_accuracy")),
         "variant_percent": _percent(accuracy.get("variant_accuracy")),
     }
+
+
+def _title(accuracy: Mapping[str, Any]) -> str:
+    if accuracy["basis"] == "labels":
+        return f"{_capital(accuracy.get('measure', 'accuracy'))} on labelled items"
+    return _BASIS.get(accuracy["basis"], str(accuracy["basis"]))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def promised(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -218,7 +244,7 @@ def _answers(accuracy: Mapping[str, Any]) -> Row:
             None if loss[end] is None else (base - loss[end]) / base for end in ("value", "high", "low")
         ]
         return Row(
-            measure="Accuracy",
+            measure=_capital(accuracy.get("measure", "accuracy")),
             parent=100 * base,
             variant=100 * variant["value"],
             unit="%",
@@ -231,6 +257,18 @@ def _answers(accuracy: Mapping[str, Any]) -> Row:
         )
     agreement = accuracy["agreement"]
     kind = "random inputs" if accuracy["basis"] == "random_inputs" else "items"
+    if by_task(accuracy):
+        return Row(
+            measure=_capital(accuracy["measure"]),
+            parent=1.0,
+            variant=agreement["value"],
+            unit="",
+            ratio=agreement["value"],
+            low=agreement["low"],
+            high=agreement["high"],
+            better="",
+            note=f"{accuracy['compared']:,} {kind}; agreement, not accuracy",
+        )
     return Row(
         measure="Same answer as the parent",
         parent=100.0,
@@ -297,12 +335,14 @@ def presented(data: Mapping[str, Any]) -> dict[str, Any]:
         "rows": comparison(data),
         "answers": answers(data),
         "promises": promised(data),
+        "timed": bool(data.get("timings")),
         "controls": controls(data),
         "curve": curve(data),
         "speedups": speedups(data),
         "loss": loss(data),
         "machine": data.get("machine") or {},
         "method": data.get("method") or {},
+        "clocks": clocks.in_words(data),
         "policy": data.get("policy") or {},
         "notes": data.get("notes") or [],
         "noisy": bool(data.get("noisy")),

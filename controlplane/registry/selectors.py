@@ -7,7 +7,8 @@ from django.shortcuts import get_object_or_404
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import AuditEvent
 from controlplane.core.errors import Conflict
-from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Verdict, Version
+from controlplane.registry.answers import Answers
+from controlplane.registry.models import Alias, Dataset, Import, Model, Report, Variant, Verdict, Version
 
 
 def models(actor: Actor) -> QuerySet[Model]:
@@ -68,7 +69,7 @@ def model(actor: Actor, name: str) -> Model:
 
 
 def versions(actor: Actor) -> QuerySet[Version]:
-    return Version.objects.in_team(actor.team).select_related("model", "artifact", "created_by")
+    return Version.objects.in_team(actor.team).select_related("model", "artifact", "created_by", "trusted_by")
 
 
 def version(actor: Actor, name: str, number: int) -> Version:
@@ -114,6 +115,10 @@ def latest_report(variant: Variant) -> Report | None:
     return variant.reports.first()
 
 
+def report(variant: Variant, pk: int) -> Report:
+    return get_object_or_404(variant.reports, pk=pk)
+
+
 def aliases(actor: Actor, name: str) -> QuerySet[Alias]:
     return (
         Alias.objects.in_team(actor.team).filter(model__name=name).select_related("variant__version__model")
@@ -124,6 +129,15 @@ def datasets(actor: Actor, name: str) -> QuerySet[Dataset]:
     return Dataset.objects.in_team(actor.team).filter(model__name=name).select_related("artifact", "model")
 
 
+def imports(actor: Actor, name: str) -> QuerySet[Import]:
+    rows = Import.objects.in_team(actor.team).filter(model__name=name)
+    return rows.select_related("model", "version", "created_by")
+
+
+def one_import(actor: Actor, name: str, pk: int) -> Import:
+    return get_object_or_404(imports(actor, name), pk=pk)
+
+
 def alias(actor: Actor, name: str, alias_name: str) -> Alias:
     return get_object_or_404(aliases(actor, name), name=alias_name)
 
@@ -132,9 +146,19 @@ def dataset(actor: Actor, name: str, dataset_name: str) -> Dataset:
     return get_object_or_404(datasets(actor, name), name=dataset_name)
 
 
+def newest(actor: Actor, model: Model) -> Version | None:
+    return versions(actor).filter(model=model).first()
+
+
+def answers_in_words(actor: Actor, model: Model) -> list[str]:
+    """How answers of its newest version are compared; nothing while it has none. One query."""
+    version = newest(actor, model)
+    return Answers.from_json(model.answers).in_words(version.signature) if version else []
+
+
 def latest_version(actor: Actor, model: Model) -> Version:
     """Raises Conflict while the model has none."""
-    found = versions(actor).filter(model=model).first()
+    found = newest(actor, model)
     if found is None:
         raise Conflict("no_version", f"“{model.name}” has no version yet.", "Upload a version first.")
     return found

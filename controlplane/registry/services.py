@@ -4,7 +4,7 @@ Bytes first, row second: an object without a row is garbage that `collect_garbag
 object can not come to be.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from controlplane.core import bus, storage
 from controlplane.core.errors import Conflict, Unprocessable
 from controlplane.core.names import check_name, free_text
 from controlplane.core.rows import locked
-from controlplane.registry import artifacts, gate, intake, usage
+from controlplane.registry import artifacts, gate, intake, metrics, usage
+from controlplane.registry.answers import Answers
 from controlplane.registry.artifacts import mark_damaged as mark_damaged
 from controlplane.registry.gate import Gate
 from controlplane.registry.models import Alias, Artifact, Dataset, Model, Report, Variant, Version
@@ -75,6 +76,36 @@ def set_gate(actor: Actor, model: Model, wanted: Gate) -> Model:
     return model
 
 
+def set_answers(actor: Actor, model: Model, wanted: Answers, *, version: Version) -> Model:
+    """How jobs from now on compare answers; what was measured stays. Raises Unprocessable("unknown_output") for an
+    output that the version does not have."""
+    actor.require(Role.ENGINEER)
+    outputs = [port["name"] for port in version.signature["outputs"]]
+    if wanted.output and wanted.output not in outputs:
+        said = f"It has {', '.join(f'“{name[:60]}”' for name in outputs[:8])}."
+        raise Unprocessable(
+            "unknown_output",
+            f"{version} has no output “{wanted.output[:60]}”.",
+            said,
+            fields={"output": [said]},
+        )
+    with transaction.atomic():
+        before = locked(model).answers
+        model.answers = wanted.to_json()
+        model.save(update_fields=["answers", "updated_at"])
+        _audit(
+            actor,
+            "changed the comparison of answers of",
+            model,
+            details={"from": before, "to": model.answers},
+        )
+    return model
+
+
+def _uploaded() -> dict[str, Any]:
+    return {"uploaded": True}
+
+
 def upload_version(
     actor: Actor,
     model: Model,
@@ -83,9 +114,14 @@ def upload_version(
     filename: str = "",
     expected_sha256: str | None = None,
     expected_bytes: int | None = None,
+    provenance: Callable[[], Mapping[str, Any]] = _uploaded,
+    then: Callable[[Version], object] = lambda _: None,
 ) -> tuple[Version, bool]:
     """Streams, scans and registers. Returns the version and whether it is new: the same bytes again give
     the version that they already are, and mend it if its stored bytes were damaged.
+
+    `provenance` is asked when the bytes are there; `then` runs in the transaction that adds the version, and undoes it
+    by raising.
 
     Raises TooLarge, StorageFull, InvalidInput (length), Unprocessable (what the scan refused); then nothing
     is kept. Takes as long as the upload plus the scan, which is bounded by SLIPWAY_INTAKE_WALL_S.
@@ -96,9 +132,13 @@ def upload_version(
     ) as received:
         known = _known_version(model, received.blob)
         if known is not None and known.artifact.state == Artifact.State.PRESENT:
+            then(known)
             return known, False
         scanned = _scan(received, filename=filename)
-    return _add_version(actor, model, scanned)
+    with transaction.atomic():
+        version, created = _add_version(actor, model, scanned, provenance=provenance())
+        then(version)
+    return version, created
 
 
 def register_with_version(
@@ -114,7 +154,7 @@ def register_with_version(
         scanned = _scan(received, filename=filename)
     with transaction.atomic():
         model = register_model(actor, name=name, description=description)
-        version, _ = _add_version(actor, model, scanned)
+        version, _ = _add_version(actor, model, scanned, provenance=_uploaded())
     return version
 
 
@@ -139,7 +179,9 @@ def _known_version(model: Model, source: storage.Blob) -> Version | None:
     return rows.select_related("model", "artifact").first()
 
 
-def _add_version(actor: Actor, model: Model, scanned: _Scanned) -> tuple[Version, bool]:
+def _add_version(
+    actor: Actor, model: Model, scanned: _Scanned, *, provenance: Mapping[str, Any]
+) -> tuple[Version, bool]:
     with transaction.atomic():
         number = locked(model).version_count + 1
         artifact = artifacts.row_of(scanned.kept, by=actor)
@@ -153,6 +195,7 @@ def _add_version(actor: Actor, model: Model, scanned: _Scanned) -> tuple[Version
             source_sha256=scanned.source.sha256,
             source_bytes=scanned.source.size_bytes,
             artifact=artifact,
+            format=scanned.found.format,
             signature=scanned.found.signature,
             summary=scanned.found.summary,
             created_by=actor.user,
@@ -160,12 +203,13 @@ def _add_version(actor: Actor, model: Model, scanned: _Scanned) -> tuple[Version
         Variant.objects.create(
             version=version,
             artifact=artifact,
+            format=version.format,
             signature=version.signature,
             precision=version.summary.get("precision", "fp32"),
-            provenance={"uploaded": True},
+            provenance=dict(provenance),
         )
         Model.objects.filter(pk=model.pk).update(version_count=number)
-        _audit(actor, "uploaded", version)
+        _audit(actor, "imported" if "imported" in provenance else "uploaded", version)
     return version, True
 
 
@@ -180,6 +224,7 @@ def add_variant(
     parent: Variant,
     blob: storage.Blob,
     technique: str,
+    format: str,
     precision: str,
     provenance: Mapping[str, Any],
     job_id: int,
@@ -198,17 +243,30 @@ def add_variant(
         parent=parent,
         artifact=artifacts.row_of(blob),
         technique=technique,
+        format=format,
         precision=precision,
         signature=parent.signature,
         provenance=dict(provenance),
         job_id=job_id,
-        verdict=report["verdict"],
     )
-    Report.objects.create(
-        variant=variant, verdict=report["verdict"], sentence=report["sentence"], data=dict(report)
-    )
-    bus.publish("models", f"model:{parent.version.model_id}", team_id=parent.version.model.team_id)
+    add_report(variant, job_id=job_id, report=report)
     return variant
+
+
+def add_report(variant: Variant, *, job_id: int, report: Mapping[str, Any]) -> Report:
+    """Evidence beside what is there; the verdict is that of the newest. Call inside the job's finishing transaction."""
+    row = Report.objects.create(
+        variant=variant,
+        job_id=job_id,
+        verdict=report["verdict"],
+        sentence=report["sentence"],
+        data=dict(report),
+    )
+    variant.verdict = row.verdict
+    variant.save(update_fields=["verdict"])
+    model = variant.version.model
+    bus.publish("models", f"model:{model.pk}", team_id=model.team_id)
+    return row
 
 
 def move_alias(actor: Actor, model: Model, *, name: str, variant: Variant, override: str = "") -> Alias:
@@ -313,20 +371,34 @@ def add_dataset(
     name: str,
     role: str,
     version: Version,
+    metric: str = "",
     chunks: Iterable[bytes],
     expected_sha256: str | None = None,
     expected_bytes: int | None = None,
 ) -> Dataset:
-    """An npz that fits the version's signature. Raises as `upload_version` does, and Conflict for a taken name."""
+    """An npz, Parquet or CSV file that fits the version's signature; an npz is kept. Raises as `upload_version` does,
+    and Conflict for a taken name. `metric` is a key of `metrics`; without one its labels choose it."""
     actor.require(Role.ENGINEER)
     check_name(name, what="data set")
     if Dataset.objects.filter(model=model, name=name).exists():
         raise _dataset_taken(name)
-    with artifacts.receiving(
-        chunks, expected_sha256=expected_sha256, expected_bytes=expected_bytes
-    ) as received:
-        found = intake.inspect_dataset(received.path, signature=version.signature)
-        blob = received.keep()
+    with (
+        artifacts.receiving(
+            chunks, expected_sha256=expected_sha256, expected_bytes=expected_bytes
+        ) as received,
+        intake.inspected_dataset(
+            received.path,
+            signature=version.signature,
+            partly_labelled=role == Dataset.Role.CALIBRATION,
+        ) as found,
+    ):
+        metric = metrics.chosen(
+            metric,
+            labels=found.labels,
+            signature=version.signature,
+            answers=Answers.from_json(model.answers),
+        )
+        blob = storage.put_file(found.artifact_path) if found.repacked else received.keep()
     try:
         with transaction.atomic():
             locked(model)
@@ -337,6 +409,7 @@ def add_dataset(
                 artifact=artifacts.row_of(blob, by=actor),
                 items=found.items,
                 has_labels=found.has_labels,
+                metric=metric,
                 summary=found.summary,
                 created_by=actor.user,
             )
@@ -374,6 +447,18 @@ def quarantine(version: Version, *, reason: str) -> None:
             quarantined_reason=reason[:200]
         ):
             _audit(access.system(version.model.team), "quarantined", version, details={"reason": reason})
+
+
+def lift_quarantine(actor: Actor, version: Version) -> Version:
+    """Jobs, aliases and deployments may use it again. Done once, however often it is asked for."""
+    actor.require(Role.ADMIN)
+    with transaction.atomic():
+        reason = locked(version).quarantined_reason
+        if reason:
+            version.quarantined_reason = ""
+            version.save(update_fields=["quarantined_reason"])
+            _audit(actor, "lifted the quarantine of", version, details={"reason": reason})
+    return version
 
 
 def _audit(

@@ -19,12 +19,17 @@ from django.views.decorators.http import require_http_methods, require_safe
 from controlplane.accounts.access import Actor, actor_of, refuse_of_another_team
 from controlplane.accounts.models import Role
 from controlplane.core import lists
+from controlplane.core.addresses import whole_number
+from controlplane.core.errors import InvalidInput
 from controlplane.core.lists import Listing
 from controlplane.core.pagination import capped_count
 from controlplane.core.uploads import accept_file
-from controlplane.registry import examples, reports, selectors, services, tables, usage
+from controlplane.registry import costs, examples, reports, selectors, services, tables, usage
+from controlplane.registry.answers import Answers
+from controlplane.registry.engines import Engine
 from controlplane.registry.forms import (
     AliasForm,
+    AnswersForm,
     DatasetForm,
     DeleteForm,
     DescriptionForm,
@@ -35,11 +40,13 @@ from controlplane.registry.forms import (
     variant_label,
 )
 from controlplane.registry.gate import Gate
-from controlplane.registry.models import Dataset, Model, Verdict
+from controlplane.registry.history import MOST_SHOWN, history
+from controlplane.registry.models import Dataset, Model, Report, Verdict
 
 DEPLOY = "/deployments/new/"
 """A page of an app above this one."""
 
+MOST_IMPORTS = 5
 MOST_DATASETS = 100
 """Of those that a page shows; all are in its CSV."""
 
@@ -67,7 +74,7 @@ def _takes_a_file[**Address](view: View[Address]) -> View[Address]:
     return asked
 
 
-def _went_well(request: HttpRequest, url: str, message: str) -> HttpResponse:
+def went_well(request: HttpRequest, url: str, message: str) -> HttpResponse:
     """Redirect after POST. A form sent by script (for its progress) is told where to go instead."""
     messages.success(request, message)
     if request.headers.get("X-Upload"):
@@ -106,10 +113,25 @@ def gate(request: HttpRequest, name: str) -> HttpResponse:
     asked = Gate.from_json(row.gate).to_json()
     form = GateForm(request.POST or None, initial=asked)
     if request.method == "POST" and form.save(actor, row):
-        return _went_well(
+        return went_well(
             request, row.get_absolute_url(), "The gate is changed. Aliases stay where they point."
         )
-    return _form_page(request, "gate", row, {"form": form, "asked": asked}, status=form.status)
+    return form_page(request, "gate", row, {"form": form, "asked": asked}, status=form.status)
+
+
+@read_and_post
+def answers(request: HttpRequest, name: str) -> HttpResponse:
+    actor = actor_of(request)
+    row = selectors.model(actor, name)
+    actor.require(Role.ENGINEER)
+    version = selectors.latest_version(actor, row)
+    stated = Answers.from_json(row.answers)
+    form = AnswersForm(version, request.POST or None, initial=stated.to_json())
+    if request.method == "POST" and form.save(actor, row):
+        return went_well(request, row.get_absolute_url(), "Jobs from now on compare answers like that.")
+    asked = {name: value or None for name, value in stated.to_json().items()}
+    context = {"form": form, "asked": asked, "now": stated.in_words(version.signature), "latest": version}
+    return form_page(request, "answers", row, context, status=form.status)
 
 
 @_takes_a_file
@@ -119,7 +141,7 @@ def new_model(request: HttpRequest) -> HttpResponse:
     made = form.create(actor) if request.method == "POST" else None
     if made is not None:
         url = made.get_absolute_url()
-        return _went_well(request, url, f"“{made.model.name}” is registered, with version 1.")
+        return went_well(request, url, f"“{made.model.name}” is registered, with version 1.")
     context = {"form": form, "example": examples.NEW_MODEL}
     return render(request, "registry/new_model.html", context, status=form.status)
 
@@ -154,15 +176,17 @@ def model(request: HttpRequest, name: str) -> HttpResponseBase:
         "upload_curl": examples.upload(request.build_absolute_uri("/"), row.name),
         "listing": listing,
         "aliases": aliases,
+        "imports": list(selectors.imports(actor, name)[:MOST_IMPORTS]),
         "datasets": list(datasets[:MOST_DATASETS]),
         "datasets_in_all": capped_count(datasets),
         "gate": Gate.from_json(row.gate).in_words(),
+        "answers": selectors.answers_in_words(actor, row),
         "activity": selectors.activity(actor, row),
     }
     return render(request, "registry/model.html", context)
 
 
-def _form_page(
+def form_page(
     request: HttpRequest, template: str, row: Model, context: dict[str, Any], *, status: int
 ) -> HttpResponse:
     return render(request, f"registry/{template}.html", {"model": row, **context}, status=status)
@@ -175,9 +199,9 @@ def describe(request: HttpRequest, name: str) -> HttpResponse:
     actor.require(Role.ENGINEER)
     form = DescriptionForm(request.POST or None, initial={"description": row.description})
     if request.method == "POST" and form.save(actor, row):
-        return _went_well(request, row.get_absolute_url(), "The description is saved.")
+        return went_well(request, row.get_absolute_url(), "The description is saved.")
     context = {"form": form, "described": {"description": row.description}}
-    return _form_page(request, "describe", row, context, status=form.status)
+    return form_page(request, "describe", row, context, status=form.status)
 
 
 @_takes_a_file
@@ -189,8 +213,8 @@ def new_version(request: HttpRequest, name: str) -> HttpResponse:
     if made is not None:
         version, created = made
         said = "is registered" if created else "has these bytes already; nothing new was made"
-        return _went_well(request, version.get_absolute_url(), f"Version {version.number} {said}.")
-    return _form_page(request, "new_version", row, {"form": form}, status=form.status)
+        return went_well(request, version.get_absolute_url(), f"Version {version.number} {said}.")
+    return form_page(request, "new_version", row, {"form": form}, status=form.status)
 
 
 @read_and_post
@@ -203,7 +227,7 @@ def move_alias(request: HttpRequest, name: str) -> HttpResponse:
     form = AliasForm(row, request.POST if request.method == "POST" else None, initial=chosen)
     moved = form.move(actor) if request.method == "POST" else None
     if moved is not None:
-        return _went_well(request, row.get_absolute_url(), f"“{moved.name}” points to {moved.variant}.")
+        return went_well(request, row.get_absolute_url(), f"“{moved.name}” points to {moved.variant}.")
     now = next((alias for alias in selectors.aliases(actor, name) if alias.name == chosen["name"]), None)
     context = {
         "form": form,
@@ -212,7 +236,7 @@ def move_alias(request: HttpRequest, name: str) -> HttpResponse:
         "alias_name": chosen["name"] or "champion",
         "alias_body": {"version": row.latest_number or 1, "variant": 0},  # type: ignore[attr-defined]
     }
-    return _form_page(request, "move_alias", row, context, status=form.status)
+    return form_page(request, "move_alias", row, context, status=form.status)
 
 
 @read_and_post
@@ -222,9 +246,9 @@ def remove_alias(request: HttpRequest, name: str, alias: str) -> HttpResponse:
     found = selectors.alias(actor, name, alias)
     actor.require(Role.ENGINEER)
     if request.method != "POST":
-        return _form_page(request, "remove_alias", row, {"alias": found}, status=200)
+        return form_page(request, "remove_alias", row, {"alias": found}, status=200)
     services.remove_alias(actor, found)
-    return _went_well(request, row.get_absolute_url(), f"The alias “{alias}” is removed.")
+    return went_well(request, row.get_absolute_url(), f"The alias “{alias}” is removed.")
 
 
 @_takes_a_file
@@ -234,14 +258,17 @@ def new_dataset(request: HttpRequest, name: str) -> HttpResponse:
     form = DatasetForm(*_posted(request))
     made = form.add(actor, row) if request.method == "POST" else None
     if made is not None:
-        return _went_well(
+        return went_well(
             request,
             f"{row.get_absolute_url()}#datasets",
             f"The data set “{made.name}” is kept: {made.items:,} items.",
         )
     latest = selectors.versions(actor).filter(model=row).first()
-    context = {"form": form, "latest": latest, "recipe": examples.npz(latest.signature) if latest else ""}
-    return _form_page(request, "new_dataset", row, context, status=form.status)
+    context: dict[str, Any] = {"form": form, "latest": latest}
+    if latest is not None:
+        written = {"recipe": examples.npz, "parquet": examples.parquet, "csv": examples.csv}
+        context |= {name: write(latest.signature) for name, write in written.items()}
+    return form_page(request, "new_dataset", row, context, status=form.status)
 
 
 @read_and_post
@@ -252,9 +279,9 @@ def delete_dataset(request: HttpRequest, name: str, dataset: str) -> HttpRespons
     actor.require(Role.ENGINEER)
     if request.method != "POST":
         context = {"dataset": found, "users": usage.of_dataset(found)}
-        return _form_page(request, "delete_dataset", row, context, status=200)
+        return form_page(request, "delete_dataset", row, context, status=200)
     services.delete_dataset(actor, found)
-    return _went_well(request, f"{row.get_absolute_url()}#datasets", f"The data set “{dataset}” is deleted.")
+    return went_well(request, f"{row.get_absolute_url()}#datasets", f"The data set “{dataset}” is deleted.")
 
 
 @read_and_post
@@ -266,9 +293,9 @@ def delete_model(request: HttpRequest, name: str) -> HttpResponse:
     if request.method == "POST":
         form.attempt(lambda: services.delete_model(actor, row))
         if not form.errors:
-            return _went_well(request, reverse("registry:models"), f"“{name}” is deleted.")
+            return went_well(request, reverse("registry:models"), f"“{name}” is deleted.")
     users = usage.of(v for version in row.versions.all() for v in version.variants.all())
-    return _form_page(request, "delete_model", row, {"form": form, "users": users}, status=form.status)
+    return form_page(request, "delete_model", row, {"form": form, "users": users}, status=form.status)
 
 
 @require_safe
@@ -278,9 +305,13 @@ def version(request: HttpRequest, name: str, number: int) -> HttpResponseBase:
     variants = selectors.variants_with_reports(row)
     if request.GET.get("part") == "csv":
         return tables.variants_csv(f"{name}-v{number}", variants)
-    for each in variants:
-        data = each.latest.data if each.latest else {}  # type: ignore[attr-defined]
-        each.shown = {"speedups": reports.speedups(data), "loss": reports.loss(data)}  # type: ignore[attr-defined]
+    measured = [each.latest.data if each.latest else {} for each in variants]  # type: ignore[attr-defined]
+    sizes = reports.batch_sizes(measured)
+    for each, data in zip(variants, measured, strict=True):
+        each.shown = {  # type: ignore[attr-defined]
+            "speedups": reports.speedups(data, sizes=sizes),
+            "loss": reports.loss(data),
+        }
     aliases: dict[int, list[str]] = {}
     for alias in selectors.aliases(actor, name).filter(variant__version=row):
         aliases.setdefault(alias.variant_id, []).append(alias.name)
@@ -291,10 +322,13 @@ def version(request: HttpRequest, name: str, number: int) -> HttpResponseBase:
         "version": row,
         "topic": str(row.model_id),
         "variants": variants,
+        "batch_sizes": sizes,
         "digest": f"sha256:{row.source_sha256}",
+        "imported": variants[0].provenance.get("imported"),
         "version_label": f"Version {number}",
         "deploy_url": DEPLOY,
         "optimize_url": f"{reverse('optimizer:new-job')}?model={name}&version={number}",
+        "search_url": f"{reverse('optimizer:new-search')}?model={name}&version={number}",
     }
     return render(request, "registry/version.html", context)
 
@@ -308,23 +342,43 @@ def delete_version(request: HttpRequest, name: str, number: int) -> HttpResponse
     if request.method == "POST":
         form.attempt(lambda: services.delete_version(actor, row))
         if not form.errors:
-            return _went_well(request, row.model.get_absolute_url(), f"Version {number} is deleted.")
+            return went_well(request, row.model.get_absolute_url(), f"Version {number} is deleted.")
     context = {"version": row, "form": form, "users": usage.of(row.variants.all())}
-    return _form_page(request, "delete_version", row.model, context, status=form.status)
+    return form_page(request, "delete_version", row.model, context, status=form.status)
+
+
+def _costs(request: HttpRequest, report: Report | None) -> dict[str, Any]:
+    """At the price in the address; one that makes no sense is told beside its field."""
+    text = request.GET.get("price_per_hour", "").strip()
+    try:
+        price = costs.price(text)
+    except InvalidInput as error:
+        return {"price_text": text, "price_error": error.detail}
+    return {
+        "price_text": text,
+        "costs": costs.costs(report.data, price) if report is not None and price is not None else None,
+    }
 
 
 @require_safe
 def variant(request: HttpRequest, name: str, number: int, variant: int) -> HttpResponse:
     actor = actor_of(request)
     row = selectors.variant(actor, name, number, variant)
-    report = selectors.latest_report(row)
+    kept = list(row.reports.all()[:MOST_SHOWN])
+    wanted = whole_number(request.GET.get("report", ""))
+    report = selectors.report(row, wanted) if wanted is not None else kept[0] if kept else None
     context = _rights(actor) | {
+        **_costs(request, report),
         "model": row.version.model,
         "version": row.version,
         "variant": row,
+        "topic": str(row.version.model_id),
         "report": report,
+        "older": report is not None and report != kept[0],
+        "history": history(kept),
         "said": reports.said(report) if report else "",
         "shown": reports.presented(report.data) if report else None,
+        "engine": Engine.of(row.provenance),
         "digest": f"sha256:{row.artifact.sha256}",
         "deploy_url": DEPLOY,
         "variant_path": reverse("api:variant", args=[name, number, variant]),

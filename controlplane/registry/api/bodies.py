@@ -33,6 +33,13 @@ class Bytes(JSONRenderer):
     format = "bytes"
 
 
+class Html(JSONRenderer):
+    """Lets a client ask for a page; what is refused is told in JSON all the same."""
+
+    media_type = "text/html"
+    format = "html"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Announced:
     """What is said of a raw body before it comes. At least one of the two is known, so that a cut is noticed."""

@@ -4,10 +4,12 @@ from typing import Any
 
 import orjson
 
+from controlplane.registry import costs
+from controlplane.registry.answers import Answers
 from controlplane.registry.api import schemas
 from controlplane.registry.gate import Gate
 from controlplane.registry.listing import VersionLine
-from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
+from controlplane.registry.models import Alias, Dataset, Import, Model, Report, Variant, Version
 
 
 def model(row: Model) -> schemas.Model:
@@ -30,6 +32,20 @@ def gate(row: Model) -> schemas.Gate:
         "max_relative_loss_percent": asked.max_relative_loss_percent,
         "max_size_mib": asked.max_size_mib,
         "max_latency_ms": asked.max_latency_ms,
+    }
+
+
+def answers(row: Model, latest: Version | None) -> schemas.Answers:
+    stated = Answers.from_json(row.answers)
+    found = stated.settled(latest.signature) if latest else None
+    settled: Any = (
+        {"task": found.task, "output": found.output or None, "pooling": found.pooling} if found else None
+    )
+    return {
+        "task": stated.task or None,
+        "output": stated.output or None,
+        "pooling": stated.pooling or None,
+        "settled": settled,
     }
 
 
@@ -62,6 +78,7 @@ def _version(
         "signature": signature,
         "summary": summary,
         "quarantined": row.quarantined_reason or None,
+        "trusted_at": row.trusted_at,
         "created_by": creator,
         "created_at": row.created_at,
         "url": f"/api/v1/models/{model}/versions/{row.number}/",
@@ -90,12 +107,37 @@ def variant(row: Variant) -> schemas.Variant:
     }
 
 
-def report(row: Report) -> schemas.Report:
+def report(of: Variant, row: Report, *, price_per_hour: float | None = None) -> schemas.Report:
+    address = f"{_version_url(of.version)}variants/{of.number}/reports/{row.pk}/"
     return {
+        "id": row.pk,
+        "job": row.job_id,
         "verdict": row.verdict,
         "sentence": row.sentence,
         "created_at": row.created_at,
         "report": row.data,
+        "cost": costs.costs(row.data, price_per_hour).to_json() if price_per_hour is not None else None,
+        "url": address,
+        "html": f"{address}html/",
+    }
+
+
+def one_import(row: Import) -> schemas.Import:
+    return {
+        "id": row.pk,
+        "model": row.model.name,
+        "reference": row.reference,
+        "revision": row.revision or None,
+        "state": row.state,
+        "code": row.code or None,
+        "message": row.message or None,
+        "done_bytes": row.done_bytes,
+        "total_bytes": row.total_bytes,
+        "version": row.version.number if row.version else None,
+        "created_by": str(row.created_by) if row.created_by else None,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+        "url": f"/api/v1/models/{row.model.name}/imports/{row.pk}/",
     }
 
 
@@ -109,6 +151,7 @@ def dataset(row: Dataset) -> schemas.Dataset:
         "role": row.role,
         "items": row.items,
         "has_labels": row.has_labels,
+        "metric": row.metric or None,
         "sha256": row.artifact.sha256,
         "size_bytes": row.artifact.size_bytes,
         "summary": row.summary,

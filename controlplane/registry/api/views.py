@@ -1,7 +1,9 @@
 """The registry's REST API. Each view parses, asks through the actor's team, calls one verb, answers."""
 
+from functools import partial
+
 from django.conf import settings
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import MultiPartParser
@@ -17,9 +19,11 @@ from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.core.pagination import Wanted
 from controlplane.core.uploads import accept_file
-from controlplane.registry import artifacts, listing, selectors, services
+from controlplane.registry import artifacts, costs, formats, listing, report_file, selectors, services
+from controlplane.registry.answers import Answers as AnswersValue
 from controlplane.registry.api import bodies, documents, inputs, schemas
 from controlplane.registry.gate import Gate as GateValue
+from controlplane.registry.metrics import METRICS
 from controlplane.registry.models import Dataset, Verdict
 from controlplane.registry.models import Model as ModelRow
 from controlplane.registry.models import Version as VersionRow
@@ -37,6 +41,11 @@ FORM = {
     }
 }
 NUMBER = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+PRICE = query(
+    "price_per_hour",
+    {"type": "string", "pattern": r"^\d{1,7}(\.\d{1,6})?$"},
+    "Of the machine that measured, such as 0.45: the document then has `cost`.",
+)
 UPLOADS = refusals(409, 422, 507)
 
 
@@ -107,6 +116,27 @@ class Gate(APIView):
         return Response(documents.gate(services.set_gate(actor, selectors.model(actor, name), wanted)))
 
 
+class Answers(APIView):
+    @extend_schema(responses=schemas.Answers)
+    def get(self, request: Request, name: str) -> Response:
+        """How answers of the model's variants are compared with their parent's."""
+        actor = actor_of(request)
+        row = selectors.model(actor, name)
+        return Response(documents.answers(row, selectors.newest(actor, row)))
+
+    @extend_schema(request=inputs.Comparison, responses={200: schemas.Answers, **refusals(409, 422)})
+    def put(self, request: Request, name: str) -> Response:
+        """State the task, the output that counts and how its positions are pooled; what is left out or null is read off
+        the signature. Jobs from then on compare like that; reports stay.
+        """
+        actor = actor_of(request)
+        stated = parse(inputs.Comparison, request)
+        row = selectors.model(actor, name)
+        latest = selectors.latest_version(actor, row)
+        wanted = AnswersValue(**{field: value or "" for field, value in stated.items()})
+        return Response(documents.answers(services.set_answers(actor, row, wanted, version=latest), latest))
+
+
 def _uploaded(version: VersionRow, *, created: bool) -> Response:
     document: schemas.UploadedVersion = {**documents.version(version), "created": created}
     return Response(document, status=201 if created else 200, headers={"Location": document["url"]})
@@ -160,7 +190,13 @@ class VersionUpload(APIView):
         responses={201: schemas.UploadedVersion, 200: schemas.UploadedVersion, **UPLOADS},
     )
     def put(self, request: Request, name: str) -> Response:
-        """Upload a version as the raw body. The same bytes again answer 200 with the version they are.
+        """Upload a version as the raw body: an ONNX file, a PyTorch program (`.pt2`), a scikit-learn model (`.skops`),
+        or a zip archive of an ONNX file with its external data or of a transformers folder. The same bytes again answer
+        200 with the version they are.
+
+        What is no ONNX has the format `torch`, `sklearn` or `transformers`, which no stack serves: run the technique
+        `onnx-export` on it. Programs are kept without their sample inputs and source lines, so `content/` of the
+        original differs from what was sent.
 
         A body that comes in chunks has no length, so it needs `X-Content-SHA256`; without it the answer is 411.
         """
@@ -211,12 +247,46 @@ class Variant(APIView):
 
 
 class VariantReport(APIView):
-    @extend_schema(responses={200: schemas.Report, 204: None})
+    @extend_schema(parameters=[PRICE], responses={200: schemas.Report, 204: None})
     def get(self, request: Request, name: str, number: int, variant: int) -> Response:
         """The latest measurement of the variant against its parent."""
         row = selectors.variant(actor_of(request), name, number, variant)
+        price = costs.price(request.GET.get("price_per_hour", ""))
         found = selectors.latest_report(row)
-        return Response(documents.report(found) if found else None, status=200 if found else 204)
+        document = documents.report(row, found, price_per_hour=price) if found else None
+        return Response(document, status=200 if found else 204)
+
+
+class VariantReports(APIView):
+    @extend_schema(parameters=PAGING, responses=Page[schemas.Report])
+    def get(self, request: Request, name: str, number: int, variant: int) -> Response:
+        """Every measurement of the variant against its parent, newest first."""
+        row = selectors.variant(actor_of(request), name, number, variant)
+        return page_response(row.reports.all(), request, partial(documents.report, row))
+
+
+class OneReport(APIView):
+    @extend_schema(parameters=[PRICE], responses=schemas.Report)
+    def get(self, request: Request, name: str, number: int, variant: int, report: int) -> Response:
+        """One measurement of the variant against its parent."""
+        row = selectors.variant(actor_of(request), name, number, variant)
+        price = costs.price(request.GET.get("price_per_hour", ""))
+        return Response(documents.report(row, selectors.report(row, report), price_per_hour=price))
+
+
+class ReportFile(APIView):
+    renderer_classes = [JSONRenderer, bodies.Html]
+
+    @extend_schema(responses={(200, "text/html; charset=utf-8"): OpenApiTypes.STR})
+    def get(self, request: Request, name: str, number: int, variant: int, report: int) -> HttpResponse:
+        """One measurement as an HTML file with plots. Nothing in it runs or is fetched, so it can be kept and sent."""
+        row = selectors.variant(actor_of(request), name, number, variant)
+        found = selectors.report(row, report)
+        filename = report_file.name(row, found, "html")
+        return HttpResponse(
+            report_file.html(row, found),
+            headers={"Content-Disposition": f'attachment; filename="{filename}"'},
+        )
 
 
 class VariantContent(APIView):
@@ -226,7 +296,8 @@ class VariantContent(APIView):
     def get(self, request: Request, name: str, number: int, variant: int) -> FileResponse:
         """The artifact's bytes, hashed before the first one is sent."""
         row = selectors.variant(actor_of(request), name, number, variant)
-        filename = f"{name}-v{number}-{row.number}.{row.format}"
+        suffix = formats.SUFFIXES.get(row.format, row.format)
+        filename = f"{name}-v{number}-{row.number}.{suffix}"
         return FileResponse(
             artifacts.intact(row).open("rb"),
             as_attachment=True,
@@ -304,13 +375,17 @@ class DatasetItem(APIView):
         request=BYTES,
         parameters=[
             query("role", enum=Dataset.Role.values, default=Dataset.Role.EVALUATION.value),
+            query(
+                "metric", enum=list(METRICS), description="What answers are scored by; its labels choose it."
+            ),
             query("version", NUMBER, "Whose signature it must fit; the latest version's by default."),
             DIGEST,
         ],
         responses={201: schemas.Dataset, **UPLOADS},
     )
     def put(self, request: Request, name: str, dataset: str) -> Response:
-        """Upload an npz: one array per input, named as in the signature, and optional `labels`.
+        """Upload an npz, Parquet or CSV file: one array or column per input, named as in the signature, and optional
+        `labels`. Which of them it is, its bytes say; a table is kept as npz.
 
         A body that comes in chunks has no length, so it needs `X-Content-SHA256`; without it the answer is 411.
         """
@@ -325,6 +400,7 @@ class DatasetItem(APIView):
             model,
             name=dataset,
             role=role,
+            metric=word(request, "metric", METRICS),
             version=_fitting_version(request, model),
             chunks=bodies.raw_chunks(request._request),
             expected_sha256=announced.sha256,

@@ -289,3 +289,45 @@ def test_lists_come_in_pages_that_new_rows_do_not_shift(three):
     second = owner.api("GET", first["next"].partition("/api/v1/")[2]).json()
     seen = [row["name"] for row in first["items"] + second["items"]]
     assert seen == names[::-1][:4]
+
+
+def test_a_table_is_uploaded_by_the_same_verb_and_kept_as_npz(three, registered):
+    owner, _, _ = three
+    model, _ = registered(owner.actor)
+    body = b'x,label\n"[1, 2, 3, 4]",0\n"[5, 6, 7, 8]",2\n'
+    made = owner.api("PUT", f"models/{model.name}/datasets/rows/", body)
+    document = made.json()
+    assert (made.status_code, document["items"], document["has_labels"]) == (201, 2, True)
+    assert document["summary"]["arrays"] == [{"name": "x", "dtype": "FP32", "shape": [2, 4]}]
+    assert stored(document["sha256"]).read_bytes().startswith(b"PK")
+    refused = owner.api("PUT", f"models/{model.name}/datasets/wrong/", body.replace(b"8]", b"]"))
+    assert code(refused) == (422, "bad_column")
+    assert "row 2" in refused.json()["detail"]
+    page = owner.browser.get(f"/models/{model.name}/datasets/new/").content.decode()
+    assert "Parquet" in page
+    assert "x,label" in page
+
+
+def test_a_data_set_says_what_it_is_scored_by_or_why_it_cannot_be(three, registered, npz):
+    owner, viewer, _ = three
+    model, _ = registered(owner.actor)
+    address = f"models/{model.name}/datasets/"
+    for query, metric in (("", "top-1"), ("?metric=f1-macro", "f1-macro")):
+        made = owner.api("PUT", f"{address}set-{metric}/{query}", npz())
+        assert (made.status_code, made.json()["metric"]) == (201, metric)
+    refused = owner.api("PUT", f"{address}other/?metric=cosine", npz())
+    assert code(refused) == (422, "metric_unfit")
+    assert "takes vectors; the labels are class numbers" in refused.json()["detail"]
+    assert code(owner.api("PUT", f"{address}other/?metric=best", npz())) == (400, "invalid_metric")
+    vectors = b'x,label\n"[1, 2, 3, 4]","[0.5, 1, 2]"\n'
+    made = owner.api("PUT", f"{address}vectors/", vectors)
+    assert (made.json()["metric"], made.json()["summary"]["labels"]) == (
+        "cosine",
+        {"kind": "vectors", "shape": [3]},
+    )
+    assert viewer.api("GET", f"{address}vectors/").json()["metric"] == "cosine"
+    page = owner.browser.get(f"/models/{model.name}/").content.decode()
+    for said in ("F1, mean over classes", "Cosine to the labels, mean", "vectors"):
+        assert said in page
+    form = owner.browser.get(f"/models/{model.name}/datasets/new/").content.decode()
+    assert "Score answers by" in form

@@ -1,5 +1,6 @@
 """What a gate asks, judged on evidence that was measured under other limits."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from controlplane.registry import services
 from controlplane.registry.gate import Gate, failures
 from controlplane.registry.models import Alias, Variant
+from optimizer import measuring
 from optimizer.worker import attempt
 from tests import factories
 from tests.optimizer import jobs
@@ -98,8 +100,18 @@ def test_a_job_measures_by_the_gate_of_its_model(three, monkeypatch: pytest.Monk
     services.set_gate(owner.actor, version.model, Gate(min_speedup=1.5, max_loss_points=0.2))
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(attempt, "supervise", lambda **given: asked.append(given["spec"]) or {})
-    inputs = attempt.Inputs(parent=None, evaluation=None, calibration=None)  # type: ignore[arg-type]
+    inputs = attempt.Inputs(parent=None, variant=None, evaluation=None, calibration=None)  # type: ignore[arg-type]
     job = jobs.queued(owner.actor, version)
-    attempt._measure(job, inputs=inputs, artifact=None, fitted_to=[], hold=None, folder=None)  # type: ignore[arg-type]
+    file = attempt.Made(path=Path("x"), format="onnx", precision="fp32")
+    again = measuring.note(seed=1, evaluation_set=None, answers={}, fitted_to=[])
+    attempt._measure(
+        job,
+        inputs=inputs,
+        stages=[file, file],
+        techniques=[],
+        again=again,
+        hold=None,
+        folder=None,  # type: ignore[arg-type]
+    )
     policy = asked[0]["policy"]
     assert (policy["min_speedup"], policy["max_loss"], policy["max_disagreement"]) == (1.5, 0.002, 0.002)

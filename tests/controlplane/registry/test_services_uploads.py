@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,7 @@ from controlplane.core.errors import Conflict, InvalidInput, NotFound, StorageFu
 from controlplane.registry import artifacts, intake, services
 from controlplane.registry.models import Artifact, Model, Variant, Version
 from tests import factories
+from tests.controlplane.registry.intake import torch_files
 from tests.controlplane.registry.intake.models import external, zipped
 from tests.controlplane.registry.people import coming_in, stored
 
@@ -53,6 +55,18 @@ def test_an_upload_is_a_version_with_the_variant_of_its_own_bytes(three, onnx):
     assert (variant.number, variant.artifact.sha256, variant.precision) == (0, digest(body), "fp32")
     assert stored(digest(body)).read_bytes() == body
     assert not coming_in()
+
+
+def test_a_program_is_kept_as_what_was_made_of_it_and_the_same_bytes_are_still_known(three):
+    owner, _, _ = three
+    model = factories.model(owner.actor.team)
+    body = torch_files.program()
+    version, _ = services.upload_version(owner.actor, model, chunks=[body], filename="score.pt2")
+    variant = version.variants.get()
+    assert (version.format, variant.format, version.source_sha256) == ("torch", "torch", digest(body))
+    assert variant.artifact.sha256 != digest(body)
+    assert stored(variant.artifact.sha256).read_bytes().startswith(b"PK")
+    assert services.upload_version(owner.actor, model, chunks=[body]) == (version, False)
 
 
 def test_the_same_bytes_again_are_the_version_that_they_are(three, onnx):
@@ -188,15 +202,16 @@ def test_a_refusal_does_not_take_the_bytes_from_somebody_who_registers_the_same(
         signature=factories.SIGNATURE | {"inputs": [{"name": "z", "dtype": "FP32", "shape": ["batch", 4]}]},
     )
     inspected, refused = threading.Event(), threading.Event()
-    look = intake.inspect_dataset
+    look = intake.inspected_dataset
 
-    def wait_for_the_refusal(path: Path, *, signature: Any) -> Any:
-        found = look(path, signature=signature)
-        inspected.set()
-        assert refused.wait(60)
-        return found
+    @contextmanager
+    def wait_for_the_refusal(path: Path, **asked: Any) -> Any:
+        with look(path, **asked) as found:
+            inspected.set()
+            assert refused.wait(60)
+            yield found
 
-    monkeypatch.setattr(services.intake, "inspect_dataset", wait_for_the_refusal)
+    monkeypatch.setattr(services.intake, "inspected_dataset", wait_for_the_refusal)
 
     def add() -> None:
         try:
@@ -209,7 +224,7 @@ def test_a_refusal_does_not_take_the_bytes_from_somebody_who_registers_the_same(
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(add)
         assert inspected.wait(60)
-        monkeypatch.setattr(services.intake, "inspect_dataset", look)
+        monkeypatch.setattr(services.intake, "inspected_dataset", look)
         with pytest.raises(Unprocessable):
             services.add_dataset(
                 stranger.actor, wrong.model, name="held", role="evaluation", version=wrong, chunks=[npz()]

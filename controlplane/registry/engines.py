@@ -1,0 +1,80 @@
+"""Engines: compiled variants that run on some GPUs only, and whether a GPU is one of them.
+
+What an engine is bound to stands in the provenance of the step that built it; its bytes are never asked, because
+that takes the vendor's runtime and a GPU. Whoever places an engine asks `why_not` first: a scheduler, a pre-flight,
+a ledger of what is to be built again. Refused: judging by families of GPUs; an engine for 8.0 is not one for 8.6.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """Where an engine shall run: a compute capability such as “8.6”, and the version of what loads it there, None where
+    nobody knows."""
+
+    capability: str
+    version: str | None = None
+
+
+class Engine(BaseModel):
+    """`label` and `version` are of what built it. `profiles`: by input, its least (`min`), tuned (`opt`) and most
+    (`max`) shape. `timing_cache` is "hit" where the build began with what earlier ones timed on the same kind of GPU,
+    "fresh" where it timed all anew, "none" where nothing is timed. Read strictly, because a sandboxed child wrote it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    version: str
+    capabilities: tuple[str, ...] = Field(min_length=1)
+    flags: tuple[str, ...]
+    workspace_mib: int
+    profiles: tuple[dict[str, dict[str, tuple[int, ...]]], ...]
+    layers: int
+    size_bytes: int
+    build_s: float
+    timing_cache: Literal["hit", "fresh", "none"] = "none"
+    source_sha256: str
+    log_tail: tuple[str, ...]
+    calibration_sha256: str | None = None
+
+    @classmethod
+    def of(cls, provenance: Mapping[str, Any]) -> Self | None:
+        """From the provenance of a variant; None where its last step built no engine, or says nothing that could be
+        one. What it was calibrated with, an earlier step says."""
+        steps = provenance.get("steps") or [{}]
+        try:
+            used = [step["calibration"]["sha256"] for step in steps if step.get("calibration")]
+            return cls.model_validate(
+                steps[-1]["engine"] | {"calibration_sha256": used[-1] if used else None}
+            )
+        except (KeyError, TypeError, ValidationError):
+            return None
+
+    def sizes(self) -> list[dict[str, str]]:
+        """Each open input with its shapes as people write them."""
+        return [
+            {"input": name, **{which: " × ".join(map(str, shape)) for which, shape in shapes.items()}}
+            for profile in self.profiles
+            for name, shapes in profile.items()
+        ]
+
+
+def why_not(engine: Engine, gpu: Gpu) -> str:
+    """Why this GPU cannot load the engine, as a sentence; empty where nothing speaks against it."""
+    if gpu.capability not in engine.capabilities:
+        built = _listed(engine.capabilities)
+        return f"It was built for compute capability {built}; this GPU has {gpu.capability}."
+    if gpu.version is not None and gpu.version != engine.version:
+        return f"It was built by {engine.label} {engine.version}; this GPU's worker has {gpu.version}."
+    return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
