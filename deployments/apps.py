@@ -9,8 +9,8 @@ class DeploymentsConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.accounts.models import Team
-        from controlplane.registry import usage
-        from deployments import selectors, services
+        from controlplane.registry import serving, usage
+        from deployments import selectors, services, stacks
 
         def equip(instance: Team, created: bool, raw: bool, **_: Any) -> None:
             """Every team can deploy to this machine. Teams are made below us, and know nothing of targets."""
@@ -18,4 +18,5 @@ class DeploymentsConfig(AppConfig):
                 services.add_this_machine(instance)
 
         usage.register(selectors.uses)
+        serving.register(stacks.served)
         post_save.connect(equip, sender=Team, weak=False, dispatch_uid="this-machine")

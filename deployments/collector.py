@@ -36,7 +36,8 @@ from deployments.selectors import active_rollout, status
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
 from deployments.telemetry.rollup import Accumulator, Window
-from deployments.telemetry.scraper import Scrape, Scraper, Target
+from deployments.telemetry.scrape import Scrape, Target
+from deployments.telemetry.scraper import Scraper
 from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.signals import DeploymentSignals, SignalBook
 from deployments.telemetry.snapshot import write_signals

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.registry import gate
 from controlplane.registry.models import Artifact, Variant
 from deployments import targets
 from deployments.domain import readable
@@ -47,6 +48,7 @@ def preview(deployment: Deployment, revision: Revision) -> Preview:
     findings = target.preflight(desired, live=live)
     if revision.variant.artifact.state == Artifact.State.DAMAGED:
         findings = (*findings, _damaged(revision.variant))
+    findings = (*findings, *_not_passed(revision.variant))
     plan = target.plan(desired)
     return Preview(
         plan=plan,
@@ -105,6 +107,21 @@ def last_mover(deployment: Deployment) -> Rollout | None:
     """The last rollout that has begun to move something."""
     begun = deployment.rollouts.exclude(state=RolloutState.PENDING)
     return begun.select_related("created_by", "to_revision").first()
+
+
+def _not_passed(variant: Variant) -> tuple[Finding, ...]:
+    """No more than a warning: trying a variant out is what a deployment of its own is for. One query."""
+    reasons = gate.failures(variant, gate.Gate.from_json(variant.version.model.gate))
+    if not reasons:
+        return ()
+    warning = Finding(
+        severity=Severity.WARNING,
+        code="gate_failed",
+        title="The variant has not passed its model's gate.",
+        evidence=" ".join(reasons),
+        action="Choose another variant, or go on if this is to be tried out.",
+    )
+    return (warning,)
 
 
 def _damaged(variant: Variant) -> Finding:

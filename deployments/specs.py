@@ -3,6 +3,7 @@
 from pydantic import ValidationError
 
 from controlplane.core.errors import Conflict, InvalidInput, Unprocessable
+from controlplane.registry import formats
 from controlplane.registry.models import Variant
 from deployments import stacks
 from deployments.domain.hpa import InvalidHpa
@@ -58,11 +59,7 @@ def refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec
         known = ", ".join(stacks.TABLE)
         raise Unprocessable("unknown_stack", f"There is no stack “{spec.stack}”.", f"Known stacks: {known}.")
     if variant.format not in stacks.load(spec.stack).formats:
-        raise Unprocessable(
-            "format_not_served",
-            f"The stack {spec.stack} does not serve {variant.format}.",
-            "Choose another stack.",
-        )
+        raise _not_served(variant, spec.stack)
     if variant.version.quarantined_reason:
         raise Conflict(
             "quarantined", f"{variant.version} is quarantined.", variant.version.quarantined_reason
@@ -73,6 +70,16 @@ def refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec
         workload_of(variant, spec, revision=1, replicas=1, path="/", api_key_sha256="")
     except InvalidInput as error:
         raise _of_spec(error) from error
+
+
+def _not_served(variant: Variant, stack: str) -> Unprocessable:
+    """An engine, for one, needs a stack that runs on GPUs, and there may be none."""
+    others = [key for key in stacks.TABLE if variant.format in stacks.load(key).formats]
+    return Unprocessable(
+        "format_not_served",
+        f"The stack {stack} does not serve the format {formats.label(variant.format)}.",
+        variant.not_served or f"Choose {' or '.join(others)} for it.",
+    )
 
 
 def _refuse_parameters(spec: RevisionSpec) -> None:

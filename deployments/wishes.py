@@ -48,7 +48,7 @@ def workload_of(
         replicas=replicas,
         model=variant.version.model.name,
         version=variant.version.number,
-        artifact=(variant.artifact.sha256, path),
+        artifact=(variant.artifact.sha256, path, variant.format),
         signature=variant.signature,
         api_key_sha256=api_key_sha256,
     )

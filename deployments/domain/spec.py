@@ -55,12 +55,12 @@ class RevisionSpec(Document):
         replicas: int,
         model: str,
         version: int,
-        artifact: tuple[str, str],
+        artifact: tuple[str, str, str],
         signature: dict[str, Any],
         api_key_sha256: str,
     ) -> Workload:
-        """The wish for this revision's replicas. `artifact` is digest and path."""
-        sha256, path = artifact
+        """The wish for this revision's replicas. `artifact` is digest, path and format."""
+        sha256, path, artifact_format = artifact
         return Workload(
             revision=revision,
             replicas=replicas,
@@ -69,6 +69,7 @@ class RevisionSpec(Document):
             model_version=str(version),
             artifact_sha256=sha256,
             artifact_path=path,
+            artifact_format=artifact_format,
             signature=signature,
             batching=self.batching,
             threads=self.threads,

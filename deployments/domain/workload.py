@@ -66,6 +66,7 @@ class Workload(Document):
     artifact_path: str
     signature: dict[str, Any]
     batching: Batching
+    artifact_format: str = "onnx"
     threads: int = 1
     memory_bytes: int | None = None
     api_key_sha256: str | None = None

@@ -16,6 +16,11 @@ TABLE: "PluginTable[Stack]" = PluginTable(
 )
 
 
+def served() -> list[str]:
+    """The formats that some stack serves."""
+    return list(dict.fromkeys(format for key in TABLE for format in load(key).formats))
+
+
 def load(key: str) -> "Stack":
     """Raises KeyError for a key that no row has."""
     return TABLE.load(key)

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
+class MissingToolchain(LookupError):
+    """An environment of its own, which the stack needs for this format, is not on this machine."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the toolchain {key} is not installed (make toolchains TOOLCHAINS={key})")
+        self.key = key
+
+
 class Support(StrEnum):
     """How alive the stack's own project is."""
 
@@ -93,8 +101,13 @@ class Stack(Protocol):
     def metrics(self) -> Mapping[Word, str]:
         """The words it speaks, and the name of each on its metrics page."""
 
-    def start_command(self, config_path: Path) -> tuple[str, ...] | None:
+    def start_command(
+        self, config_path: Path, *, artifact_format: str, toolchains: Path
+    ) -> tuple[str, ...] | None:
         """The argv that starts one replica on this machine, or None where the stack cannot run here.
+
+        `toolchains` is the folder of the environments of their own, one of which a format may need. Raises
+        MissingToolchain where it is not there.
 
         The process is started in the folder that holds this package, and reads everything it needs from
         the file at `config_path`.

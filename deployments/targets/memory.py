@@ -4,10 +4,8 @@ It keeps the port's rules (fence, plan, drain, restarts with reasons); only the 
 stands still until `advance`. Refused: a mock that records calls; it would accept what a real target refuses.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from math import inf
 
 from controlplane.core.errors import NotFound
@@ -53,7 +51,7 @@ class MemoryTarget:
         self._replicas: dict[str, list[_Replica]] = {}
         self._failures: dict[tuple[str, int], Failure] = {}
         self._events: list[TargetEvent] = []
-        self._pids: Iterator[int] = count(1000)
+        self._pid = 999
 
     # The hands of the test
 
@@ -177,8 +175,12 @@ class MemoryTarget:
             if workload is not None:
                 replicas.extend(self._new(key, workload) for _ in range(number - len(running)))
 
+    def _next_pid(self) -> int:
+        self._pid += 1
+        return self._pid
+
     def _new(self, key: str, workload: Workload) -> _Replica:
-        pid = next(self._pids)
+        pid = self._next_pid()
         status = ReplicaStatus(
             name=f"r{workload.revision}-{pid:x}",
             revision=workload.revision,
@@ -208,7 +210,7 @@ class MemoryTarget:
                     one,
                     state=ReplicaState.STARTING,
                     started_at=self.now,
-                    pid=next(self._pids),
+                    pid=self._next_pid(),
                     ready_at=None,
                 )
             elif one.status.state is ReplicaState.STARTING:

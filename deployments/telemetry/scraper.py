@@ -16,56 +16,18 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
-from deployments.domain.vocabulary import MetricsMap
 from deployments.telemetry.exposition import NO_PAGE, BadPage, BadPageReason, Page, PageLimits, PageReader
+from deployments.telemetry.scrape import Failure, Scrape, Target, Unanswered
 
 logger = logging.getLogger(__name__)
 
 _SUSPECT_AFTER: Final = 3
 _TEXT: Final = frozenset({"text/plain", "application/openmetrics-text"})
-
-
-class Unanswered(StrEnum):
-    """Why no page came at all; what is wrong with a page that came is a `BadPageReason`."""
-
-    TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"
-    STATUS = "status"
-
-
-type Failure = Unanswered | BadPageReason
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """One replica's metrics page. Another `incarnation` (a pid, a start time) or address is another
-    target."""
-
-    deployment: str
-    revision: int
-    replica: str
-    url: str
-    metrics: MetricsMap
-    incarnation: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scrape:
-    """One attempt: a `page`, or else a `failure` with what was seen. Times are those of the answer."""
-
-    target: Target
-    at_monotonic: float
-    at_wall: float
-    late_s: float
-    page: Page = NO_PAGE
-    failure: Failure | None = None
-    detail: str = ""
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from deployments.domain.vocabulary import MetricsMap, Word
 from deployments.telemetry.exposition import BadPageReason, Page
 from deployments.telemetry.histogram import NO_HISTOGRAM, Histogram, HistogramReset
 from deployments.telemetry.layout import Count, Layout, Seen
-from deployments.telemetry.scraper import Failure, Scrape, Target
+from deployments.telemetry.scrape import Failure, Scrape, Target
 
 # No replica serves ten million requests a second, and none holds ten million at once: such a step or number is
 # a broken counter or gauge, not load.

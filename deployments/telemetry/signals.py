@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 import orjson
 
 from deployments.domain.sketch import merge
-from deployments.telemetry.scraper import Target
+from deployments.telemetry.scrape import Target
 from deployments.telemetry.series import Interval, Measured, Reading
 
 STALE_PERIODS: Final = 3

@@ -14,7 +14,7 @@ from controlplane.core.errors import SlipwayError
 from controlplane.core.lists import Listing
 from controlplane.registry import selectors as registry
 from controlplane.registry.models import Variant
-from deployments import selectors, services
+from deployments import selectors, services, stacks
 from deployments.domain.workload import TargetStatus
 from deployments.forms import DeploymentForm, FilterForm, defaults, take_refusal, variant_key
 from deployments.models import Deployment, Target
@@ -127,8 +127,10 @@ def _targets(actor: Actor) -> list[Target]:
 
 
 def servable(actor: Actor) -> list[Variant]:
-    """What can be served, newest first: intact, not in quarantine."""
-    rows = registry.variants(actor).filter(version__quarantined_reason="", artifact__state="present")
+    """What can be served, newest first: of a format that a stack takes, intact, not in quarantine."""
+    rows = registry.variants(actor).filter(
+        format__in=stacks.served(), version__quarantined_reason="", artifact__state="present"
+    )
     return list(rows[:MOST_VARIANTS])
 
 

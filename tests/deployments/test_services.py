@@ -6,9 +6,10 @@ from django.test import Client
 from controlplane.accounts.models import AuditEvent
 from controlplane.core.errors import Conflict, PreconditionFailed, Unprocessable
 from controlplane.registry import usage
-from controlplane.registry.models import Artifact
+from controlplane.registry.models import Artifact, Variant
 from deployments import preview, services, specs
 from deployments.models import Deployment, Target
+from deployments.wishes import wish
 from tests import factories
 from tests.deployments.world import World
 
@@ -58,6 +59,15 @@ def test_pausing_twice_is_audited_once(world: World) -> None:
     assert AuditEvent.objects.filter(verb="paused autoscaling of").count() == 1
 
 
+def test_what_no_stack_serves_cannot_become_a_revision_and_says_how_it_can(world: World) -> None:
+    revision = world.revision()
+    revision.variant.format = "torch"
+    with pytest.raises(Unprocessable, match="onnx-export") as error:
+        specs.refuse_unusable(world.deployment, revision.variant, specs.read_spec({}))
+    assert error.value.code == "format_not_served"
+    assert "PyTorch program" in error.value.title
+
+
 def test_a_quarantined_version_cannot_become_a_revision(world: World) -> None:
     revision = world.revision()
     version = revision.variant.version
@@ -87,6 +97,17 @@ def test_damaged_bytes_block_a_plan(world: World) -> None:
         services.roll_out(world.owner, world.deployment, fresh, etag=shown.etag)
 
 
+def test_a_variant_that_has_not_passed_its_gate_is_warned_of_and_may_be_tried_out(world: World) -> None:
+    revision = world.revision()
+    Variant.objects.filter(pk=revision.variant_id).update(technique="int8-dynamic", verdict="not_faster")
+    fresh = world.row.revisions.get()
+    shown = preview.preview(world.deployment, fresh)
+    (warning,) = [found for found in shown.findings if found.code == "gate_failed"]
+    assert (warning.severity, warning.evidence) == ("warning", "It was never measured.")
+    assert not shown.blocked
+    services.roll_out(world.owner, world.deployment, fresh, etag=shown.etag)
+
+
 def test_missing_bytes_are_said_and_do_not_stop_what_runs(world: World) -> None:
     world.serve(replicas=2)
     Artifact.objects.filter(pk=world.deployment.live_revision.variant.artifact_id).update(sha256="f" * 64)  # type: ignore[union-attr]
@@ -94,6 +115,18 @@ def test_missing_bytes_are_said_and_do_not_stop_what_runs(world: World) -> None:
         preview.preview(world.deployment, world.row.revisions.get())
     world.step()
     assert world.seen.ready() == 2
+
+
+def test_the_target_is_told_the_format_of_the_artifact_and_what_no_stack_serves_is_refused(
+    world: World,
+) -> None:
+    revision = world.revision()
+    Variant.objects.filter(pk=revision.variant_id).update(format="openvino")
+    told = wish(world.row, {revision.number: 1}, generation=1).workloads[0]
+    assert told.artifact_format == "openvino"
+    revision.variant.format = "abacus"
+    with pytest.raises(Unprocessable, match="does not serve the format ABACUS"):
+        services.add_revision(world.owner, world.row, variant=revision.variant, spec=specs.read_spec({}))
 
 
 def test_the_plan_is_against_what_runs_not_against_what_was_meant_to(world: World) -> None:

@@ -25,6 +25,7 @@ async def collect() -> None:
 
 class Command(BaseCommand):
     help = "Scrapes replicas, keeps signals and windows, and runs the local autoscaler."
+    requires_system_checks = ()  # `prepare` checks the installation, once for all
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(collect())

@@ -19,6 +19,7 @@ async def send() -> None:
 
 class Command(BaseCommand):
     help = "Send the bounded demo load that people ask for on their deployments."
+    requires_system_checks = ()  # `prepare` checks the installation, once for all
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(send())

@@ -56,7 +56,10 @@ def _add_health(app: FastAPI, service: Service) -> None:
 def _add_metadata(app: FastAPI, service: Service) -> None:
     config = service.config
     metadata = model_metadata(
-        name=config.model_name, version=config.model_version, signature=config.signature
+        name=config.model_name,
+        version=config.model_version,
+        model_format=config.model_format,
+        signature=config.signature,
     )
 
     @app.get("/v2")

@@ -55,6 +55,7 @@ class ReplicaConfig(BaseModel):
     model_name: Name
     model_version: Annotated[Name, Field(coerce_numbers_to_str=True)] = "1"
     model_path: Path
+    model_format: Literal["onnx", "openvino"] = "onnx"
     signature: Signature
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)]

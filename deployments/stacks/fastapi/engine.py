@@ -1,8 +1,6 @@
-"""The model itself: an ONNX Runtime session, warmed up before anyone is served.
+"""The model itself, opened by the runtime of its format and warmed up before anyone is served.
 
-ONNX Runtime is imported here, when the session is opened, so the port answers before the library is read.
-Session options are the runtime's defaults except for the number of threads: what the optimizer measured is
-what is served. Refused: going ready on a model that has never run, whose first clients would pay for memory
+Refused: going ready on a model that has never run, whose first clients would pay for memory
 planning and page faults, or find out that it cannot run a batch at all.
 """
 
@@ -14,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from deployments.stacks.fastapi.config import Signature, Tensor
+from deployments.stacks.fastapi.runtimes import OpenModel
 from deployments.stacks.fastapi.tensors import DTYPES, Array
-
-_FATAL = 4
 
 
 class CannotServe(Exception):
@@ -26,19 +23,9 @@ class CannotServe(Exception):
 class Engine:
     """Opens the model at `path`. Raises CannotServe."""
 
-    def __init__(self, *, path: Path, signature: Signature, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Only what kills the process: errors come back as exceptions, and stderr carries one JSON object a line.
-        options.log_severity_level = _FATAL
-        onnxruntime.set_default_logger_severity(_FATAL)
+    def __init__(self, *, open_model: OpenModel, path: Path, signature: Signature, threads: int) -> None:
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            self._model = open_model(path, threads)
         except Exception as error:
             raise CannotServe(f"The model cannot be opened: {error}") from error
         self._signature = signature
@@ -46,9 +33,8 @@ class Engine:
         self._check_names()
 
     def _check_names(self) -> None:
-        theirs = {one.name for one in self._session.get_inputs()}
+        theirs, gives = self._model.inputs, self._model.outputs
         ours = {spec.name for spec in self._signature.inputs}
-        gives = {one.name for one in self._session.get_outputs()}
         if theirs != ours or not gives.issuperset(self._outputs):
             raise CannotServe(
                 f"The model takes {sorted(theirs)} and gives {sorted(gives)}, "
@@ -57,8 +43,7 @@ class Engine:
 
     def run(self, feeds: dict[str, Array]) -> Sequence[Array]:
         """Outputs in the order of the signature. Raises whatever the runtime raises."""
-        outputs: Sequence[Array] = self._session.run(self._outputs, feeds)
-        return outputs
+        return self._model.run(self._outputs, feeds)
 
     def warm_up(self, *, max_batch_size: int) -> dict[int, float]:
         """Runs zeros in the smallest and the largest batch; seconds by batch size.

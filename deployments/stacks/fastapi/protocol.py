@@ -214,7 +214,10 @@ def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-def model_metadata(*, name: str, version: str, signature: Signature) -> dict[str, Any]:
+PLATFORMS = {"onnx": "onnxruntime_onnx", "openvino": "openvino_ir"}
+
+
+def model_metadata(*, name: str, version: str, model_format: str, signature: Signature) -> dict[str, Any]:
     """The answer to GET /v2/models/{name}. A free dimension is -1, as the protocol writes it."""
 
     def tensor(spec: Tensor) -> dict[str, Any]:
@@ -224,7 +227,7 @@ def model_metadata(*, name: str, version: str, signature: Signature) -> dict[str
     return {
         "name": name,
         "versions": [version],
-        "platform": "onnxruntime_onnx",
+        "platform": PLATFORMS[model_format],
         "inputs": [tensor(spec) for spec in signature.inputs],
         "outputs": [tensor(spec) for spec in signature.outputs],
     }

@@ -27,6 +27,7 @@ from deployments.stacks.fastapi.app import build_app
 from deployments.stacks.fastapi.config import ReplicaConfig, read
 from deployments.stacks.fastapi.engine import CannotServe, Engine
 from deployments.stacks.fastapi.logs import set_up
+from deployments.stacks.fastapi.runtimes import OPENERS
 from deployments.stacks.fastapi.service import Service
 
 CANNOT_SERVE = 1
@@ -113,10 +114,13 @@ class Replica:
         return 0
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On its own thread: reading ONNX Runtime and the model must not keep the port silent."""
+        """On its own thread: reading the runtime and the model must not keep the port silent."""
         try:
             engine = Engine(
-                path=self._config.model_path, signature=self._config.signature, threads=self._config.threads
+                open_model=OPENERS[self._config.model_format],
+                path=self._config.model_path,
+                signature=self._config.signature,
+                threads=self._config.threads,
             )
             taken = engine.warm_up(max_batch_size=self._config.batching.max_batch_size)
         except CannotServe as error:
@@ -185,6 +189,6 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    # Not sys.exit: a thread inside ONNX Runtime's loading must not hold up the end.
+    # Not sys.exit: a thread inside a runtime's loading must not hold up the end.
     sys.stderr.flush()
     os._exit(code)

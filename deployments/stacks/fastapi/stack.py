@@ -1,4 +1,4 @@
-"""The FastAPI stack as the rest of the product sees it. Imports neither FastAPI nor ONNX Runtime."""
+"""The FastAPI stack as the rest of the product sees it. Imports neither FastAPI nor a runtime of models."""
 
 import sys
 from collections.abc import Mapping
@@ -9,9 +9,11 @@ from types import MappingProxyType
 from deployments.domain.vocabulary import Word
 from deployments.stacks.conformance import spoken
 from deployments.stacks.fastapi.parameters import Batching, Parameters
-from deployments.stacks.port import Container, Probe, Support, SupportStatus
+from deployments.stacks.port import Container, MissingToolchain, Probe, Support, SupportStatus
 
 ENTRY = ("-m", "deployments.stacks.fastapi.replica")
+TOOLCHAINS: Mapping[str, str] = MappingProxyType({"openvino": "openvino"})
+"""The environment that a format's runtime lives in, with what the stack itself needs; else it is our own."""
 _NEEDED = ("fastapi", "httptools", "onnxruntime", "uvicorn", "uvloop")
 
 
@@ -21,7 +23,7 @@ class FastApiStack:
     key: str = "fastapi"
     label: str = "FastAPI"
     support: SupportStatus = SupportStatus(state=Support.ACTIVE)
-    formats: tuple[str, ...] = ("onnx",)
+    formats: tuple[str, ...] = ("onnx", "openvino")
     protocol: str = "Open Inference Protocol v2 over HTTP, JSON or binary tensors"
     ceiling: str = (
         "One Python process per replica: a few thousand small requests a second (2,400 unbatched and 8,000 "
@@ -50,7 +52,14 @@ class FastApiStack:
         }
     )
 
-    def start_command(self, config_path: Path) -> tuple[str, ...] | None:
+    def start_command(
+        self, config_path: Path, *, artifact_format: str, toolchains: Path
+    ) -> tuple[str, ...] | None:
+        if key := TOOLCHAINS.get(artifact_format):
+            python = toolchains / key / "bin" / "python"
+            if not python.exists():
+                raise MissingToolchain(key)
+            return (str(python), *ENTRY, str(config_path))
         if any(find_spec(name) is None for name in _NEEDED):
             return None
         return (sys.executable, *ENTRY, str(config_path))

@@ -17,10 +17,12 @@ _LONGEST_SOCKET_PATH = 107
 class NodeSettings:
     """`url` is "unix:/path" or "http://host:port"; the latter asks for `token` on every request.
 
-    `stop_s` is how long stopping everything may take.
+    `stop_s` is how long stopping everything may take. `toolchains` is the folder of the environments that some formats
+    are served from.
     """
 
     home: Path
+    toolchains: Path = REPOSITORY / ".slipway" / "toolchains"
     data_host: str = "127.0.0.1"
     data_port: int = 8410
     url: str = ""
@@ -34,6 +36,7 @@ class NodeSettings:
         home = Path(environ.get("SLIPWAY_HOME") or REPOSITORY / ".slipway").resolve()
         settings = cls(
             home=home,
+            toolchains=Path(environ.get("SLIPWAY_TOOLCHAINS") or cls.toolchains).resolve(),
             data_host=environ.get("SLIPWAY_DATA_HOST", "127.0.0.1"),
             data_port=_port(environ.get("SLIPWAY_DATA_PORT", "8410")),
             url=environ.get("SLIPWAY_NODE_URL", ""),

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,9 +34,10 @@ from deployments.targets.local.supervisor import Supervisor
 _log = logging.getLogger(__name__)
 
 
-def main(settings: NodeSettings | None = None, *, start_command: StartCommand = stack_command) -> None:
+def main(settings: NodeSettings | None = None, *, start_command: StartCommand | None = None) -> None:
     """Runs until a signal ends it. What stands in the way is raised as SystemExit with one sentence."""
     settings = settings or NodeSettings.from_environment()
+    start_command = start_command or partial(stack_command, toolchains=settings.toolchains)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     _raise_file_limit()
     for folder in (settings.run, settings.state):

@@ -5,6 +5,7 @@ from pathlib import Path
 from deployments import stacks
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.workload import DesiredDeployment, Workload
+from deployments.stacks.port import MissingToolchain
 from deployments.targets.local.artifacts import Artifacts
 from deployments.targets.local.proxy import DataProxy
 from deployments.targets.local.replicas import StartCommand
@@ -58,7 +59,17 @@ async def _artifact(workload: Workload, artifacts: Artifacts) -> list[Finding]:
 
 def _stack(workload: Workload, start_command: StartCommand) -> list[Finding]:
     try:
-        start_command(workload.stack, Path("config.json"))
+        start_command(workload, Path("config.json"))
+    except MissingToolchain as error:
+        return [
+            Finding(
+                severity=Severity.ERROR,
+                code="toolchain_missing",
+                title=f"Revision {workload.revision} cannot be served on this machine.",
+                evidence=f"It is a model in the format {workload.artifact_format}, and {error.args[0]}.",
+                action=f"Run “make toolchains TOOLCHAINS={error.key}” there, or choose another variant.",
+            )
+        ]
     except LookupError as error:
         return [
             Finding(
@@ -72,14 +83,17 @@ def _stack(workload: Workload, start_command: StartCommand) -> list[Finding]:
     return []
 
 
-def stack_command(stack: str, config_path: Path) -> tuple[str, ...]:
+def stack_command(workload: Workload, config_path: Path, *, toolchains: Path) -> tuple[str, ...]:
     """The command of a stack's plug-in. Raises LookupError with a sentence where it cannot run here."""
-    try:
-        command = stacks.load(stack).start_command(config_path)
-    except KeyError:
-        raise LookupError(f"there is no stack “{stack}”") from None
+    if workload.stack not in stacks.TABLE:
+        raise LookupError(f"there is no stack “{workload.stack}”")
+    command = stacks.load(workload.stack).start_command(
+        config_path, artifact_format=workload.artifact_format, toolchains=toolchains
+    )
     if command is None:
-        raise LookupError(f"the stack “{stack}” cannot run on this machine: a package it needs is missing")
+        raise LookupError(
+            f"the stack “{workload.stack}” cannot run on this machine: a package it needs is missing"
+        )
     return command
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from deployments.domain.workload import ReplicaState, ReplicaStatus
+from deployments.domain.workload import ReplicaState, ReplicaStatus, Workload
 from deployments.targets.local.artifacts import Artifacts
 from deployments.targets.local.layout import REPOSITORY
 from deployments.targets.local.ports import Ports
@@ -37,8 +37,8 @@ _LONGEST_PAUSE_S = 30.0
 # What a replica may see of our environment: no address, no token, no key.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 
-type StartCommand = Callable[[str, Path], Sequence[str]]
-"""Takes the stack's key and the path of the configuration; raises LookupError with a sentence where it cannot."""
+type StartCommand = Callable[[Workload, Path], Sequence[str]]
+"""Takes what shall run and the path of its configuration; raises LookupError with a sentence where it cannot."""
 
 
 def pause_s(crashes: int) -> float:
@@ -182,7 +182,7 @@ class Replica:
         config = self._folder / "config.json"
         write(config, self._config(port))
         process = Process.spawn(
-            self._around.start_command(workload.stack, config),
+            self._around.start_command(workload, config),
             folder=REPOSITORY,
             environment=self._environment(),
             log=self._log.path,
@@ -209,6 +209,7 @@ class Replica:
             "model_name": workload.model_name,
             "model_version": workload.model_version,
             "model_path": workload.artifact_path,
+            "model_format": workload.artifact_format,
             "signature": workload.signature,
             "host": "127.0.0.1",
             "port": port,

@@ -4,7 +4,6 @@ import json
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from django.conf import settings
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments import stacks
@@ -95,9 +95,12 @@ def replica(config: Mapping[str, Any], folder: Path) -> Iterator[Running]:
     """Started as the stack says; leaving the block leaves no process behind."""
     path = folder / f"{config['replica']}.json"
     path.write_text(json.dumps(config))
-    command = stacks.load("fastapi").start_command(path)
+    command = stacks.load("fastapi").start_command(
+        path,
+        artifact_format=config.get("model_format", "onnx"),
+        toolchains=settings.ENVIRONMENT.toolchains,
+    )
     assert command is not None
-    assert command[0] == sys.executable
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) as process:
         try:
             yield Running(process=process)

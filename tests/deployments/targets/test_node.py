@@ -1,6 +1,7 @@
 """The node dies, restarts, stops and is lied to; what serves goes on serving."""
 
 import asyncio
+import hashlib
 import http.client
 import json
 import os
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +22,7 @@ from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.targets.local.client import NodeClient
 from tests.deployments.targets.conftest import ARTIFACT, Node, free_port
 from tests.deployments.targets.load import load
+from tests.toolchains import as_openvino, interpreter
 
 pytestmark = pytest.mark.processes
 
@@ -282,6 +285,39 @@ def test_an_unknown_stack_is_found_before_and_said_after(node: Node) -> None:
     node.target.apply(desired)
     status = node.until(KEY, lambda status: status.replicas[0].state is ReplicaState.FAILED)
     assert status.replicas[0].reason == "cannot be started: there is no stack “abacus”"
+
+
+async def test_a_format_whose_toolchain_is_missing_is_found_before_and_served_once_it_is_there(
+    resting_node: Node,
+) -> None:
+    toolchain = interpreter("openvino").parents[1]
+    node, installed = resting_node, resting_node.home / "toolchains"
+    installed.mkdir()
+    node.stand_in, node.environment = False, {"SLIPWAY_TOOLCHAINS": str(installed)}
+    node.start()
+    workload = node.model_workload(1, 1)
+    path = as_openvino(Path(workload.artifact_path), signature=workload.signature, folder=node.home)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    workload = replace(workload, artifact_path=str(path), artifact_sha256=digest, artifact_format="openvino")
+    desired = node.wish(workload, generation=1)
+    (finding,) = node.target.preflight(desired, live=None)
+    assert (finding.severity, finding.code) == (Severity.ERROR, "toolchain_missing")
+    assert "make toolchains TOOLCHAINS=openvino" in finding.action
+    node.target.apply(desired)
+    status = await asyncio.to_thread(
+        node.until, KEY, lambda status: status.replicas[0].state is ReplicaState.FAILED
+    )
+    assert (status.replicas[0].pid, "make toolchains" in status.replicas[0].reason) == (None, True)
+
+    (installed / "openvino").symlink_to(toolchain)
+    assert node.target.preflight(desired, live=None) == ()
+    await asyncio.to_thread(node.until, KEY, ready(1))
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(node.infer_url(), json={"inputs": [tensor]}) as response,
+    ):
+        assert (await response.json())["outputs"][0]["data"] == [1, 2, 3, 4]
 
 
 def test_replicas_that_do_not_fit_into_memory_are_warned_of(node: Node) -> None:

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from deployments.telemetry.scraper import Scrape, Scraper, Target
+from deployments.telemetry.scrape import Scrape, Target
+from deployments.telemetry.scraper import Scraper
 from tests.deployments.telemetry.fake_exporter import METRICS, FakeExporter
 
 

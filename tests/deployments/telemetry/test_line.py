@@ -5,7 +5,8 @@ import pytest
 
 from deployments.domain.sketch import Sketch, merge
 from deployments.telemetry.rollup import Accumulator
-from deployments.telemetry.scraper import Scrape, Scraper
+from deployments.telemetry.scrape import Scrape
+from deployments.telemetry.scraper import Scraper
 from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.signals import SignalBook, SignalError, SignalName
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode

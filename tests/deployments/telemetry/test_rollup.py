@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.domain.sketch import EMPTY, Sketch, merge
 from deployments.telemetry.rollup import MOST_REASONS, Accumulator, Levels, Window, WindowKey, coarsen
-from deployments.telemetry.scraper import Target, Unanswered
+from deployments.telemetry.scrape import Target, Unanswered
 from deployments.telemetry.series import Interval, Measured, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalError, SignalName
 from tests.deployments.telemetry.fake_exporter import METRICS

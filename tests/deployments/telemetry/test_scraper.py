@@ -6,7 +6,8 @@ import tracemalloc
 import pytest
 
 from deployments.telemetry.exposition import BadPageReason, PageLimits
-from deployments.telemetry.scraper import Scrape, Scraper, Unanswered
+from deployments.telemetry.scrape import Scrape, Unanswered
+from deployments.telemetry.scraper import Scraper
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
 from tests.deployments.telemetry.scraping import Taken, running, target
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.domain.vocabulary import MetricsMap, Source, Word
 from deployments.telemetry.exposition import BadPageReason, PageReader
-from deployments.telemetry.scraper import Scrape, Target, Unanswered
+from deployments.telemetry.scrape import Scrape, Target, Unanswered
 from deployments.telemetry.series import Measured, NoInterval, Reading, ReplicaSeries, SeriesBook
 from tests.deployments.telemetry.fake_exporter import METRICS, FakeReplica, Mode
 

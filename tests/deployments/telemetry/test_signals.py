@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.domain.sketch import Sketch
-from deployments.telemetry.scraper import Target, Unanswered
+from deployments.telemetry.scrape import Target, Unanswered
 from deployments.telemetry.series import Interval, Measured, NoInterval, Reading
 from deployments.telemetry.signals import DeploymentSignals, Signal, SignalBook, SignalError, SignalName
 from tests.deployments.telemetry.fake_exporter import METRICS
