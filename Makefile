@@ -1,6 +1,6 @@
 # Needed: git, make, and some Python 3.12 or newer. Everything else is set up inside this folder.
 
-.PHONY: help demo up test bench bench-full lint types lock clean
+.PHONY: help demo toolchains up test bench bench-full lint types lock clean
 .DEFAULT_GOAL := help
 
 # Any Python that runs can start the set-up, which then looks for one that suits.
@@ -11,8 +11,12 @@ UV := $(firstword $(wildcard .slipway/tools/uv-venv/bin/uv .slipway/tools/uv-tar
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 LOCAL_EXTRAS := --extra intake --extra serve --extra worker --extra embedded
-# One more than the cores of a small machine: many tests wait for processes of their own.
-WORKERS ?= 3
+# Twice the cores of a small machine: many tests wait for processes of their own.
+WORKERS ?= 4
+# Environments of techniques whose packages do not fit beside the product's own.
+TOOLCHAINS ?= openvino tensorrt torch sklearn
+# Every start of a process would compile the product anew.
+unexport PYTHONDONTWRITEBYTECODE
 # TESTS=tests/optimizer narrows `make test`; ONLY=list_page narrows `make bench`.
 TESTS ?=
 ONLY ?=
@@ -29,12 +33,15 @@ demo: ## set everything up and show the whole line on this machine
 	$(call bootstrap,local)
 	@exec $(PYTHON) manage.py demo
 
+toolchains: ## install what OpenVINO, TensorRT, PyTorch and scikit-learn need (TOOLCHAINS=openvino: only that)
+	$(call bootstrap,local $(TOOLCHAINS))
+
 up: ## run every process on this machine, without the demo's content
 	$(call bootstrap,local)
 	@exec $(PYTHON) manage.py up
 
 test: ## run the tests
-	$(call bootstrap,dev)
+	$(call bootstrap,dev $(TOOLCHAINS))
 	@exec $(PYTHON) -m pytest -n $(WORKERS) --no-loadscope-reorder $(TESTS)
 
 bench: ## run the benchmarks, short form
@@ -63,6 +70,10 @@ lock: ## resolve the locks anew (UPGRADE=--upgrade takes newer versions)
 	$(COMPILE) --extra intake -c requirements/dev.lock pyproject.toml -o requirements/web.lock
 	$(COMPILE) --extra intake --extra worker --extra serve --extra node -c requirements/dev.lock pyproject.toml -o requirements/worker.lock
 	$(PYTHON) install/extra.py serve | $(COMPILE) -c requirements/dev.lock - -o requirements/serve.lock
+	$(PYTHON) install/extra.py worker serve openvino | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-openvino.lock
+	$(PYTHON) install/extra.py worker tensorrt | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-tensorrt.lock
+	$(PYTHON) install/extra.py worker torch | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-torch.lock
+	$(PYTHON) install/extra.py worker sklearn | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-sklearn.lock
 
 clean: ## remove what was set up and all data of this folder
 	@if $(PYTHON) -c 'import pathlib, sys; from controlplane.embedded.runtime import running; sys.exit(running(pathlib.Path(".slipway")) is None)' 2>/dev/null; \

@@ -1,4 +1,4 @@
-"""Sets up everything the product needs, inside the project's folder: `python3 install/bootstrap.py local|dev`.
+"""Sets up everything the product needs, inside the project's folder: `install/bootstrap.py local|dev [TOOLCHAIN...]`.
 
 Runs on any Python from 3.9 with nothing installed, so it uses the standard library alone. It looks for a
 Python that suits, gets uv, installs exactly what the lock names, then the front-end packages; each step is
@@ -29,6 +29,8 @@ UV = "uv==0.13.9"
 OLDEST_UV = (0, 5)
 NEEDED_BYTES = 2 * 1000**3
 PROFILES = ("local", "dev")
+TOOLCHAINS = ("openvino", "tensorrt", "torch", "sklearn")
+"""As `optimizer.toolchains` knows them, which this may not import."""
 PROBE = (
     "import ctypes, json, ssl, sys, sysconfig, zlib; "
     "print(json.dumps([*sys.version_info[:3], sys.executable, bool(sysconfig.get_config_var('Py_GIL_DISABLED'))]))"
@@ -97,6 +99,9 @@ class Project(NamedTuple):
 
     def lock(self, profile: str) -> Path:
         return self.root / "requirements" / f"{profile}.lock"
+
+    def toolchain(self, key: str) -> Path:
+        return Path(os.environ.get("SLIPWAY_TOOLCHAINS") or self.slipway / "toolchains") / key
 
 
 # Finding a Python
@@ -281,42 +286,50 @@ def install_uv(project: Project, pythons: Sequence[Python]) -> str:
 # Packages
 
 
-def is_current(project: Project, profile: str) -> bool:
-    """Whether the environment holds what the lock names. `dev` contains `local`, pin by pin."""
-    stamp = read(project.venv / "slipway-lock")
-    accepted = [project.lock(name) for name in dict.fromkeys((profile, "dev"))]
-    if stamp not in {digest(lock) for lock in accepted}:
+def is_current(environment: Path, locks: Iterable[Path]) -> bool:
+    """Whether the environment holds what one of the locks names, and still runs: it breaks when the Python that it was
+    made from is removed."""
+    stamp = read(environment / "slipway-lock")
+    if stamp not in {digest(lock) for lock in locks}:
         return False
-    # The environment breaks when the Python that it was made from is removed.
-    return bool(works([project.python, "-I", "-c", "import django; print(1)"]))
+    return bool(works([environment / "bin" / "python", "-I", "-c", "print(1)"]))
 
 
 def install_packages(project: Project, profile: str) -> None:
     best, found = find_python(candidates())
     uv = find_uv(project) or install_uv(project, [best, *(python for python in found if python != best)])
+    say("installing packages (about a minute the first time)")
+    synchronize(project, project.venv, project.lock(profile), uv=uv, best=best, what="packages")
+
+
+def install_toolchain(project: Project, key: str) -> None:
+    """On the Python of the product's own environment: what one of them measures the other compares with."""
+    folder, lock = project.toolchain(key), project.lock(f"toolchain-{key}")
+    if is_current(folder, [lock]):
+        return
+    best, uv = probe(str(project.python)), find_uv(project)
+    assert best is not None
+    assert uv is not None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    say(f"installing the toolchain {key}")
+    synchronize(project, folder, lock, uv=uv, best=best, what=f"toolchain {key}")
+
+
+def synchronize(project: Project, environment: Path, lock: Path, *, uv: str, best: Python, what: str) -> None:
     check_disk(project)
-    current = probe(str(project.python))
+    python = environment / "bin" / "python"
+    current = probe(str(python))
     if current is None or not current.suits:
         say(f"making an environment of Python {'.'.join(map(str, best.version))}")
-        make = [
-            uv,
-            "venv",
-            "--quiet",
-            "--clear",
-            "--no-python-downloads",
-            "--python",
-            best.path,
-            project.venv,
-        ]
+        make = [uv, "venv", "--quiet", "--clear", "--no-python-downloads", "--python", best.path, environment]
         run(project, "Making the environment", make)
-    say("installing packages (about a minute the first time)")
     began = time.monotonic()
-    stamp = project.venv / "slipway-lock"
+    stamp = environment / "slipway-lock"
     stamp.unlink() if stamp.exists() else None
     sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", "--no-python-downloads"]
-    run(project, "Installing packages", [*sync, "--python", project.python, project.lock(profile)])
-    stamp.write_text(digest(project.lock(profile)))
-    say(f"packages installed in {time.monotonic() - began:.0f} s")
+    run(project, "Installing packages", [*sync, "--python", python, lock])
+    stamp.write_text(digest(lock))
+    say(f"{what} installed in {time.monotonic() - began:.0f} s")
 
 
 # The front end
@@ -371,12 +384,15 @@ def alone(project: Project) -> Iterator[None]:
         yield
 
 
-def bootstrap(project: Project, profile: str) -> None:
-    """Raises SetupFailed."""
+def bootstrap(project: Project, profile: str, toolchains: Sequence[str] = ()) -> None:
+    """`dev` contains `local`, pin by pin. Raises SetupFailed."""
     try:
         with alone(project):
-            if not is_current(project, profile):
+            locks = [project.lock(name) for name in dict.fromkeys((profile, "dev"))]
+            if not is_current(project.venv, locks):
                 install_packages(project, profile)
+            for key in toolchains:
+                install_toolchain(project, key)
             install_front_end(project)
     except OSError as error:
         if error.errno == 28:
@@ -387,13 +403,14 @@ def bootstrap(project: Project, profile: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if list(arguments) not in [[profile] for profile in PROFILES]:
-        print("usage: bootstrap.py local|dev", file=sys.stderr)
+    profile, *toolchains = arguments or [""]
+    if profile not in PROFILES or not set(toolchains) <= set(TOOLCHAINS):
+        print(f"usage: bootstrap.py {'|'.join(PROFILES)} [{'|'.join(TOOLCHAINS)}]...", file=sys.stderr)
         return 2
     home = os.environ.get("SLIPWAY_HOME")
     project = Project(REPOSITORY, Path(home).resolve() if home else REPOSITORY / ".slipway")
     try:
-        bootstrap(project, arguments[0])
+        bootstrap(project, profile, toolchains)
     except SetupFailed as error:
         print(f"Set-up failed. {error}", file=sys.stderr)
         return 1

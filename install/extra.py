@@ -1,4 +1,4 @@
-"""Prints what one extra of pyproject.toml names, for a lock that holds nothing else.
+"""Prints what some extras of pyproject.toml name, for a lock that holds nothing else.
 
 `uv pip compile --extra` always adds the project's own dependencies; a replica's image has no use for them.
 """
@@ -17,4 +17,4 @@ def requirements(extra: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(requirements(sys.argv[1])))
+    print("\n".join(line for extra in sys.argv[1:] for line in requirements(extra)))

@@ -12,12 +12,29 @@ from pydantic import ValidationError
 
 from controlplane.core.errors import Unprocessable
 from controlplane.core.plugins import Entry, PluginTable
+from controlplane.registry.formats import EXPORT_FIRST, MUST_BE_EXPORTED
 from optimizer.domain.recipe import Recipe, Step
-from optimizer.techniques.port import Device, Hardware, ModelSummary, Parameters, Refusal, Technique
+from optimizer.queues import ANY_GPU, Needs
+from optimizer.techniques.port import (
+    CALIBRATION_MISSING,
+    Device,
+    Hardware,
+    ModelSummary,
+    Parameters,
+    Refusal,
+    Technique,
+)
+from optimizer.toolchains import TOOLCHAINS
+from optimizer.workbench.formats import FORMATS, measured_on
 
 TECHNIQUES: PluginTable[Technique] = PluginTable(
     group="slipway.techniques",
     entries=(
+        Entry(
+            key="onnx-export",
+            label="ONNX export",
+            path="optimizer.techniques.onnx_export.technique:TECHNIQUE",
+        ),
         Entry(
             key="onnx-graph",
             label="Graph optimization",
@@ -34,6 +51,9 @@ TECHNIQUES: PluginTable[Technique] = PluginTable(
             label="INT8, static",
             path="optimizer.techniques.int8_static.technique:TECHNIQUE",
         ),
+        Entry(key="openvino", label="OpenVINO", path="optimizer.techniques.openvino.technique:TECHNIQUE"),
+        Entry(key="tensorrt", label="TensorRT", path="optimizer.techniques.tensorrt.technique:TECHNIQUE"),
+        Entry(key="distill", label="Distillation", path="optimizer.techniques.distill.technique:TECHNIQUE"),
     ),
 )
 
@@ -88,7 +108,15 @@ def check_recipe(
             used, signature, given, hardware=hardware, params=params, has_calibration=has_calibration
         )
         found.extend((used.label, reason) for reason in reasons)
-        given = replace(given, format=used.gives.format, precision=used.gives.precision or given.precision)
+        given = replace(
+            given,
+            format=used.gives.format,
+            precision=used.gives.precision or given.precision,
+            op_types=dict(given.op_types) | dict.fromkeys(used.gives_op_types, 1),
+            unsigned=given.unsigned or (used.gives_unsigned is not None and used.gives_unsigned(params)),
+        )
+    if not found and (apart := _not_comparable(str(summary.get("format", "onnx")), given.format)):
+        found.append((technique(accepted[-1][0]).label, apart))
     if found:
         raise Unprocessable(
             found[0][1].code,
@@ -117,8 +145,8 @@ def refusals(
     general = []
     precisions = [kind.precision for kind in used.takes if kind.format == summary.format]
     if not precisions:
-        formats = ", ".join(sorted({kind.format for kind in used.takes}))
-        general.append(Refusal(code="wrong_format", title=f"It takes {formats}, not {summary.format}."))
+        formats = {kind.format for kind in used.takes}
+        general.append(_wrong_format(formats, summary.format))
     elif summary.precision is not None and None not in precisions and summary.precision not in precisions:
         taken = " or ".join(str(precision) for precision in precisions)
         general.append(
@@ -128,17 +156,55 @@ def refusals(
                 detail="Start from the original version.",
             )
         )
-    if used.needs_calibration and not has_calibration:
-        general.append(
-            Refusal(
-                code="calibration_missing",
-                title="It needs items to calibrate with.",
-                detail="Upload a calibration set, or an evaluation set that it may take items from.",
-            )
-        )
+    if used.calibrates(params or used.parameters()) and not has_calibration:
+        general.append(CALIBRATION_MISSING)
     if used.device is Device.GPU and hardware is not None and not hardware.gpus:
         general.append(Refusal(code="no_gpu", title="It needs a GPU and this worker has none."))
+    needed = used.needs(params or used.parameters(), format=summary.format)
+    if needed and hardware is not None and needed not in hardware.toolchains:
+        label = TOOLCHAINS[needed].label
+        general.append(Refusal(code="no_toolchain", title=f"It needs {label} and this worker has none."))
     return (*general, *used.check(signature, summary, hardware or Hardware(), params or used.parameters()))
+
+
+def _not_comparable(parent: str, made: str) -> Refusal | None:
+    """Both sides of a report run in one process, which has one toolchain."""
+    needed = measured_on(parent, made)
+    if len(needed) < 2:
+        return None
+    labels = " and ".join(sorted(TOOLCHAINS[key].label for key in needed))
+    return Refusal(
+        code="not_comparable",
+        title=f"Parent and result run on {labels}, which cannot be measured in one process.",
+        detail="Make the ONNX variant in a job of its own, and start from that.",
+    )
+
+
+def _wrong_format(taken: set[str], given: str) -> Refusal:
+    labels = " or ".join(FORMATS[key].label for key in FORMATS if key in taken)
+    return Refusal(
+        code="wrong_format",
+        title=f"It takes {labels}; this is {FORMATS[given].label if given in FORMATS else given}.",
+        detail=EXPORT_FIRST if given in MUST_BE_EXPORTED else "",
+    )
+
+
+def toolchains_of(recipe: Recipe, *, parent_format: str) -> set[str]:
+    """Keys of the toolchains that its steps, and measuring what they give against the parent, need."""
+    used = [technique(step.technique) for step in recipe.steps]
+    taken = [parent_format, *(row.gives.format for row in used)]
+    needed = [
+        row.needs(parameters(row.key, step.params), format=format)
+        for row, step, format in zip(used, recipe.steps, taken, strict=False)
+    ]
+    return {key for key in needed if key} | measured_on(parent_format, used[-1].gives.format)
+
+
+def needs_of(recipe: Recipe, *, parent_format: str) -> Needs:
+    """What a job of this recipe needs of its worker."""
+    gpu = any(technique(step.technique).device is Device.GPU for step in recipe.steps)
+    found = toolchains_of(recipe, parent_format=parent_format)
+    return Needs(gpu=ANY_GPU if gpu else "", toolchains=frozenset(found))
 
 
 def promises_of(keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from controlplane.core.errors import Unprocessable
-from optimizer.techniques.port import Work
+from optimizer.techniques.port import CALIBRATION_MISSING, Work
 from optimizer.workbench.items import StoredItems, digest, read_npz
 from optimizer.workbench.journal import Journal
 from optimizer.workbench.signature import Feed
@@ -33,11 +32,7 @@ class Calibration:
         """`wanted` items with the job's seed, or as many as there may be: a whole number of strides, or fewer than
         one. Raises Unprocessable("calibration_missing"), or what the set is refused for."""
         if work.calibration is None:
-            raise Unprocessable(
-                "calibration_missing",
-                "It needs items to calibrate with.",
-                "Upload a calibration set, or an evaluation set that it may take items from.",
-            )
+            raise CALIBRATION_MISSING.error()
         items = read_npz(work.calibration, work.signature)
         borrowed = work.calibration_source == "evaluation_set"
         count = min(wanted, max(1, len(items) // BORROWED_SHARE) if borrowed else len(items))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.core.errors import SlipwayError, Unprocessable
+from controlplane.registry.answers import Answers
+from optimizer.domain.verdict import Policy
 from optimizer.techniques import parameters, technique
 from optimizer.techniques.graph import read, summary_of
-from optimizer.techniques.port import Hardware, Work
-from optimizer.techniques.result import check_result, versions
+from optimizer.techniques.port import Hardware, ModelSummary, Work
+from optimizer.techniques.result import check_result, precision_of, versions
 from optimizer.workbench.items import digest
 from optimizer.workbench.journal import Emit, Journal
 from optimizer.workbench.session import first_line, pass_on
@@ -20,26 +22,28 @@ from optimizer.workbench.signature import Signature
 def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Runs `spec["technique"]` on `input_path` and leaves its result at `output_path`.
 
-    Spec: technique, params, input_path, output_path, calibration_npz or null, evaluation_npz or null,
-    signature, seed. Returns output_path, precision, provenance, and `evaluation_items`: which items of the
-    evaluation set the result was fitted to. Raises Unprocessable with the technique's reason, or what the check
-    of the result found; then no output is left.
+    Spec: technique, params, input_path, optional input_format, output_path, calibration_npz or null,
+    evaluation_npz or null, signature, seed, optional `policy` (fields of Policy), `metric` and
+    `answers` (as `evaluation.child` takes them). Returns output_path, format,
+    precision, provenance, and `evaluation_items`: which items of the evaluation set the result was fitted to. Raises
+    Unprocessable with the technique's reason, or what the check of the result found; then no output is left.
     """
     used = technique(spec["technique"])
     params = parameters(used.key, spec["params"])
     output = Path(spec["output_path"])
     journal = Journal(emit=emit, steps=3)
     journal.step("Read model")
-    summary = summary_of(read(Path(spec["input_path"])))
+    given = spec.get("input_format", "onnx")
+    summary = summary_of(read(Path(spec["input_path"]))) if given == "onnx" else ModelSummary(format=given)
     if reasons := used.check(spec["signature"], summary, Hardware(), params):
-        raise Unprocessable(reasons[0].code, reasons[0].title, reasons[0].detail)
+        raise reasons[0].error()
     journal.step(used.label)
     try:
         with _scratch(output.parent) as scratch:
             work = _work(spec, scratch=scratch, output=output, journal=journal)
             provenance = dict(_entry(used.entry)(work, params))
         journal.step("Check the result")
-        after = check_result(output, parent=work.input, signature=work.signature, seed=work.seed)
+        after = check_result(output, made=used.gives.format, work=work)
     except SlipwayError:
         output.unlink(missing_ok=True)
         raise
@@ -52,12 +56,16 @@ def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {
         "output_path": str(output),
         "evaluation_items": provenance.pop("evaluation_items", []),
-        "precision": used.gives.precision or summary.precision or "fp32",
+        "format": used.gives.format,
+        "precision": provenance.pop("precision", None)
+        or used.gives.precision
+        or summary.precision
+        or precision_of(output, used.gives.format),
         "provenance": {
             "technique": used.key,
             "params": params.model_dump(mode="json"),
             "seed": spec["seed"],
-            "versions": versions(),
+            "versions": versions(used.needs(params, format=given)),
             "input_sha256": digest(work.input),
             "output_sha256": digest(output),
             "nodes_before": dict(summary.op_types),
@@ -79,6 +87,7 @@ def _work(spec: dict[str, Any], *, scratch: Path, output: Path, journal: Journal
     chosen = calibration or evaluation
     return Work(
         input=Path(spec["input_path"]),
+        input_format=spec.get("input_format", "onnx"),
         output=output,
         scratch=scratch,
         signature=Signature.from_json(spec["signature"]),
@@ -88,6 +97,12 @@ def _work(spec: dict[str, Any], *, scratch: Path, output: Path, journal: Journal
         else "evaluation_set",
         seed=int(spec["seed"]),
         journal=journal,
+        evaluation=Path(evaluation) if evaluation else None,
+        policy=Policy(**spec.get("policy", {})),
+        metric=str(spec.get("metric", "")),
+        answers=Answers.from_json(spec.get("answers", {})),
+        kept=Path(spec["kept"]) if spec.get("kept") else None,
+        cache=Path(spec["cache"]) if spec.get("cache") else None,
     )
 
 

@@ -87,7 +87,8 @@ def _precision(model: Any, counts: dict[str, int]) -> str:
     from onnx import TensorProto
 
     if QUANTIZED & counts.keys():
-        return "int8"
+        eighths = {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
+        return "fp8" if eighths & {tensor.data_type for tensor in model.graph.initializer} else "int8"
     sizes: Counter[int] = Counter()
     for tensor in model.graph.initializer:
         size = 1
@@ -168,6 +169,7 @@ def prepare(path: Path, *, scratch: Path, at_least: int) -> tuple[Path, list[str
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
         done.append("shape inference without symbols")
     prepared = read(target)
+    name_nodes(prepared)
     if flattened := flatten_biases(prepared):
         done.append(f"{flattened} biases written flat")
     onnx.save(prepared, str(target))

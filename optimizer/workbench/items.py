@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -126,13 +126,40 @@ def _arrays(path: Path, names: set[str]) -> dict[str, Array]:
 
 
 def _labels(array: Array) -> Array:
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise Unprocessable(
-            "dataset_labels",
-            "The labels are not class numbers.",
-            f"“labels” is {array.dtype} {list(array.shape)}; one integer per item is read.",
-        )
-    return array.astype(np.int64)
+    """Class numbers, numbers, texts, rows of token numbers or vectors: see `registry.metrics`."""
+    match array.dtype.kind, array.ndim:
+        case "i" | "u", 1 | 2:
+            return array.astype(np.int64)
+        case "U" | "S", 1:
+            return array
+        case "f", 1:
+            return array.astype(np.float64)
+        case "f", _:
+            return array.astype(np.float32)
+    raise Unprocessable(
+        "dataset_labels",
+        "The labels are none that can be scored.",
+        f"“labels” is {array.dtype} {list(array.shape)}; one number, text, vector or row of integers is read.",
+    )
+
+
+def is_classes(labels: Array) -> bool:
+    return labels.dtype.kind in "iu" and labels.ndim == 1
+
+
+def label_summary(labels: Array) -> dict[str, Any]:
+    """What kind they are, as intake says it."""
+    if is_classes(labels):
+        return {"kind": "classes"}
+    if labels.dtype.kind in "iu":
+        return {"kind": "tokens"}
+    if labels.dtype.kind == "f" and labels.ndim == 1:
+        return {"kind": "numbers"}
+    return (
+        {"kind": "vectors", "shape": list(labels.shape[1:])}
+        if labels.dtype.kind == "f"
+        else {"kind": "texts"}
+    )
 
 
 def _is_whole(array: Array, spec: TensorSpec, *, batched: bool) -> bool:

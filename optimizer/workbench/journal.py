@@ -1,10 +1,10 @@
-"""What a child says while it works: steps, progress and log lines, as the sandbox's messages.
+"""What a child says while it works: steps, progress, points of curves and log lines, as the sandbox's messages.
 
-Progress is throttled here, because every message ends as a row or a tick somewhere.
+Progress and points are throttled here, because every message ends as a row or a tick somewhere.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ class Journal:
     steps: int
     _index: int = 0
     _next_progress: float = field(default=0.0)
+    _next_point: dict[str, float] = field(default_factory=dict)
 
     def step(self, name: str) -> None:
         self._index += 1
@@ -33,6 +34,13 @@ class Journal:
         if now >= self._next_progress or done >= total:
             self._next_progress = now + PROGRESS_EVERY_S
             self.emit({"kind": "progress", "done": done, "total": total})
+
+    def point(self, curve: str, *, step: int, values: Mapping[str, float], last: bool = False) -> None:
+        """What the curve's values are after so many steps: at most two points a second, and always the last one."""
+        now = time.monotonic()
+        if last or now >= self._next_point.get(curve, 0.0):
+            self._next_point[curve] = now + PROGRESS_EVERY_S
+            self.emit({"kind": "point", "curve": curve, "step": step, "values": dict(values)})
 
     def info(self, message: str) -> None:
         self.emit({"kind": "log", "level": "info", "message": message})

@@ -10,7 +10,6 @@ from typing import Any
 
 from controlplane.core.errors import Unprocessable
 
-GRAPH_OPTIMIZATION = "ORT_ENABLE_ALL"
 NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 
 

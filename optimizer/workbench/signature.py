@@ -5,7 +5,7 @@ because this code runs in a child process that has no Django.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -64,6 +64,13 @@ class Signature:
             outputs=_specs(value["outputs"]),
             batched=value.get("batch_axis") == 0,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "inputs": [asdict(spec) for spec in self.inputs],
+            "outputs": [asdict(spec) for spec in self.outputs],
+            "batch_axis": 0 if self.batched else None,
+        }
 
 
 def _specs(values: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

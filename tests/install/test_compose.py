@@ -36,6 +36,7 @@ def test_every_process_that_up_runs_is_a_service_with_the_same_command(services:
         home=Home(root=Path("/var/lib/slipway")),
         embedded_postgres=True,
         embedded_valkey=True,
+        gpus=compose.FIRST_GPU,
     )
     rows = [*table(here), preparation(here, admin_password="secret")]
     own = [row for row in rows if row.tier is not Tier.SERVERS and row.name != "edge"]
@@ -53,6 +54,21 @@ def test_the_node_serves_beyond_its_container_under_the_address_that_it_tells(
     node = NodeSettings.from_environment(services["node"]["environment"])
     assert node.data_host == "0.0.0.0"
     assert services["node"]["ports"] == [f"{node.address('').removeprefix('http://')}:{node.data_port}"]
+
+
+def test_a_gpu_s_worker_is_started_on_request_and_has_its_gpu_to_itself(services: dict[str, Any]) -> None:
+    assert {name for name, service in services.items() if "profiles" in service} == {"worker-gpu-1"}
+    asked = compose.document(["1", "MIG-8f3b"])["services"]
+    for name, gpu in (("worker-gpu-1", "1"), ("worker-gpu-2", "MIG-8f3b")):
+        assert asked[name]["profiles"] == ["gpu"]
+        (device,) = asked[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {
+            "driver": "nvidia",
+            "device_ids": [gpu],
+            "capabilities": ["gpu", "compute", "utility"],
+        }
+        assert asked[name]["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
+    assert {name for name in asked if name.startswith("worker-gpu")} == {"worker-gpu-1", "worker-gpu-2"}
 
 
 def test_what_asks_replicas_and_endpoints_by_their_address_shares_the_network_of_the_node(

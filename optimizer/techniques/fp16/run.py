@@ -35,7 +35,7 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
     model = read(work.input)
     name_nodes(model)
     names = {node.name for node in model.graph.node}
-    asked = exclusions(params.exclude_nodes, present=names)
+    asked = exclusions(params.exclude_nodes, model=model)
     calibration = Calibration.draw(work, wanted=params.range_items) if work.calibration else None
     largest = _largest(model, work=work, calibration=calibration) if calibration else {}
     too_large = _too_large(model, largest, above=LARGEST / params.headroom)

@@ -1,20 +1,8 @@
 """Half precision: what it is and what it asks."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import Field
 
-from optimizer.techniques.port import (
-    Device,
-    Hardware,
-    Kind,
-    ModelSummary,
-    Parameters,
-    Promises,
-    Refusal,
-    Technique,
-)
+from optimizer.techniques.port import Device, ExcludedNodes, Kind, Parameters, Promises, Technique
 
 
 class HalfParameters(Parameters):
@@ -40,18 +28,7 @@ class HalfParameters(Parameters):
         title="Operators to keep",
         description="Operators that stay in single precision, beside those that have no half form.",
     )
-    exclude_nodes: tuple[str, ...] = Field(
-        default=(),
-        max_length=500,
-        title="Nodes to leave alone",
-        description="Names of nodes that stay in single precision.",
-    )
-
-
-def check(
-    signature: Mapping[str, Any], summary: ModelSummary, hardware: Hardware, params: Parameters
-) -> tuple[Refusal, ...]:
-    return ()
+    exclude_nodes: ExcludedNodes = ()
 
 
 TECHNIQUE = Technique(
@@ -64,6 +41,5 @@ TECHNIQUE = Technique(
     device=Device.CPU,
     parameters=HalfParameters,
     promises=Promises(speedup=(2.0, 4.0), loss_points=(0.0, 0.1), effort="Minutes; no data needed."),
-    check=check,
     entry="optimizer.techniques.fp16.run:run",
 )

@@ -7,15 +7,15 @@ from pydantic import Field
 
 from optimizer.techniques.port import (
     Device,
+    ExcludedNodes,
     Hardware,
-    Kind,
     ModelSummary,
     Parameters,
     Promises,
     Refusal,
     Technique,
 )
-from optimizer.techniques.quantization import refusals
+from optimizer.techniques.quantization import GIVES, TAKES, PerChannel, ReduceRange, RepairRounds, refusals
 
 type Operator = Literal["MatMul", "Gemm", "Conv", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
 
@@ -28,22 +28,10 @@ class DynamicParameters(Parameters):
         title="Operators",
         description="Which operators to quantize. Convolutions are usually slower this way, often several times.",
     )
-    per_channel: bool = Field(
-        default=True,
-        title="Per channel",
-        description="One scale for each output channel of a weight: more accurate, rarely slower.",
-    )
-    reduce_range: bool = Field(
-        default=False,
-        title="Seven-bit weights",
-        description="Avoids saturation on processors without VNNI, at some loss of precision.",
-    )
-    exclude_nodes: tuple[str, ...] = Field(
-        default=(),
-        max_length=500,
-        title="Nodes to leave alone",
-        description="Names of nodes that stay in floating point.",
-    )
+    per_channel: PerChannel = True
+    reduce_range: ReduceRange = False
+    exclude_nodes: ExcludedNodes = ()
+    repair_rounds: RepairRounds = 4
 
 
 def check(
@@ -58,11 +46,12 @@ TECHNIQUE = Technique(
     label="INT8, dynamic",
     description="Weights become 8-bit integers; activations are quantized while the model runs, so no data is needed. "
     "Right for large matrix multiplications, wrong for convolutions and small models.",
-    takes=(Kind(format="onnx", precision="fp32"),),
-    gives=Kind(format="onnx", precision="int8"),
+    takes=TAKES,
+    gives=GIVES,
     device=Device.CPU,
     parameters=DynamicParameters,
     promises=Promises(speedup=(3.0, 6.0), loss_points=(0.5, 2.0), effort="Minutes; no data needed."),
     check=check,
     entry="optimizer.techniques.int8_dynamic.run:run",
+    gives_op_types=("DynamicQuantizeLinear",),
 )

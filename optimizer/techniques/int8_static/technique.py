@@ -7,20 +7,33 @@ from pydantic import Field
 
 from optimizer.techniques.port import (
     Device,
+    ExcludedNodes,
     Hardware,
-    Kind,
     ModelSummary,
     Parameters,
     Promises,
     Refusal,
     Technique,
 )
-from optimizer.techniques.quantization import refusals
-
-QUANTIZABLE = ("Conv", "MatMul", "Gemm")
+from optimizer.techniques.quantization import (
+    GIVES,
+    TAKES,
+    CalibrationItems,
+    PerChannel,
+    ReduceRange,
+    RepairRounds,
+    refusals,
+)
 
 
 class StaticParameters(Parameters):
+    tool: Literal["onnxruntime", "nncf"] = Field(
+        default="onnxruntime",
+        title="Tool",
+        description="ONNX Runtime's makes the file that it runs fastest on a CPU. NNCF's is symmetric, which is what "
+        "TensorRT takes, and smooths a transformer's activations first (SmoothQuant): more accurate there, and slower "
+        "on ONNX Runtime. NNCF chooses ranges and channels itself.",
+    )
     scope: Literal["auto", "weights", "all"] = Field(
         default="auto",
         title="Scope",
@@ -34,14 +47,7 @@ class StaticParameters(Parameters):
         description="How the range of an activation is chosen: the whole range seen, the one that loses least "
         "information, or all but the outliers.",
     )
-    calibration_items: int = Field(
-        default=128,
-        ge=8,
-        le=1024,
-        title="Calibration items",
-        description="How many items of the set are used, drawn at random with the job's seed. Of an evaluation set at "
-        "most a quarter, because the items that calibrate are not compared.",
-    )
+    calibration_items: CalibrationItems = 128
     percentile: float = Field(
         default=99.99,
         ge=90.0,
@@ -49,28 +55,20 @@ class StaticParameters(Parameters):
         title="Percentile",
         description="Share of an activation's values that must lie in its range; used by percentile calibration.",
     )
-    per_channel: bool = Field(
-        default=True,
-        title="Per channel",
-        description="One scale for each output channel of a weight: more accurate, rarely slower.",
-    )
-    reduce_range: bool = Field(
-        default=False,
-        title="Seven-bit weights",
-        description="Avoids saturation on processors without VNNI, at some loss of precision.",
-    )
-    exclude_nodes: tuple[str, ...] = Field(
-        default=(),
-        max_length=500,
-        title="Nodes to leave alone",
-        description="Names of nodes that stay in floating point.",
-    )
+    per_channel: PerChannel = True
+    reduce_range: ReduceRange = False
+    exclude_nodes: ExcludedNodes = ()
+    repair_rounds: RepairRounds = 4
+
+    @property
+    def toolchain(self) -> str | None:
+        return "openvino" if self.tool == "nncf" else None
 
 
 def check(
     signature: Mapping[str, Any], summary: ModelSummary, hardware: Hardware, params: Parameters
 ) -> tuple[Refusal, ...]:
-    return refusals(summary, op_types=QUANTIZABLE)
+    return refusals(summary)
 
 
 TECHNIQUE = Technique(
@@ -78,8 +76,8 @@ TECHNIQUE = Technique(
     label="INT8, static",
     description="Weights and activations become 8-bit integers, with ranges learned from your own items. Right for "
     "convolutional nets on processors with integer dot products.",
-    takes=(Kind(format="onnx", precision="fp32"),),
-    gives=Kind(format="onnx", precision="int8"),
+    takes=TAKES,
+    gives=GIVES,
     device=Device.CPU,
     parameters=StaticParameters,
     promises=Promises(
@@ -88,4 +86,5 @@ TECHNIQUE = Technique(
     check=check,
     entry="optimizer.techniques.int8_static.run:run",
     needs_calibration=True,
+    gives_unsigned=lambda params: params.tool == "onnxruntime",
 )

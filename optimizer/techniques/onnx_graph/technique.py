@@ -4,21 +4,11 @@ ONNX Runtime's ENABLE_ALL is not offered: its layout rewrites fit the CPU they w
 is slow or refused elsewhere is no artifact. The server applies those when it loads a model anyway.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from optimizer.techniques.port import (
-    Device,
-    Hardware,
-    Kind,
-    ModelSummary,
-    Parameters,
-    Promises,
-    Refusal,
-    Technique,
-)
+from optimizer.techniques.port import Device, Kind, Parameters, Promises, Technique
 
 
 class GraphParameters(Parameters):
@@ -36,12 +26,6 @@ class GraphParameters(Parameters):
     )
 
 
-def check(
-    signature: Mapping[str, Any], summary: ModelSummary, hardware: Hardware, params: Parameters
-) -> tuple[Refusal, ...]:
-    return ()
-
-
 TECHNIQUE = Technique(
     key="onnx-graph",
     label="Graph optimization",
@@ -52,6 +36,5 @@ TECHNIQUE = Technique(
     device=Device.CPU,
     parameters=GraphParameters,
     promises=Promises(speedup=(1.2, 2.0), loss_points=(0.0, 0.0), effort="Minutes; no data needed."),
-    check=check,
     entry="optimizer.techniques.onnx_graph.run:run",
 )

@@ -5,12 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controlplane.core.errors import Unprocessable
+from controlplane.core.sandbox import Child
+from optimizer.techniques import technique
 from optimizer.techniques.child import run
-from tests.optimizer import onnx_models
+from optimizer.workbench.formats import FORMATS
+from optimizer.workbench.signature import Array, Feed
+from tests.optimizer import onnx_models, where_it_runs
+from tests.toolchains import LIMITS, interpreter
 
 type Optimize = Callable[..., dict[str, Any]]
 
 SEED = 7
+ENDS = {"result", "refused"}
 
 
 class Made:
@@ -34,9 +41,9 @@ class Made:
         else:
             onnx_models.calibration(self.calibration, self.signature)
 
-    def optimize(self, technique: str, /, output: str = "made.onnx", **changes: Any) -> dict[str, Any]:
+    def optimize(self, key: str, /, output: str = "made.onnx", **changes: Any) -> dict[str, Any]:
         spec = {
-            "technique": technique,
+            "technique": key,
             "params": {},
             "input_path": str(self.path),
             "output_path": str(self.folder / "out" / output),
@@ -46,7 +53,46 @@ class Made:
             "seed": SEED,
         }
         (self.folder / "out").mkdir(exist_ok=True)
-        return run(spec | changes, self.messages.append)
+        return self.child(run, spec | changes, toolchain=technique(key).toolchain)
+
+    def answers(self, done: dict[str, Any], feed: Feed) -> list[Array]:
+        """Of a result, opened as its format is."""
+        np.savez(self.folder / "feed.npz", **feed)
+        spec = {
+            "path": done["output_path"],
+            "format": done["format"],
+            "feed": str(self.folder / "feed.npz"),
+            "outputs": [port["name"] for port in self.signature["outputs"]],
+            "answers": str(self.folder / "answers.npz"),
+        }
+        self.child(where_it_runs.answer, spec, toolchain=FORMATS[done["format"]].toolchain)
+        with np.load(spec["answers"]) as found:
+            return [found[name] for name in spec["outputs"]]
+
+    def child(
+        self, entry: Callable[..., dict[str, Any]], spec: dict[str, Any], *, toolchain: str | None
+    ) -> dict[str, Any]:
+        """What `entry` returns: here where our own packages do, else on the toolchain, as a worker does it. What
+        that child refuses with is raised."""
+        if toolchain is None:
+            return entry(spec, self.messages.append)
+        with Child.start(
+            entry=f"{entry.__module__}:{entry.__name__}",
+            spec=spec,
+            scratch=self.folder,
+            limits=LIMITS,
+            readable=[self.path],
+            python=interpreter(toolchain),
+        ) as child:
+            while not child.finished:
+                message = child.poll(1)
+                if message and message["kind"] not in ENDS:
+                    self.messages.append(message)
+            outcome = child.outcome()
+        if outcome.refusal is not None:
+            raise Unprocessable(outcome.refusal.code, outcome.refusal.title, outcome.refusal.detail)
+        assert outcome.result is not None, outcome
+        return outcome.result
 
 
 @pytest.fixture

@@ -59,6 +59,20 @@ def test_quantizing_twice_is_refused_before_anything_runs() -> None:
     assert "this model is int8" in error.detail
 
 
+def test_what_a_step_surely_gives_is_judged_by_the_next_one_before_anything_runs() -> None:
+    error = refusal([{"technique": "int8-dynamic"}, {"technique": "tensorrt"}])
+    assert error.code == "quantized_for_cpu"
+    assert error.detail.startswith("TensorRT: The model is quantized in a way that TensorRT cannot read.")
+    error = refusal([{"technique": "int8-static"}, {"technique": "tensorrt"}])
+    assert error.code == "asymmetric_quantization"
+    assert error.detail.endswith("Choose NNCF as its tool.")
+    symmetric = {"technique": "int8-static", "params": {"tool": "nncf"}}
+    assert check([symmetric, {"technique": "tensorrt"}]).name == "int8-static + tensorrt"
+    turing = {"technique": "tensorrt", "params": {"capabilities": ["7.5"]}}
+    assert refusal([turing]).code == "unsupported_on_capability"
+    assert check([{"technique": "fp16"}, turing]).name == "fp16 + tensorrt"
+
+
 def test_parameters_are_refused_by_field_with_a_reason() -> None:
     error = refusal(
         [{"technique": "int8-static", "params": {"calibration_items": 3, "calibration": "magic"}}]

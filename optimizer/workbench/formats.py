@@ -1,0 +1,117 @@
+"""The formats an artifact can have, and how each is opened to be compared. One table; openers are imported on use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from controlplane.core.errors import Unprocessable
+from controlplane.registry.formats import LABELS
+from optimizer.workbench.signature import Array, Feed
+
+
+class Session(Protocol):
+    """An opened model. ONNX Runtime's `InferenceSession` is one as it is."""
+
+    def run(self, outputs: Sequence[str], feed: Feed, /) -> Sequence[Array]:
+        """The named outputs. Raises whatever the runtime raises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """`toolchain` is what opening it needs, None for the worker's own packages.
+
+    `opener` is "module:function", `function(path, *, threads) -> Session`; None for what does not run on a CPU.
+    """
+
+    key: str
+    label: str
+    suffix: str
+    toolchain: str | None = None
+    opener: str | None = None
+    runs_by: str = ""
+    """What answers, and how it is set, as a report says it."""
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        row.key: row
+        for row in (
+            Format(
+                key="onnx",
+                label=LABELS["onnx"],
+                suffix=".onnx",
+                opener="optimizer.workbench.session:open_session",
+                runs_by="ONNX Runtime, ORT_ENABLE_ALL",
+            ),
+            Format(
+                key="openvino",
+                label=LABELS["openvino"],
+                suffix=".zip",
+                toolchain="openvino",
+                opener="optimizer.workbench.openvino:open_session",
+                runs_by="OpenVINO, LATENCY, one stream",
+            ),
+            Format(key="tensorrt", label=LABELS["tensorrt"], suffix=".engine"),
+            Format(
+                key="torch",
+                label=LABELS["torch"],
+                suffix=".pt2",
+                toolchain="torch",
+                opener="optimizer.workbench.torch_program:open_program",
+                runs_by="PyTorch, eager, inference mode",
+            ),
+            Format(
+                key="transformers",
+                label=LABELS["transformers"],
+                suffix=".zip",
+                toolchain="torch",
+                opener="optimizer.workbench.transformers_model:open_model",
+                runs_by="PyTorch, eager, inference mode, SDPA attention",
+            ),
+            Format(
+                key="sklearn",
+                label=LABELS["sklearn"],
+                suffix=".skops",
+                toolchain="sklearn",
+                opener="optimizer.workbench.sklearn_model:open_model",
+                runs_by="scikit-learn, one job",
+            ),
+            Format(
+                key="torchscript",
+                label=LABELS["torchscript"],
+                suffix=".zip",
+                toolchain="torch",
+                opener="optimizer.workbench.torch_script:open_script",
+                runs_by="PyTorch, TorchScript, inference mode",
+            ),
+        )
+    }
+)
+
+
+def known(key: str) -> Format:
+    """Raises Unprocessable("unknown_format")."""
+    if key not in FORMATS:
+        raise Unprocessable(
+            "unknown_format", f"There is no format “{key[:40]}”.", f"There are: {', '.join(FORMATS)}."
+        )
+    return FORMATS[key]
+
+
+def measured_on(*keys: str) -> set[str]:
+    """Toolchains that opening all of these in one process needs."""
+    rows = [known(key) for key in keys]
+    return {row.toolchain for row in rows if row.opener and row.toolchain}
+
+
+def open_as(key: str, path: Path, *, threads: int = 1) -> Session:
+    """Raises Unprocessable: `cannot_run_here`, or what the format's runtime refuses it for."""
+    row = known(key)
+    if row.opener is None:
+        raise Unprocessable("cannot_run_here", f"{row.label} does not run on a CPU.")
+    module, _, name = row.opener.partition(":")
+    session: Session = getattr(import_module(module), name)(path, threads=threads)
+    return session
