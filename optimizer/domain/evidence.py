@@ -25,7 +25,11 @@ def fidelity_of(report: Mapping[str, Any]) -> Fidelity | None:
     accuracy = report.get("accuracy")
     if accuracy is None:
         return None
-    return Fidelity(basis=Basis(accuracy["basis"]), loss=_estimate(accuracy["loss"]))
+    return Fidelity(
+        basis=Basis(accuracy["basis"]),
+        loss=_estimate(accuracy["loss"]),
+        measure=accuracy.get("measure", "accuracy"),
+    )
 
 
 def _estimate(value: Mapping[str, Any]) -> Estimate:

@@ -6,6 +6,7 @@ that shrink to nothing when no difference was seen (a Wald interval claims certa
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -153,3 +154,55 @@ def paired_loss(*, lost: int, gained: int, n: int, confidence: float = 0.90) -> 
 def items_needed(*, limit: float, confidence: float = 0.90) -> int:
     """How many items without a single flip it takes to show a loss of at most `limit`."""
     return math.ceil(_z(confidence) ** 2 * (1 - limit) / limit)
+
+
+type Weights = NDArray[np.float64]
+type Score = Callable[[Weights], float]
+"""From how much each item weighs to one score of all of them."""
+
+
+def _resampled(n: int, *, seed: int, resamples: int) -> Iterator[Weights]:
+    """How often each of `n` items is drawn."""
+    random = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedScores:
+    parent: Estimate
+    variant: Estimate
+    loss: Estimate
+
+
+def bootstrap(
+    parent: Score, variant: Score, n: int, *, differing: int, seed: int, resamples: int = 500
+) -> PairedScores:
+    """Scores of the same `n` items, and what the variant's is below the parent's, with percentile intervals over
+    items: each selection of them is scored for both. 95 % for the scores; 90 % for the loss, which gives one-sided 95 %
+    bounds, as `paired_loss` does. Cost: `resamples` scores of each.
+
+    A bootstrap sees only what is there: where few items differ it is as sure after three items as after three thousand.
+    So with fewer than MIN_ROUNDS that are `differing`, the loss also reaches as far as the share of items that may
+    differ (Wilson's upper bound): with none among n items it is known to about 2.7 / n, as for yes and no.
+    """
+    drawn = np.array(
+        [(parent(weights), variant(weights)) for weights in _resampled(n, seed=seed, resamples=resamples)]
+    )
+    before, after = parent(np.ones(n)), variant(np.ones(n))
+    unseen = wilson(differing, n, confidence=0.90).high if differing < MIN_ROUNDS else None
+    return PairedScores(
+        parent=_percentile(before, drawn[:, 0], n=n, confidence=0.95),
+        variant=_percentile(after, drawn[:, 1], n=n, confidence=0.95),
+        loss=_percentile(before - after, drawn[:, 0] - drawn[:, 1], n=n, confidence=0.90, reach=unseen),
+    )
+
+
+def _percentile(
+    value: float, drawn: NDArray[np.float64], *, n: int, confidence: float, reach: float | None = None
+) -> Estimate:
+    """`reach`: how far either end lies from 0 at least."""
+    low, high = (float(end) for end in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    if reach is not None:
+        low, high = min(low, -reach), max(high, reach)
+    return Estimate(value=value, low=min(value, low), high=max(value, high), n=n, confidence=confidence)

@@ -74,10 +74,16 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """`loss`: points of accuracy lost where there are labels, else the share of items that disagree."""
+    """`loss`: points of `measure` lost where there are labels, or where the task has a measure of agreement with the
+    parent; else the share of items that disagree."""
 
     basis: Basis
     loss: Estimate
+    measure: str = "accuracy"
+
+    @property
+    def in_points(self) -> bool:
+        return self.basis is Basis.LABELS or self.measure != "accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,15 +141,13 @@ def judge_fidelity(fidelity: Fidelity | None, policy: Policy) -> Outcome:
 def decide(
     *, speeds: Sequence[Speed], fidelity: Fidelity | None, policy: Policy | None = None, failure: str = ""
 ) -> Judgment:
-    """The verdict on a variant. `failure` is a reason for which its outputs cannot be used at all."""
+    """The verdict on a variant. `failure` is a reason for which its outputs cannot be used at all. Without `speeds` it
+    did not run here, and `fidelity` is of the model that it was compiled from."""
     policy = policy or Policy()
     if failure:
         return Judgment(verdict=Verdict.FAILED, sentence=f"Failed: {failure}")
     if not speeds:
-        return Judgment(
-            verdict=Verdict.NOT_MEASURED,
-            sentence=f"Not measured: there is no matching hardware here; {_fidelity_text(fidelity)}.",
-        )
+        return Judgment(verdict=Verdict.NOT_MEASURED, sentence=_unmeasured(fidelity, policy))
     fast, faithful = judge_speed(speeds, policy), judge_fidelity(fidelity, policy)
     match fast, faithful:
         case Outcome.REFUSED, _:
@@ -173,12 +177,14 @@ def _sentence(
     fidelity: Fidelity | None,
     policy: Policy,
 ) -> str:
+    unclear = [speed for speed in speeds if claim(speed, policy) is Claim.UNCLEAR]
+    speed = _speed_text(speeds, doubtful=[] if fast is Outcome.UNCLEAR else unclear)
     if fast is Outcome.UNCLEAR and faithful is Outcome.REFUSED and fidelity is not None:
         # What is certain comes first: no better look at its speed would let this variant pass.
         certain = f"{_fidelity_text(fidelity)}; {_fidelity_demand(faithful, fidelity, policy)}"
-        return f"Inaccurate, speed inconclusive: {certain}; {_speed_text(speeds)}; {_unclear_text(speeds, policy)}."
-    parts = [_speed_text(speeds), _fidelity_text(fidelity)]
-    if fast is Outcome.REFUSED and not any(claim(speed, policy) is Claim.LOSS for speed in speeds):
+        return f"Inaccurate, speed inconclusive: {certain}; {speed}; {_unclear_text(speeds, policy)}."
+    parts = [speed, _fidelity_text(fidelity)]
+    if fast is Outcome.REFUSED and not any(claim(each, policy) is Claim.LOSS for each in speeds):
         parts.append(f"at least {policy.min_speedup:.2f}x is asked")
     if fast is Outcome.UNCLEAR:
         parts.append(_unclear_text(speeds, policy))
@@ -187,33 +193,45 @@ def _sentence(
     return f"{_LEAD[verdict]}: {'; '.join(parts)}."
 
 
-def _speed_text(speeds: Sequence[Speed]) -> str:
-    return " and ".join(
-        f"{speed.speedup.value:.2f}x at batch {speed.batch_size} ({_ms(speed.parent_ms)} to {_ms(speed.variant_ms)})"
+def _unmeasured(fidelity: Fidelity | None, policy: Policy) -> str:
+    """What was compared, if anything was, is not the variant but what it was compiled from."""
+    parts = [_fidelity_text(fidelity)]
+    if fidelity is not None:
+        parts = [f"the model that it was compiled from: {parts[0]}"]
+        if judge_fidelity(fidelity, policy) is Outcome.REFUSED:
+            parts.append(_fidelity_demand(Outcome.REFUSED, fidelity, policy))
+    return f"Not measured: there is no matching hardware here; {'; '.join(parts)}."
+
+
+def _speed_text(speeds: Sequence[Speed], *, doubtful: Sequence[Speed]) -> str:
+    """The `doubtful` are marked: beside others that show something, their figures would look like evidence."""
+    *others, last = (
+        f"{speed.speedup.value:.2f}x at batch {speed.batch_size} ({_ms(speed.parent_ms)} to {_ms(speed.variant_ms)}"
+        f"{'; too close to its noise to count' if speed in doubtful else ''})"
         for speed in speeds
     )
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _fidelity_text(fidelity: Fidelity | None) -> str:
     if fidelity is None:
         return "its accuracy could not be measured"
     loss, n = fidelity.loss, f"{fidelity.loss.n:,}"
-    match fidelity.basis:
-        case Basis.LABELS:
-            change = "lost" if loss.value > 0 else "gained"
-            moved = f"accuracy {change} {_points(abs(loss.value))}" if loss.value else "accuracy unchanged"
-            return f"{moved} on {n} labelled items (at most {_points(max(0, loss.high))} lost)"
-        case Basis.EVALUATION_SET:
-            return f"agrees with the parent on {_percent(1 - loss.value)} of {n} evaluation items"
-        case Basis.RANDOM_INPUTS:
-            return f"agrees with the parent on {_percent(1 - loss.value)} of {n} random inputs"
+    if fidelity.basis is Basis.LABELS:
+        change = "lost" if loss.value > 0 else "gained"
+        measure = fidelity.measure
+        moved = f"{measure} {change} {_points(abs(loss.value))}" if loss.value else f"{measure} unchanged"
+        return f"{moved} on {n} labelled items (at most {_points(max(0, loss.high))} lost)"
+    items = "evaluation items" if fidelity.basis is Basis.EVALUATION_SET else "random inputs"
+    if fidelity.in_points:
+        least = 1 - min(1, loss.high)
+        return f"{fidelity.measure} {1 - loss.value:.4f} on {n} {items} (at least {least:.4f})"
+    return f"agrees with the parent on {_percent(1 - loss.value)} of {n} {items}"
 
 
 def _fidelity_demand(faithful: Outcome, fidelity: Fidelity, policy: Policy) -> str:
     limit = loss_limit(fidelity, policy)
-    asked = (
-        f"a loss of {_points(limit)}" if fidelity.basis is Basis.LABELS else f"{_percent(limit)} disagreement"
-    )
+    asked = f"a loss of {_points(limit)}" if fidelity.in_points else f"{_percent(limit)} disagreement"
     if faithful is Outcome.REFUSED:
         return f"more than {asked} is certain"
     needed = items_needed(limit=limit, confidence=fidelity.loss.confidence)

@@ -1,44 +1,35 @@
 """How far the variant's answers are from the parent's, and from the truth where it is known.
 
-Both sides see the same items in the same batches, so every difference is a pair. Which question decides:
-labels ask for accuracy; a classifier without labels for the same class; anything else for values that stay
-within a fraction of how much the parent's own answers vary. Labels beat agreement, because a variant may
-change answers and still be as good.
+Both sides see the same items in the same batches, so every difference is a pair. Which question decides: labels ask
+for accuracy; without them the model's task says what agreement is (see `registry.answers`). Labels beat agreement,
+because a variant may change answers and still be as good. Positions that a mask leaves out are padding and never count.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controlplane.registry import metrics as known_metrics
+from controlplane.registry.answers import CLASSIFICATION, NO_POOLING, OTHER, Answers
 from optimizer.domain.statistics import Estimate, complement, paired_loss, wilson
 from optimizer.domain.verdict import Basis, Fidelity
-from optimizer.workbench.items import Items, batches
+from optimizer.evaluation.outputs import TOLERANCE, Output, OutputDifference
+from optimizer.evaluation.question import Question, View
+from optimizer.workbench.items import Items, batches, is_classes
 from optimizer.workbench.signature import Array, Feed, Signature
 
 type Run = Callable[[Feed], Mapping[str, Array]]
 
-# About a cosine of 0.99 for vectors of length one.
-TOLERANCE = 0.15
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputDifference:
-    """Over all items. `relative_error`: root mean square of the difference, over the spread of the parent's values."""
-
-    name: str
-    max_abs_difference: float
-    cosine_mean: float | None
-    cosine_min: float | None
-    relative_error: float
-
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """`compared` of `available` items: those of the set that were not left out. `how` says in words what
-    agreement means here."""
+    """`compared` of `available` items: those of the set that were not left out. `how` says in words what agreement
+    means here. `loss` is in `measure`, which `metric` computes: against labels, else against the parent's answers;
+    without a metric it is the share of items that disagree. `lost` and `gained` are None where answers are not simply
+    right or wrong. `least`: of any item of the variant. `output` decides, "" where all do; `pooling` of its positions.
+    """
 
     basis: Basis
     how: str
@@ -51,112 +42,19 @@ class Accuracy:
     gained: int | None
     loss: Estimate
     outputs: tuple[OutputDifference, ...]
+    task: str = OTHER
+    output: str = ""
+    pooling: str = NO_POOLING
+    metric: str | None = None
+    measure: str = "accuracy"
+    least: float | None = None
 
     def evidence(self) -> Fidelity:
-        return Fidelity(basis=self.basis, loss=self.loss)
+        return Fidelity(basis=self.basis, loss=self.loss, measure=self.measure)
 
 
 class UnusableOutputs(Exception):
     """The variant's answers cannot be used at all; the message is the reason, for a person."""
-
-
-@dataclass(kw_only=True)
-class _Output:
-    """What is kept of one output: per item numbers, never the outputs themselves."""
-
-    name: str
-    squared_difference: list[float] = field(default_factory=list)
-    squared_norm: list[float] = field(default_factory=list)
-    cosine: list[float] = field(default_factory=list)
-    parent_class: list[int] = field(default_factory=list)
-    variant_class: list[int] = field(default_factory=list)
-    equal: list[bool] = field(default_factory=list)
-    max_abs: float = 0.0
-    classes: int = 0
-    probabilities: bool = True
-    numeric: bool = True
-    exact: bool = False
-    total: Array | None = None
-    summable: bool = True
-
-    def add(self, parent: Array, variant: Array) -> None:
-        if parent.shape != variant.shape:
-            self._disagree(parent)
-            return
-        self.equal.append(bool(np.array_equal(parent, variant)))
-        if parent.dtype.kind not in "fiub":
-            self.numeric = False
-            return
-        a, b = parent.astype(np.float64).reshape(-1), variant.astype(np.float64).reshape(-1)
-        self.squared_difference.append(float(np.sum((a - b) ** 2)))
-        self.squared_norm.append(float(np.sum(a**2)))
-        self.max_abs = max(self.max_abs, float(np.max(np.abs(a - b), initial=0.0)))
-        self.exact = self.exact or parent.dtype.kind != "f"
-        self._sum(a)
-        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-        if a.size > 1 and norms > 0:
-            self.cosine.append(float(np.dot(a, b)) / norms)
-        if np.squeeze(parent).ndim <= 1:
-            self._classify(parent, a, b)
-
-    def _disagree(self, parent: Array) -> None:
-        """An answer of another size (a detector that found another number of boxes) is just another answer."""
-        self.equal.append(False)
-        self.summable = False
-        self.squared_difference.append(float("inf"))
-        self.squared_norm.append(float(np.sum(np.square(parent.astype(np.float64)))))
-        self.parent_class.append(-1)
-        self.variant_class.append(-2)
-
-    def _sum(self, a: Array) -> None:
-        if self.total is None:
-            self.total = np.zeros_like(a)
-        self.summable = self.summable and self.total.shape == a.shape
-        if self.summable:
-            self.total += a
-
-    def _classify(self, parent: Array, a: Array, b: Array) -> None:
-        floats = parent.dtype.kind == "f"
-        self.classes = a.size if floats else 1
-        self.probabilities = self.probabilities and floats and bool(a.min(initial=0) >= 0)
-        if floats and a.size > 1:
-            self.probabilities = self.probabilities and abs(float(a.sum()) - 1) < 1e-2
-            self.parent_class.append(int(a.argmax()))
-            self.variant_class.append(int(b.argmax()))
-        elif a.size == 1:
-            # One number: a probability, or a logit.
-            edge = 0.5 if floats and 0 <= a[0] <= 1 else 0.0
-            self.parent_class.append(int(a[0] > edge) if floats else int(a[0]))
-            self.variant_class.append(int(b[0] > edge) if floats else int(b[0]))
-
-    @property
-    def spread(self) -> float:
-        """Root mean square distance of the parent's answers from their own mean; their size if they never vary."""
-        n = len(self.squared_norm)
-        mean_square = float(np.mean(self.squared_norm)) if n else 0.0
-        center = (
-            float(np.sum((self.total / n) ** 2)) if n and self.summable and self.total is not None else 0.0
-        )
-        varies = mean_square - center
-        return float(np.sqrt(varies if varies > 1e-9 * mean_square else mean_square))
-
-    def close(self) -> list[bool]:
-        """Per item: the same values, as far as it matters."""
-        if self.exact or not self.numeric:
-            return self.equal
-        limit = TOLERANCE * self.spread
-        return [difference <= limit**2 for difference in self.squared_difference]
-
-    def difference(self) -> OutputDifference:
-        finite = [value for value in self.squared_difference if np.isfinite(value)]
-        error = float(np.sqrt(np.mean(finite))) if finite else 0.0
-        return OutputDifference(
-            name=self.name,
-            max_abs_difference=self.max_abs,
-            cosine_mean=float(np.mean(self.cosine)) if self.cosine else None,
-            cosine_min=float(np.min(self.cosine)) if self.cosine else None,
-            relative_error=error / self.spread if error else 0.0,
-        )
 
 
 ENOUGH_ITEMS = 1000
@@ -174,6 +72,8 @@ def compare(
     budget_s: float,
     seed: int,
     left_out: frozenset[int] = frozenset(),
+    metric: str = "",
+    answers: Answers | None = None,
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
@@ -185,14 +85,25 @@ def compare(
     """
     drawn = np.random.default_rng(seed).permutation(len(items))
     order = [int(index) for index in drawn if int(index) not in left_out]
-    outputs = {spec.name: _Output(name=spec.name) for spec in signature.outputs}
+    outputs = {spec.name: Output(name=spec.name) for spec in signature.outputs}
+    question = Question.of(answers or Answers(), metric=metric, items=items, signature=signature)
+    view = View.of(question, signature)
     seen: list[int] = []
     size = batch_size if signature.batched else 1
     deadline = time.monotonic() + budget_s
     for batch in batches(len(order), size):
         chosen = [order[index] for index in batch]
         seen.extend(
-            _add(chosen, parent=parent, variant=variant, items=items, signature=signature, outputs=outputs)
+            _add(
+                chosen,
+                parent=parent,
+                variant=variant,
+                items=items,
+                signature=signature,
+                outputs=outputs,
+                question=question,
+                view=view,
+            )
         )
         on_progress(batch.stop, len(order))
         late = time.monotonic() - deadline
@@ -202,7 +113,36 @@ def compare(
         raise UnusableOutputs(
             "the parent answers NaN or infinity on every item, so there is nothing to compare with."
         )
-    return _result(outputs, basis=basis, seen=seen, available=len(order), items=items)
+    result = _result(outputs, question, basis=basis, seen=seen, available=len(order), items=items, seed=seed)
+    return replace(result, how=f"{result.how}{view.in_words(result.output)}")
+
+
+def _scored(result: Accuracy, question: Question, *, seed: int) -> Accuracy:
+    scoring = question.scoring
+    if scoring is None:
+        return result
+    scores, row = scoring.scores(seed=seed), scoring.metric
+    if scores is None:
+        return replace(result, how=f"{result.how}, as there is nothing to score by {row.label}")
+    scored = replace(
+        result,
+        metric=row.key,
+        loss=scores.loss,
+        least=scoring.least,
+        lost=None,
+        gained=None,
+        output=question.output,
+    )
+    if not question.labelled:
+        how = f"{row.agreement} from “{question.output}”"
+        return replace(scored, measure=row.agreement, agreement=scores.variant, how=how)
+    return replace(
+        scored,
+        basis=Basis.LABELS,
+        measure=row.measure,
+        parent_accuracy=scores.parent,
+        variant_accuracy=scores.variant,
+    )
 
 
 def _add(
@@ -212,7 +152,9 @@ def _add(
     variant: Run,
     items: Items,
     signature: Signature,
-    outputs: Mapping[str, _Output],
+    outputs: Mapping[str, Output],
+    question: Question,
+    view: View,
 ) -> list[int]:
     """Compares one batch and returns the items that counted."""
     feed = items.feed(chosen)
@@ -220,21 +162,24 @@ def _add(
     kept = []
     for position, item in enumerate(chosen):
         answers = {
-            name: (_answer(theirs[name], position, signature), _answer(ours[name], position, signature))
+            name: (
+                view.answer(name, theirs[name], position, feed),
+                view.answer(name, ours[name], position, feed),
+            )
             for name in outputs
         }
-        if not all(_finite(theirs_) for theirs_, _ in answers.values()):
+        if not all(_finite(a) for a, _ in answers.values()):
             continue
         for name, (a, b) in answers.items():
             if not _finite(b):
                 raise UnusableOutputs(f"output “{name}” is NaN or infinite where the parent's is a number.")
             outputs[name].add(a, b)
+        if question.scoring is not None:
+            theirs_, ours_ = zip(*(answers[name] for name in question.scoring.outputs), strict=True)
+            label = items.labels[item] if question.labelled and items.labels is not None else None
+            question.scoring.add(theirs_, ours_, label)
         kept.append(item)
     return kept
-
-
-def _answer(array: Array, position: int, signature: Signature) -> Array:
-    return np.asarray(array[position] if signature.batched and array.ndim else array)
 
 
 def _finite(array: Array) -> bool:
@@ -242,49 +187,77 @@ def _finite(array: Array) -> bool:
 
 
 def _result(
-    outputs: Mapping[str, _Output], *, basis: Basis, seen: list[int], available: int, items: Items
+    outputs: Mapping[str, Output],
+    question: Question,
+    *,
+    basis: Basis,
+    seen: list[int],
+    available: int,
+    items: Items,
+    seed: int,
 ) -> Accuracy:
-    deciding = _classifier(outputs, labelled=items.labels is not None)
-    if deciding is not None and deciding.parent_class:
+    labels = items.labels if items.labels is not None and is_classes(items.labels) else None
+    deciding = _classifier(outputs, question)
+    if deciding is not None:
         agrees = [a == b for a, b in zip(deciding.parent_class, deciding.variant_class, strict=True)]
         how = f"the same class from “{deciding.name}”"
     else:
-        agrees = [
-            all(column) for column in zip(*(output.close() for output in outputs.values()), strict=True)
-        ]
-        how = f"every output within {TOLERANCE:.0%} of how much the parent's own answers vary"
-    truth: dict[str, Any] = dict.fromkeys(("parent_accuracy", "variant_accuracy", "lost", "gained"))
-    loss = complement(wilson(sum(agrees), len(agrees), confidence=0.90))
-    if items.labels is not None and deciding is not None and deciding.parent_class:
-        basis = Basis.LABELS
-        labels = items.labels[seen]
-        before, after = np.array(deciding.parent_class) == labels, np.array(deciding.variant_class) == labels
-        lost, gained = int(np.sum(before & ~after)), int(np.sum(~before & after))
-        truth = {
-            "parent_accuracy": wilson(int(before.sum()), len(seen)),
-            "variant_accuracy": wilson(int(after.sum()), len(seen)),
-            "lost": lost,
-            "gained": gained,
-        }
-        loss = paired_loss(lost=lost, gained=gained, n=len(seen))
-    return Accuracy(
+        counting = [outputs[question.output]] if question.output else list(outputs.values())
+        agrees = [all(column) for column in zip(*(output.close() for output in counting), strict=True)]
+        what = f"“{question.output}”" if question.output else "every output"
+        how = f"{what} within {TOLERANCE:.0%} of how much the parent's own answers vary"
+    result = Accuracy(
         basis=basis,
         how=how,
         compared=len(seen),
         available=available,
         agreement=wilson(sum(agrees), len(agrees)),
-        loss=loss,
+        parent_accuracy=None,
+        variant_accuracy=None,
+        lost=None,
+        gained=None,
+        loss=complement(wilson(sum(agrees), len(agrees), confidence=0.90)),
         outputs=tuple(output.difference() for output in outputs.values() if output.numeric),
-        **truth,
+        task=question.task,
+        output=deciding.name if deciding is not None else question.output,
+        pooling=question.pooling,
+    )
+    if labels is not None and deciding is not None and question.scoring is None:
+        return _top_1(result, deciding, truths=labels[seen])
+    return _scored(result, question, seed=seed)
+
+
+def _top_1(result: Accuracy, deciding: Output, *, truths: Array) -> Accuracy:
+    before, after = np.array(deciding.parent_class) == truths, np.array(deciding.variant_class) == truths
+    lost, gained, n = int(np.sum(before & ~after)), int(np.sum(~before & after)), len(truths)
+    return replace(
+        result,
+        basis=Basis.LABELS,
+        metric=known_metrics.TOP_1,
+        measure=known_metrics.metric(known_metrics.TOP_1).measure,
+        parent_accuracy=wilson(int(before.sum()), n),
+        variant_accuracy=wilson(int(after.sum()), n),
+        lost=lost,
+        gained=gained,
+        loss=paired_loss(lost=lost, gained=gained, n=n),
     )
 
 
-def _classifier(outputs: Mapping[str, _Output], *, labelled: bool) -> _Output | None:
-    """The output that names a class. Without labels only rows of probabilities and class numbers are believed."""
-    whole = [output for output in outputs.values() if output.numeric and output.parent_class]
+def _classifier(outputs: Mapping[str, Output], question: Question) -> Output | None:
+    """The output that names a class, if classes are what is compared. Without labels, and where the task is not known
+    to be that, only rows of probabilities and class numbers are believed."""
+    sure = question.labelled or question.task == CLASSIFICATION
+    if not sure and question.task != OTHER:
+        return None
+    whole = [
+        output
+        for output in outputs.values()
+        if output.numeric and 0 < len(output.parent_class) == len(output.equal)
+    ]
     by_trust = [
+        *(output for output in whole if output.name == question.output and sure),
         *(output for output in whole if output.probabilities and output.classes > 1),
-        *(output for output in whole if output.classes > 1 and (labelled or "logit" in output.name.lower())),
-        *(output for output in whole if output.classes == 1 and labelled),
+        *(output for output in whole if output.classes > 1 and sure),
+        *(output for output in whole if output.classes == 1 and sure),
     ]
     return by_trust[0] if by_trust else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from optimizer.domain.statistics import MIN_ROUNDS, Estimate, control_spread, paired_ratio
 from optimizer.domain.verdict import Claim, Policy, Speed, claim
 
-type Arm = Callable[[int], None]
+type Arm = Callable[[int], object]
 type Seconds = NDArray[np.float64]
 
 NOISY = 1.15
@@ -120,6 +120,11 @@ def rounds(
     return {name: np.array(values) for name, values in taken.items()}
 
 
+def fewest_runs() -> int:
+    """How often each arm runs in a `compare` of two slow sides, at least: the control's rounds and the comparison's."""
+    return 2 * (Pace().warmup + 1 + MIN_ROUNDS)
+
+
 def _repeats(arm: Arm, *, clock: Callable[[], float]) -> int:
     start = clock()
     arm(0)
@@ -154,11 +159,8 @@ def compare(
     pace: Pace | None = None,
     clock: Callable[[], float] = time.perf_counter,
     on_round: Callable[[int], None] = lambda done: None,
-) -> tuple[Control, Timing, Seconds]:
-    """Control first, then the comparison, at one batch size. `twin` is a second session of the parent's file.
-
-    The third value is the variant's own row, for its service curve.
-    """
+) -> tuple[Control, Timing]:
+    """Control first, then the comparison, at one batch size. `twin` is a second session of the parent's file."""
     pace = pace or Pace()
     alone = rounds(
         {"parent": parent, "twin": twin}, pace=pace, budget_s=CONTROL_SHARE * budget_s, seed=seed, clock=clock
@@ -196,4 +198,4 @@ def compare(
         claim=claim(speed, policy),
         noisy=any(side.noisy for side in sides),
     )
-    return control, timing, together["variant"]
+    return control, timing

@@ -7,36 +7,45 @@ while this process is still small.
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from controlplane.core.errors import SlipwayError
+from controlplane.registry.answers import Answers
 from optimizer.domain.verdict import Basis, Policy, decide
-from optimizer.evaluation import accuracy, benchmark, footprint, machine
-from optimizer.evaluation.ranges import integer_ranges
+from optimizer.evaluation import accuracy, benchmark, clocks, footprint, machine
+from optimizer.evaluation.ranges import Range, integer_ranges
 from optimizer.evaluation.report import CurvePoint, Method, Report
 from optimizer.evaluation.synthetic import random_items
 from optimizer.techniques import promises_of
-from optimizer.workbench.items import Items, read_npz
+from optimizer.workbench.formats import Format, Session, known, open_as
+from optimizer.workbench.items import Items, is_classes, read_npz
 from optimizer.workbench.journal import Emit, Journal
-from optimizer.workbench.session import GRAPH_OPTIMIZATION, first_line, open_session, pass_on
+from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Array, Feed, Signature
 
-BATCH_SIZES = (1, 8)
-CURVE_SIZES = (1, 2, 4, 8, 16)
+BATCH_SIZES = (1, 8, 32)
+CURVE_SIZES = (1, 2, 4, 8, 16, 32)
 RANDOM_COUNT = 512
 # Different inputs in turn, so that no side is timed on one lucky item.
 FEEDS = 4
 SHARES = {"accuracy": 0.3, "timing": 0.6, "curve": 0.1}
+LONGEST = 2.0
+"""A batch is not timed whose fewest rounds would take this many times the whole budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    path: Path
+    format: Format
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One side of the comparison: the file and an open session on it."""
+    """One side of the comparison, open."""
 
-    path: Path
-    session: Any
+    session: Session
     outputs: tuple[str, ...]
 
     def run(self, feed: Feed) -> dict[str, Array]:
@@ -45,12 +54,16 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The spec, read. `budget_s` bounds what is measured, not loading files."""
+    """The spec, read. `budget_s` bounds what is measured, not loading files. `answering` is the file whose answers
+    are compared: the variant itself, where it runs here."""
 
-    parent: Path
-    variant: Path
+    parent: File
+    variant: File
+    answering: File | None
     signature: Signature
     evaluation_npz: Path | None
+    metric: str
+    answers: Answers
     fitted_to: frozenset[int]
     threads: int
     budget_s: float
@@ -60,11 +73,17 @@ class Request:
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "Request":
+        parent, variant, stand_in = (_file(spec, side) for side in ("parent", "variant", "stand_in"))
+        assert parent is not None
+        assert variant is not None
         return cls(
-            parent=Path(spec["parent_path"]),
-            variant=Path(spec["variant_path"]),
+            parent=parent,
+            variant=variant,
+            answering=variant if variant.format.opener else stand_in,
             signature=Signature.from_json(spec["signature"]),
             evaluation_npz=Path(spec["evaluation_npz"]) if spec.get("evaluation_npz") else None,
+            metric=str(spec.get("metric", "")),
+            answers=Answers.from_json(spec.get("answers", {})),
             fitted_to=frozenset(map(int, spec.get("fitted_to", ()))),
             threads=int(spec.get("threads", 1)),
             budget_s=float(spec.get("budget_s", 40)),
@@ -74,22 +93,32 @@ class Request:
         )
 
 
+def _file(spec: Mapping[str, Any], side: str) -> File | None:
+    path = spec.get(f"{side}_path")
+    return File(path=Path(path), format=known(spec.get(f"{side}_format", "onnx"))) if path else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timings:
     control: tuple[benchmark.Control, ...] = ()
     timings: tuple[benchmark.Timing, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     cores: tuple[int, ...] = ()
+    clocks_before: clocks.Clocks | None = None
+    clocks_after: clocks.Clocks | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """The report of `spec["variant_path"]` against `spec["parent_path"]`, as JSON.
 
     Spec: parent_path, variant_path, signature, evaluation_npz or null, threads, budget_s, seed; optional
-    `policy` (fields of Policy), `techniques` (keys, whose promises the report shows) and `fitted_to` (items of
-    the set that the variant was calibrated on, which are not compared). A variant that cannot be used ends in a
-    report with the verdict `failed`; a parent or a set that cannot be used raises Unprocessable. Cost: about the
-    budget, and two short processes.
+    `parent_format`, `variant_format`, `metric` (how the set is scored), `answers` (fields of Answers), `policy` (fields
+    of Policy), `techniques` (keys, whose promises the report shows) and `fitted_to` (items that the variant was
+    calibrated on, not compared). One that does not run here is not timed; the answers of `stand_in_path`, the model
+    that it was compiled from, are compared for it. A variant that cannot be used ends in a report with the verdict
+    `failed`; a parent or a set that cannot be used raises Unprocessable. Cost: about the budget, and two short
+    processes.
     """
     request, journal, began = Request.from_spec(spec), Journal(emit=emit, steps=4), time.monotonic()
     load_before, notes = machine.load_average(), []
@@ -109,27 +138,33 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     measured, compared, failure = Timings(), None, ""
     journal.step("Compare answers")
     try:
-        variant = _open(request.variant, request)
-        compared = accuracy.compare(
-            parent=parent.run,
-            variant=_guarded(variant),
-            items=items,
-            left_out=fitted_to,
-            signature=request.signature,
-            basis=basis,
-            budget_s=SHARES["accuracy"] * request.budget_s,
-            seed=request.seed,
-            on_progress=journal.progress,
-        )
+        if request.answering is not None:
+            variant = _open(request.answering, request)
+            compared = accuracy.compare(
+                parent=parent.run,
+                variant=_guarded(variant),
+                items=items,
+                left_out=fitted_to,
+                metric=request.metric,
+                answers=request.answers,
+                signature=request.signature,
+                basis=basis,
+                budget_s=SHARES["accuracy"] * request.budget_s,
+                seed=request.seed,
+                on_progress=journal.progress,
+            )
     except (accuracy.UnusableOutputs, SlipwayError) as error:
         failure = _reason(error)
-    if compared is not None:
-        if compared.compared < compared.available:
-            notes.append(
-                f"{compared.compared:,} of {compared.available:,} items were compared in the time given."
-            )
+    if compared is not None and compared.compared < compared.available:
+        notes.append(
+            f"{compared.compared:,} of {compared.available:,} items were compared in the time given."
+        )
+    if request.answering is not request.variant:
+        notes.append(_stood_in(request))
+    elif compared is not None:
         journal.step("Measure speed")
         measured = _measure(request, parent, variant, items, journal)
+        notes.extend(measured.left_out)
 
     judgment = decide(
         speeds=[timing.evidence() for timing in measured.timings],
@@ -150,7 +185,10 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
             elapsed_s=round(time.monotonic() - began, 2),
             load_average_before=load_before,
             load_average_after=machine.load_average(),
-            graph_optimization=GRAPH_OPTIMIZATION,
+            clocks_before=measured.clocks_before,
+            clocks_after=measured.clocks_after,
+            parent_runs_by=request.parent.format.runs_by,
+            variant_runs_by=request.variant.format.runs_by,
             interleaved=True,
             inputs=about,
         ),
@@ -165,24 +203,46 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     ).to_json()
 
 
-def _open(path: Path, request: Request) -> Subject:
+def _open(file: File, request: Request) -> Subject:
     names = tuple(spec.name for spec in request.signature.outputs)
-    return Subject(path=path, session=open_session(path, threads=request.threads), outputs=names)
+    return Subject(session=open_as(file.format.key, file.path, threads=request.threads), outputs=names)
+
+
+def _stood_in(request: Request) -> str:
+    what = f"The variant is a {request.variant.format.label}, which does not run here, so it was not timed."
+    if request.answering is None:
+        return f"{what} It was compiled from the parent as it is, so there were no answers to compare."
+    source = request.answering.format.label
+    return f"{what} The answers compared are those of the {source} model that it was compiled from."
 
 
 def _items(request: Request, parent: Subject) -> tuple[Items, Basis, str]:
     if request.evaluation_npz is not None:
         stored = read_npz(request.evaluation_npz, request.signature)
+        if _in_part(stored.labels):
+            stored = replace(stored, labels=None)
         kind = "labelled" if stored.labels is not None else "unlabelled"
         return stored, Basis.EVALUATION_SET, f"an evaluation set of {len(stored):,} {kind} items"
     made = random_items(
         request.signature,
-        ranges=integer_ranges(request.parent),
+        ranges=_ranges(request),
         runs=parent.run,
         seed=request.seed,
         count=RANDOM_COUNT,
     )
     return made, Basis.RANDOM_INPUTS, "random inputs that respect the signature (no evaluation set was given)"
+
+
+def _in_part(labels: Array | None) -> bool:
+    """Whether it is a set to learn from, whose missing classes are -1. Vectors and texts have no such mark."""
+    return labels is not None and is_classes(labels) and bool((labels < 0).any())
+
+
+def _ranges(request: Request) -> Mapping[str, Range]:
+    """From whichever side is ONNX; the others do not say what their inputs may hold."""
+    sides = (request.parent, request.answering, request.variant)
+    readable = (file for file in sides if file is not None and file.format.key == "onnx")
+    return next((integer_ranges(file.path) for file in readable), {})
 
 
 def _fitted_to(request: Request, items: Items) -> frozenset[int]:
@@ -197,8 +257,10 @@ def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, fo
     with tempfile.TemporaryDirectory(prefix="footprint-") as folder:
         feed = items.feed([0])
         first, second = (
-            footprint.measure(path, feed=feed, threads=request.threads, scratch=Path(folder))
-            for path in (request.parent, request.variant)
+            footprint.measure(
+                file.path, format=file.format, feed=feed, threads=request.threads, scratch=Path(folder)
+            )
+            for file in (request.parent, request.variant)
         )
     return first, second
 
@@ -225,38 +287,61 @@ def _reason(error: Exception) -> str:
 
 def _measure(request: Request, parent: Subject, variant: Subject, items: Items, journal: Journal) -> Timings:
     twin = _open(request.parent, request)
+    controls, timings, left_out = list[benchmark.Control](), list[benchmark.Timing](), list[str]()
     sizes = BATCH_SIZES if request.signature.batched else BATCH_SIZES[:1]
-    controls, timings, curve = [], [], {}
-    budgets = {size: SHARES["timing"] * request.budget_s * (0.6 if size > 1 else 0.4) for size in sizes}
     with machine.steady(threads=request.threads) as cores:
+        watched = cores or machine.usable_cores()
+        clocks_before = clocks.now(watched)
         for size in sizes:
-            control, timing, seconds = benchmark.compare(
+            if timings and (why := _too_long(timings[-1], size, budget_s=request.budget_s)):
+                left_out.append(why)
+                break
+            control, timing = benchmark.compare(
                 parent=_arm(parent, items, size),
                 twin=_arm(twin, items, size),
                 variant=_arm(variant, items, size),
-                batch_size=size,
-                budget_s=budgets[size],
+                batch_size=_rows(request.signature) or size,
+                budget_s=SHARES["timing"] * request.budget_s / len(sizes),
                 seed=request.seed,
                 policy=request.policy,
                 on_round=lambda done: journal.progress(done, benchmark.Pace().max_rounds),
             )
             journal.info(
-                f"Batch {size}: {timing.speedup.value:.2f}x over {timing.speedup.n} rounds; "
+                f"Batch {timing.batch_size}: {timing.speedup.value:.2f}x over {timing.speedup.n} rounds; "
                 f"the parent against itself differs by {100 * timing.spread:.1f} %."
             )
             controls.append(control)
             timings.append(timing)
-            curve[size] = benchmark.summarize(seconds)
-        for size in CURVE_SIZES if request.signature.batched else ():
-            if size not in curve:
-                budget_s = SHARES["curve"] * request.budget_s / 3
-                curve[size] = _curve_point(_arm(variant, items, size), budget_s=budget_s, seed=request.seed)
+        curve = _curve(request, variant, items, timed=[timing.batch_size for timing in timings])
+        clocks_after = clocks.now(watched)
     return Timings(
         control=tuple(controls),
         timings=tuple(timings),
-        curve=tuple(_point(size, curve[size]) for size in sorted(curve)),
+        curve=curve,
         cores=tuple(cores),
+        clocks_before=clocks_before,
+        clocks_after=clocks_after,
+        left_out=tuple(left_out),
     )
+
+
+def _rows(signature: Signature) -> int | None:
+    """The batch size that is written into the model itself, where there is one."""
+    if signature.batched:
+        return None
+    shapes = [spec.shape for spec in (*signature.inputs, *signature.outputs)]
+    first = {shape[0] if len(shape) > 1 else None for shape in shapes}
+    rows = first.pop()
+    return rows if not first and isinstance(rows, int) else None
+
+
+def _too_long(last: benchmark.Timing, size: int, *, budget_s: float) -> str:
+    """Why a larger batch than the last is not timed, judged by what that one took; empty where it is."""
+    round_ms = (2 * last.parent.median_ms + last.variant.median_ms) * size / last.batch_size
+    expected_s = benchmark.fewest_runs() * round_ms / 1000
+    if expected_s <= LONGEST * budget_s:
+        return ""
+    return f"Batch {size} was not timed: that would take about {expected_s:,.0f} s."
 
 
 def _arm(subject: Subject, items: Items, size: int) -> benchmark.Arm:
@@ -268,16 +353,25 @@ def _arm(subject: Subject, items: Items, size: int) -> benchmark.Arm:
     return lambda index: session.run(names, feeds[index % len(feeds)])
 
 
-def _curve_point(arm: benchmark.Arm, *, budget_s: float, seed: int) -> benchmark.Distribution:
-    taken = benchmark.rounds(
-        {"variant": arm}, pace=benchmark.Pace(warmup=2, min_rounds=7), budget_s=budget_s, seed=seed
+def _curve(request: Request, variant: Subject, items: Items, *, timed: list[int]) -> tuple[CurvePoint, ...]:
+    """The variant on its own, as a replica runs it: beside its parent it finds its caches cold. Up to the largest
+    batch that was `timed`."""
+    (rows,) = timed if not request.signature.batched else (0,)
+    sizes = [size for size in CURVE_SIZES if size <= max(timed)] if request.signature.batched else [1]
+    budget_s = SHARES["curve"] * request.budget_s / len(sizes)
+    return tuple(
+        _point(_arm(variant, items, size), rows=rows or size, budget_s=budget_s, seed=request.seed)
+        for size in sizes
     )
-    return benchmark.summarize(taken["variant"])
 
 
-def _point(size: int, side: benchmark.Distribution) -> CurvePoint:
+def _point(arm: benchmark.Arm, *, rows: int, budget_s: float, seed: int) -> CurvePoint:
+    pace = benchmark.Pace(warmup=1, min_rounds=3)
+    side = benchmark.summarize(
+        benchmark.rounds({"variant": arm}, pace=pace, budget_s=budget_s, seed=seed)["variant"]
+    )
     return CurvePoint(
-        batch_size=size,
+        batch_size=rows,
         median_ms=side.median_ms,
         p25_ms=side.p25_ms,
         p90_ms=side.p90_ms,

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from controlplane.core import openvino_ir
+from optimizer.workbench import sklearn_model
+from optimizer.workbench.formats import Format
 from optimizer.workbench.signature import Feed
 
 TIMEOUT_S = 120
@@ -28,14 +31,23 @@ class Footprint:
     memory_bytes: int | None
 
 
-def measure(path: Path, *, feed: Feed, threads: int, scratch: Path) -> Footprint:
-    """Starts one short process, which ends with this call. Load time and memory are None when it fails."""
+def measure(path: Path, *, format: Format, feed: Feed, threads: int, scratch: Path) -> Footprint:
+    """Starts one short process, which ends with this call. Load time and memory are None where it fails, and of a
+    format that does not run here."""
     size = path.stat().st_size
-    if any(array.dtype.kind == "O" for array in feed.values()):
+    if format.opener is None or any(array.dtype.kind == "O" for array in feed.values()):
         return Footprint(file_bytes=size, load_ms=None, memory_bytes=None)
     feed_path = scratch / "footprint-feed.npz"
     np.savez(feed_path, *feed.values())
-    request = {"path": str(path), "feed": str(feed_path), "names": list(feed), "threads": threads}
+    request = {
+        "path": str(path),
+        "format": format.key,
+        "feed": str(feed_path),
+        "names": list(feed),
+        "threads": threads,
+        "openvino_ir": openvino_ir.__file__,
+        "trusted": sklearn_model.TRUSTED,
+    }
     answer = _answer(request)
     return Footprint(file_bytes=size, load_ms=answer.get("load_ms"), memory_bytes=answer.get("memory_bytes"))
 

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,9 +37,11 @@ TELLING_FLAGS = frozenset(
         "sve2",
     ]
 )
-PACKAGES = ("onnxruntime", "onnx", "numpy")
+PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy")
+"""Those that are there are told: which, depends on the toolchain."""
 _CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
+_THREADS = Path("/proc/self/task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def describe() -> Machine:
         memory_bytes=_memory_bytes(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: found for name in PACKAGES if (found := _version(name))},
     )
 
 
@@ -91,17 +93,15 @@ def idlest_cores(count: int, *, sample_s: float = 0.1) -> list[int]:
 
 @contextmanager
 def steady(*, threads: int) -> Iterator[list[int]]:
-    """Pins this thread to the idlest core and holds the garbage collector; gives both back.
+    """Pins this process to the idlest core and holds the garbage collector; gives both back.
 
-    Yields the core in a list; nothing where pinning is impossible, or where more than one thread works: the
-    runtime's own threads were started before and would not follow.
+    Every thread of it, so that no runtime can compute on another core than the one it is compared with. Yields the core
+    in a list; nothing where pinning is impossible, or where more than one thread works.
     """
     before = usable_cores()
     cores = idlest_cores(1) if threads == 1 else []
-    try:
-        if cores:
-            os.sched_setaffinity(0, cores)
-    except OSError:
+    if cores and not _pin(cores):
+        _pin(before)
         cores = []
     gc.collect()
     gc.disable()
@@ -110,7 +110,31 @@ def steady(*, threads: int) -> Iterator[list[int]]:
     finally:
         gc.enable()
         if cores:
-            os.sched_setaffinity(0, before)
+            _pin(before)
+
+
+def _pin(cores: list[int]) -> bool:
+    """All threads that live now; later ones follow the one that starts them. False where it may not be."""
+    try:
+        os.sched_setaffinity(0, cores)
+        for thread in threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cores)
+    except OSError:
+        return False
+    return True
+
+
+def threads() -> dict[int, Path]:
+    """The folder in /proc of each thread of this process, by the number that it has here: in a namespace of processes
+    /proc may still be the outer one. Raises OSError."""
+    found = {}
+    for folder in _THREADS.iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            lines = (folder / "status").read_text().splitlines()
+            numbers = next((line for line in lines if line.startswith("NSpid:")), folder.name)
+            found[int(numbers.split()[-1])] = folder
+    return found
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from optimizer.domain.verdict import Judgment, Policy
 from optimizer.evaluation.accuracy import Accuracy
 from optimizer.evaluation.benchmark import Control, Timing
+from optimizer.evaluation.clocks import Clocks
 from optimizer.evaluation.footprint import Footprint
 from optimizer.evaluation.machine import Machine
 
@@ -32,7 +33,9 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How it was measured. `cores`: pinned to these, empty if pinning was not possible."""
+    """How it was measured. `cores`: pinned to these, empty if pinning was not possible. The clocks are of the timing,
+    of these cores or all there are; None where nothing was timed. `parent_runs_by`: what answered for it, and how that
+    was set."""
 
     threads: int
     cores: tuple[int, ...]
@@ -41,7 +44,10 @@ class Method:
     elapsed_s: float
     load_average_before: float
     load_average_after: float
-    graph_optimization: str
+    clocks_before: Clocks | None
+    clocks_after: Clocks | None
+    parent_runs_by: str
+    variant_runs_by: str
     interleaved: bool
     inputs: str
 

@@ -95,6 +95,28 @@ def test_the_table_of_verdicts(speeds: list[Speed], fidelity: Fidelity | None, e
     assert decide(speeds=speeds, fidelity=fidelity).verdict is expected
 
 
+@pytest.mark.parametrize(
+    ("fidelity", "said"),
+    [
+        (None, "its accuracy could not be measured"),
+        (
+            agreeing(512, 512),
+            "the model that it was compiled from: agrees with the parent on 100 % of 512 random inputs",
+        ),
+        (
+            agreeing(100, 512),
+            "the model that it was compiled from: agrees with the parent on 19.53 % of 512 random inputs; "
+            "more than 1 % disagreement is certain",
+        ),
+    ],
+)
+def test_what_does_not_run_here_is_judged_by_what_it_was_compiled_from_and_says_so(
+    fidelity: Fidelity | None, said: str
+) -> None:
+    judgment = decide(speeds=[], fidelity=fidelity)
+    assert judgment.sentence == f"Not measured: there is no matching hardware here; {said}."
+
+
 def test_outputs_that_cannot_be_used_fail_however_fast_they_come() -> None:
     judgment = decide(speeds=[speed(9.0)], fidelity=labelled(lost=0), failure="output “y” is NaN.")
     assert judgment.verdict is Verdict.FAILED
@@ -162,6 +184,12 @@ def test_the_same_file_twice_is_never_better(seconds: list[float], spread: float
             "accuracy lost 0.2 points on 1,000 labelled items (at most 0.66 points lost).",
         ),
         (
+            [speed(2.5), speed(2.0, batch_size=8), speed(1.6, batch_size=32)],
+            labelled(lost=0),
+            "Better: 2.50x at batch 1 (10 ms to 4 ms), 2.00x at batch 8 (10 ms to 5 ms) and 1.60x at batch 32 "
+            "(10 ms to 6.25 ms); accuracy unchanged on 1,000 labelled items (at most 0.27 points lost).",
+        ),
+        (
             [speed(1.0)],
             agreeing(512, 512),
             "Not faster: 1.00x at batch 1 (10 ms to 10 ms); agrees with the parent on 100 % of 512 random inputs; "
@@ -199,3 +227,13 @@ def test_the_same_file_twice_is_never_better(seconds: list[float], spread: float
 )
 def test_the_sentence_says_the_figures(speeds: list[Speed], fidelity: Fidelity, sentence: str) -> None:
     assert decide(speeds=speeds, fidelity=fidelity).sentence == sentence
+
+
+def test_a_figure_that_shows_nothing_is_marked_beside_one_that_does() -> None:
+    noisy = speed(3.1, spread=2.2, batch_size=8)
+    said = decide(speeds=[speed(2.4), noisy], fidelity=agreeing(512, 512)).sentence
+    assert said.startswith("Better: 2.40x at batch 1 (10 ms to 4.17 ms) and 3.10x at batch 8")
+    assert said.count("too close to its noise to count") == 1
+    alone = decide(speeds=[noisy], fidelity=agreeing(512, 512)).sentence
+    assert "too close to its noise" not in alone
+    assert "differs by 220 %" in alone

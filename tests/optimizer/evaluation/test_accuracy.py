@@ -26,7 +26,9 @@ def compared(
     basis: Basis = Basis.EVALUATION_SET,
     budget_s: float = 60,
 ) -> Accuracy:
-    signature = Signature.from_json(onnx_models.signature([("x", "FP32", ["n"])], [(output, "FP32", ["n"])]))
+    signature = Signature.from_json(
+        onnx_models.signature([("x", "FP32", ["n"])], [(output, "FP32", ["n", "k"])])
+    )
     return accuracy.compare(
         parent=lambda feed: {output: parent(feed["x"])},
         variant=lambda feed: {output: variant(feed["x"])},

@@ -33,7 +33,7 @@ class Clock:
 
 
 def measured(clock: Clock, *, parent: float, twin: float, variant: float, budget_s: float = 20) -> Timing:
-    _, timing, _ = compare(
+    _, timing = compare(
         parent=clock.arm("parent", parent),
         twin=clock.arm("twin", twin),
         variant=clock.arm("variant", variant),

@@ -58,13 +58,15 @@ def test_a_report_says_how_every_number_was_got(
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["version"] == REPORT_VERSION
     assert report["sentence"]
-    assert [row["batch_size"] for row in report["control"]] == [1, 8]
-    assert [row["batch_size"] for row in report["timings"]] == [1, 8]
+    assert [row["batch_size"] for row in report["control"]] == [1, 8, 32]
+    assert [row["batch_size"] for row in report["timings"]] == [1, 8, 32]
     assert all(row["speedup"]["n"] == row["parent"]["rounds"] >= 5 for row in report["timings"])
-    assert [row["batch_size"] for row in report["service_curve"]] == [1, 2, 4, 8, 16]
+    assert [row["batch_size"] for row in report["service_curve"]] == [1, 2, 4, 8, 16, 32]
     assert report["machine"]["cpu_model"]
+    clocks = report["method"]["clocks_before"]
+    assert bool(clocks["cpu_mhz"]) is bool(clocks["cpu_source"])
     assert report["machine"]["versions"]["onnxruntime"]
-    assert report["method"]["graph_optimization"] == "ORT_ENABLE_ALL"
+    assert report["method"]["variant_runs_by"] == "ONNX Runtime, ORT_ENABLE_ALL"
     assert report["method"]["inputs"].startswith("random inputs")
     assert report["accuracy"]["basis"] == "random_inputs"
     assert report["parent"]["file_bytes"] == (tmp_path / "model.onnx").stat().st_size
@@ -100,6 +102,23 @@ def test_labels_of_an_evaluation_set_decide(tmp_path: Path, report_of: Evaluate)
     assert report["accuracy"]["variant_accuracy"]["value"] < 0.5
     assert report["verdict"] != "better"
     assert "300 labelled items" in report["sentence"]
+
+
+def test_vectors_below_zero_are_labels_too(tmp_path: Path, report_of: Evaluate) -> None:
+    """Only a class number below zero says that nobody knows."""
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    onnx_models.scaled(tmp_path / "other.onnx", factor=-1)
+    items = np.random.default_rng(0).standard_normal((40, *made["inputs"][0]["shape"][1:])).astype(np.float32)
+    np.savez(tmp_path / "set.npz", x=items, labels=items)
+    report = report_of(
+        tmp_path / "model.onnx",
+        tmp_path / "other.onnx",
+        made,
+        evaluation_npz=str(tmp_path / "set.npz"),
+        metric="cosine",
+    )
+    scores = [report["accuracy"][f"{side}_accuracy"]["value"] for side in ("parent", "variant")]
+    assert scores == pytest.approx([1, -1])
 
 
 def test_items_that_the_variant_was_calibrated_on_are_not_compared(
@@ -147,6 +166,84 @@ def test_a_model_without_a_batch_axis_is_timed_one_item_at_a_time(
     report = report_of(path, path, made)
     assert [row["batch_size"] for row in report["timings"]] == [1]
     assert [row["batch_size"] for row in report["service_curve"]] == [1]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    """Nothing here opens it."""
+    path = tmp_path / "made.engine"
+    path.write_bytes(b"vtrt" * 100)
+    return path
+
+
+def test_an_engine_is_not_timed_and_the_model_that_it_was_compiled_from_answers_for_it(
+    tmp_path: Path, engine: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    onnx_models.scaled(tmp_path / "between.onnx", factor=2.0001)
+    stand_in = {"stand_in_path": str(tmp_path / "between.onnx"), "stand_in_format": "onnx"}
+    report = report_of(tmp_path / "model.onnx", engine, made, variant_format="tensorrt", **stand_in)
+    assert report["verdict"] == "not_measured"
+    assert "the model that it was compiled from: agrees with the parent on 100 %" in report["sentence"]
+    assert (report["timings"], report["control"], report["service_curve"]) == ([], [], [])
+    assert 0 < report["accuracy"]["outputs"][0]["max_abs_difference"] < 0.01
+    assert report["variant"] == {"file_bytes": 400, "load_ms": None, "memory_bytes": None}
+    assert report["method"]["variant_runs_by"] == ""
+    assert report["notes"] == [
+        "The variant is a TensorRT engine, which does not run here, so it was not timed. The answers compared are "
+        "those of the ONNX model that it was compiled from."
+    ]
+
+
+def test_an_engine_of_the_parent_as_it_is_has_no_answers_to_compare(
+    tmp_path: Path, engine: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    report = report_of(tmp_path / "model.onnx", engine, made, variant_format="tensorrt")
+    assert (report["verdict"], report["accuracy"]) == ("not_measured", None)
+    assert report["sentence"].endswith("its accuracy could not be measured.")
+    assert report["notes"][-1].endswith(
+        "compiled from the parent as it is, so there were no answers to compare."
+    )
+
+
+def test_an_engine_of_a_model_that_answers_no_numbers_fails(
+    tmp_path: Path, engine: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    onnx_models.scaled(tmp_path / "between.onnx", factor=np.nan)
+    stand_in = {"stand_in_path": str(tmp_path / "between.onnx"), "stand_in_format": "onnx"}
+    report = report_of(tmp_path / "model.onnx", engine, made, variant_format="tensorrt", **stand_in)
+    assert report["verdict"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rows"),
+    [(([4, 3], [4, 3]), 4), (([1, 4], [1, 4]), 1), (([4, 3], [1, 12]), 1), (([4], [4]), 1)],
+)
+def test_a_batch_that_is_written_into_the_model_is_named_as_its_size(
+    shapes: tuple[list[Any], list[Any]], rows: int, tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.signature([("x", "FP32", shapes[0])], [("y", "FP32", shapes[1])])
+    path = onnx_models.save(
+        tmp_path / "fixed.onnx",
+        nodes=[helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        constants={"shape": np.array(shapes[1], dtype=np.int64)},
+        signature=made,
+    )
+    report = report_of(path, path, made, budget_s=0.2)
+    assert [row["batch_size"] for row in report["timings"]] == [rows]
+    assert [row["batch_size"] for row in report["service_curve"]] == [rows]
+
+
+def test_a_batch_that_would_take_far_longer_than_the_budget_is_left_out_and_said(
+    tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.mlp(tmp_path / "model.onnx", widths=(256, 1024, 1024, 10))
+    report = report_of(tmp_path / "model.onnx", tmp_path / "model.onnx", made, budget_s=0.0002)
+    assert [row["batch_size"] for row in report["timings"]] == [1]
+    assert [row["batch_size"] for row in report["service_curve"]] == [1]
+    assert report["notes"][-1].startswith("Batch 8 was not timed: that would take about ")
 
 
 @pytest.mark.parametrize("factor", [np.nan, np.inf])
@@ -224,7 +321,7 @@ def test_inside_the_sandbox_a_real_model_is_quantized_and_judged(tmp_path: Path)
         "signature": onnx_models.MAGIKA_SIGNATURE,
         "evaluation_npz": None,
         "threads": 1,
-        "budget_s": 2.0,
+        "budget_s": 1.0,
         "seed": 1,
     }
     report = _in_sandbox("optimizer.evaluation.child:evaluate", evaluation, scratch, readable=[parent])
