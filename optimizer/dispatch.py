@@ -1,4 +1,5 @@
-"""The optimizer's duties: publish queued jobs, take back expired ones, tell of silent workers and forget them."""
+"""The optimizer's duties: publish queued jobs, take back expired ones, carry searches on, tell of silent workers and
+forget them."""
 
 from datetime import timedelta
 
@@ -10,37 +11,38 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from controlplane.core import bus
 from controlplane.core.dispatcher import Duty
+from optimizer import line
 from optimizer.domain.jobs import JobState
-from optimizer.fleet import OFFLINE_AFTER, SILENT_AFTER
+from optimizer.fleet import OFFLINE_AFTER
+from optimizer.line import SILENT_AFTER
 from optimizer.models import Job, Worker
+from optimizer.searches import advance_all
 from optimizer.tasks import RUN_JOB
 from optimizer.transitions import reap_expired
 
 log = structlog.get_logger(__name__)
 
 BATCH = 200
-REPUBLISH_AFTER = timedelta(minutes=5)
 REPUBLISH_LOST_AFTER = timedelta(seconds=5)
 FORGET_WORKER_AFTER = timedelta(hours=24)
 LOOK_FOR_SILENCE = timedelta(seconds=2)
 
 
 def publish_jobs() -> int:
-    """Sends a message for each due queued row that has none. Sent, then stamped: a crash between the two
-    repeats a message and loses none. Returns how many were sent."""
-    due = Job.objects.filter(
-        Q(published_at=None) | Q(published_at__lt=Now() - REPUBLISH_AFTER),
-        state=JobState.QUEUED,
-        run_after__lte=Now(),
-    )
+    """Sends messages for due queued rows that have none, as many as workers can take soon: the rest stays in the line,
+    where priority and fairness can still choose. Sent, then stamped: a crash between the two repeats a message and
+    loses none. Returns how many were sent."""
+    waiting = line.waiting(limit_each=BATCH)
+    if not waiting:
+        return 0
     sent = 0
-    for job_id, queue in due.order_by("run_after").values_list("pk", "queue")[:BATCH]:
+    for one in line.next_of(waiting):
         try:
-            current_app.send_task(RUN_JOB, args=[job_id], queue=queue, retry=False)
+            current_app.send_task(RUN_JOB, args=[one.job_id], queue=one.queue, retry=False)
         except (BrokerError, OSError) as error:
-            log.warning("broker_unavailable", cause=str(error).splitlines()[0], waiting=due.count())
+            log.warning("broker_unavailable", cause=str(error).splitlines()[0], waiting=len(waiting))
             break
-        stamped = Job.objects.filter(pk=job_id, state=JobState.QUEUED)
+        stamped = Job.objects.filter(pk=one.job_id, state=JobState.QUEUED)
         stamped.update(published_at=Now(), publish_count=F("publish_count") + 1)
         sent += 1
     return sent
@@ -79,7 +81,9 @@ def tell_of_silent_workers() -> bool:
 
 
 def forget_workers() -> int:
-    removed, _ = Worker.objects.filter(heartbeat_at__lt=Now() - FORGET_WORKER_AFTER).delete()
+    """But for drained ones: they would come back as if nobody had drained them."""
+    gone = Worker.objects.filter(heartbeat_at__lt=Now() - FORGET_WORKER_AFTER, drain_since=None)
+    removed, _ = gone.delete()
     if removed:
         bus.publish("workers", team_id=None)
     return removed
@@ -89,6 +93,7 @@ DUTIES = (
     Duty(name="publish jobs", run=publish_jobs, every_s=1, woken=True),
     Duty(name="republish lost jobs", run=republish_lost_jobs, every_s=3),
     Duty(name="take back expired jobs", run=reap_expired, every_s=1),
+    Duty(name="carry searches on", run=advance_all, every_s=1, woken=True),
     Duty(name="tell of silent workers", run=tell_of_silent_workers, every_s=LOOK_FOR_SILENCE.total_seconds()),
     Duty(name="forget workers", run=forget_workers, every_s=600),
 )

@@ -1,4 +1,4 @@
-"""The forms of jobs. A technique's fields are made from the schema of its parameters, never written by hand."""
+"""The forms of jobs and searches. A technique's fields are made from the schema of its parameters, never by hand."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,12 @@ from controlplane.core.errors import SlipwayError
 from controlplane.core.forms import VerbForm
 from controlplane.registry.models import Dataset, Variant
 from controlplane.registry.reports import promise_in_words
-from optimizer import services
+from optimizer import fleet, searches, services
 from optimizer.domain.recipe import Recipe, Step
-from optimizer.models import Job
+from optimizer.models import Job, Search
+from optimizer.queues import ANY_GPU
 from optimizer.techniques import TECHNIQUES, refusals
-from optimizer.techniques.port import ModelSummary, Refusal, Technique
-
-MISSING_DATA = "calibration_missing"
+from optimizer.techniques.port import CALIBRATION_MISSING, ModelSummary, Refusal, Technique
 
 
 class Lines(forms.CharField):
@@ -87,8 +86,16 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
     }
 
 
+NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "onnxslim": "onnxslim",
+    "minmax": "Least and most",
+} | {name: name.upper() for name in ("nncf", "int8", "bf16", "fp32", "mlp", "cnn")}
+"""Choices that are names, or short for one."""
+
+
 def _word(value: object) -> str:
-    return str(value).replace("_", " ").capitalize()
+    return NAMES.get(str(value), str(value).replace("_", " ").capitalize())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +111,12 @@ class Card:
     @property
     def usable(self) -> bool:
         """Missing data can be chosen in the same form."""
-        return all(reason.code == MISSING_DATA for reason in self.refusals)
+        return all(reason == CALIBRATION_MISSING for reason in self.refusals)
 
 
-class OptimizeForm(VerbForm):
-    technique = forms.ChoiceField()
+class DataForm(VerbForm):
+    """Which data sets of the model to use; what there is, is chosen."""
+
     evaluation_set = forms.ModelChoiceField(
         queryset=Dataset.objects.none(),
         required=False,
@@ -121,21 +129,13 @@ class OptimizeForm(VerbForm):
         required=False,
         empty_label="Items of the evaluation set",
         label="Calibrate with",
-        help_text="Only for techniques that learn ranges from data.",
+        help_text="Only for techniques that learn from data: ranges, or all that a student knows.",
     )
 
     def __init__(self, parent: Variant, datasets: Iterable[Dataset], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parent = parent
-        self.techniques = [TECHNIQUES.load(key) for key in TECHNIQUES]
         self._offer(list(datasets))
-        self.names = {used.key: self._add_parameters(used) for used in self.techniques}
-        choice = self.fields["technique"]
-        assert isinstance(choice, forms.ChoiceField)
-        choice.choices = [(used.key, used.label) for used in self.techniques]
-        usable = [card.technique.key for card in self.cards() if card.usable]
-        if self.initial.get("technique") not in usable:
-            self.initial["technique"] = usable[-1] if usable else None
 
     def _offer(self, datasets: list[Dataset]) -> None:
         self.datasets = datasets
@@ -149,6 +149,47 @@ class OptimizeForm(VerbForm):
         self.initial.setdefault("evaluation_set", measured[0].pk if measured else None)
         self.initial.setdefault("calibration_set", learned[0].pk if learned else None)
 
+
+class OptimizeForm(DataForm):
+    technique = forms.ChoiceField()
+    priority = forms.TypedChoiceField(
+        choices=Job.Priority.choices,
+        coerce=int,
+        initial=Job.Priority.NORMAL,
+        required=False,
+        label="Priority",
+        help_text="Among jobs that wait. What waits for long rises by itself.",
+    )
+    gpu = forms.ChoiceField(required=False, label="Run on", help_text="What is measured there holds there.")
+
+    def __init__(self, parent: Variant, datasets: Iterable[Dataset], *args: Any, **kwargs: Any) -> None:
+        super().__init__(parent, datasets, *args, **kwargs)
+        self._offer_gpus()
+        self.techniques = [TECHNIQUES.load(key) for key in TECHNIQUES]
+        self.names = {used.key: self._add_parameters(used) for used in self.techniques}
+        choice = self.fields["technique"]
+        assert isinstance(choice, forms.ChoiceField)
+        choice.choices = [(used.key, used.label) for used in self.techniques]
+        usable = {
+            card.technique.key: card.technique.needs(card.technique.parameters(), format=parent.format)
+            for card in self.cards()
+            if card.usable
+        }
+        if self.initial.get("technique") not in usable:
+            own = [key for key, toolchain in usable.items() if toolchain is None]
+            self.initial["technique"] = [None, *usable, *own][-1]
+
+    def _offer_gpus(self) -> None:
+        """Where no worker has one there is nothing to choose."""
+        classes = fleet.gpu_classes()
+        if not classes:
+            del self.fields["gpu"]
+            return
+        field = self.fields["gpu"]
+        assert isinstance(field, forms.ChoiceField)
+        named = [(key, f"A GPU of compute capability {key} ({', '.join(names)})") for key, names in classes]
+        field.choices = [("", "What the technique needs"), (ANY_GPU, "Any GPU"), *named]
+
     def _add_parameters(self, used: Technique) -> dict[str, str]:
         """Form name by parameter name."""
         schema = used.parameters.model_json_schema()
@@ -159,7 +200,9 @@ class OptimizeForm(VerbForm):
         return names
 
     def cards(self) -> list[Card]:
-        summary = ModelSummary.from_json(self.parent.version.summary | {"precision": self.parent.precision})
+        summary = ModelSummary.from_json(
+            self.parent.version.summary | {"precision": self.parent.precision, "format": self.parent.format}
+        )
         chosen = self["technique"].value() if self.is_bound else self.initial.get("technique")
         return [
             Card(
@@ -186,6 +229,8 @@ class OptimizeForm(VerbForm):
                 recipe=self._recipe(),
                 evaluation_set=self.cleaned_data["evaluation_set"],
                 calibration_set=self.cleaned_data["calibration_set"],
+                priority=self.cleaned_data["priority"] or Job.Priority.NORMAL,
+                gpu=self.cleaned_data.get("gpu", ""),
             )
         )
         return made[0] if made is not None else None
@@ -197,6 +242,27 @@ class OptimizeForm(VerbForm):
             name.replace("params.", f"{key}.", 1): messages for name, messages in error.fields.items()
         }
         super().refuse(error)
+
+
+class SearchForm(DataForm):
+    max_jobs = forms.IntegerField(
+        min_value=1,
+        max_value=searches.MAX_JOBS,
+        initial=12,
+        label="At most so many jobs",
+        help_text="Each recipe is built and measured by a job of its own, one after another.",
+    )
+    max_minutes = forms.IntegerField(
+        min_value=1,
+        max_value=searches.MAX_MINUTES,
+        initial=60,
+        label="At most so many minutes",
+        help_text="After that no job is begun; the one that runs is measured to its end.",
+    )
+
+    def start(self, actor: Actor) -> Search | None:
+        made = self.attempt(lambda: searches.start(actor, self.parent, **self.cleaned_data))
+        return made[0] if made is not None else None
 
 
 def dataset_label(row: Dataset) -> str:

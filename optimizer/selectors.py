@@ -6,14 +6,16 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from controlplane.accounts.access import Actor
-from controlplane.registry.models import Variant
+from controlplane.registry.models import Report
 from optimizer.domain.jobs import TERMINAL
-from optimizer.models import Job, JobEvent, Worker
+from optimizer.models import Job, JobEvent, Search, Worker
 from optimizer.techniques import TECHNIQUES
 
 
 def jobs(actor: Actor) -> QuerySet[Job]:
-    return Job.objects.in_team(actor.team).select_related("version__model", "parent", "created_by")
+    return Job.objects.in_team(actor.team).select_related(
+        "version__model", "parent", "measures", "created_by"
+    )
 
 
 SORTS = {"model": "version__model__name", "state": "state", "finished": "finished_at"}
@@ -60,20 +62,29 @@ def marks(job: Job) -> list[JobEvent]:
     return list(JobEvent.objects.filter(job=job, kind__in=kinds).order_by("id"))
 
 
-def results(jobs: Iterable[Job]) -> dict[int, Variant]:
-    """What each of these jobs made, by job. One query."""
-    made = Variant.objects.filter(job_id__in=[job.pk for job in jobs]).select_related("version__model")
+def points(job: Job) -> list[JobEvent]:
+    """What its curves are made of, in order. Reads the job's log lines once."""
+    return list(
+        JobEvent.objects.filter(job=job, kind=JobEvent.Kind.LOG, data__has_key="curve").order_by("id")
+    )
+
+
+def results(jobs: Iterable[Job]) -> dict[int, Report]:
+    """The report of each of these jobs, with its variant, by job. One query."""
+    made = Report.objects.filter(job_id__in=[job.pk for job in jobs]).select_related(
+        "variant__version__model"
+    )
     return {row.job_id: row for row in made if row.job_id is not None}
 
 
-def result(job: Job) -> Variant | None:
-    """The variant that the job made."""
-    return Variant.objects.filter(job_id=job.pk).select_related("version__model").first()
+def result(job: Job) -> Report | None:
+    """What the job measured, with the variant that it made or found."""
+    return Report.objects.filter(job_id=job.pk).select_related("variant__version__model").first()
 
 
 def result_url(job: Job) -> str | None:
     made = result(job)
-    return f"/api/v1{made.get_absolute_url()}" if made else None
+    return f"/api/v1{made.variant.get_absolute_url()}" if made else None
 
 
 def techniques() -> list[dict[str, Any]]:
@@ -84,7 +95,7 @@ def techniques() -> list[dict[str, Any]]:
             "key": technique.key,
             "label": technique.label,
             "promises": technique.promises.to_json(),
-            "needs_calibration": technique.needs_calibration,
+            "needs_calibration": technique.calibrates(technique.parameters()),
             "parameters": technique.parameters.model_json_schema(),
         }
         for technique in loaded
@@ -97,11 +108,25 @@ def workers() -> QuerySet[Worker]:
 
 def uses(variant_ids: list[int]) -> Iterable[str]:
     """For `registry.usage`: jobs that still need one of these variants."""
-    active = Job.objects.filter(parent__in=variant_ids).exclude(state__in=TERMINAL)
-    return [f"job {job.pk} is {job.state}" for job in active]
+    needs = Q(parent__in=variant_ids) | Q(measures__in=variant_ids)
+    active = Job.objects.filter(needs).exclude(state__in=TERMINAL)
+    searches = Search.objects.filter(parent__in=variant_ids, state=Search.State.RUNNING)
+    return _said([*active, *searches])
 
 
 def uses_of_dataset(dataset_id: int) -> Iterable[str]:
     """For `registry.usage`: jobs that are still to read the data set."""
     needs = Q(evaluation_set=dataset_id) | Q(calibration_set=dataset_id)
-    return [f"job {job.pk} is {job.state}" for job in Job.objects.filter(needs).exclude(state__in=TERMINAL)]
+    active = Job.objects.filter(needs).exclude(state__in=TERMINAL)
+    searches = Search.objects.filter(needs, state=Search.State.RUNNING)
+    return _said([*active, *searches])
+
+
+def _said(rows: Iterable[Job | Search]) -> list[str]:
+    return [f"{row} is {row.state}" for row in rows]
+
+
+def searches(actor: Actor) -> QuerySet[Search]:
+    return Search.objects.in_team(actor.team).select_related(
+        "version__model", "parent__artifact", "created_by", "evaluation_set", "calibration_set"
+    )

@@ -7,12 +7,26 @@ from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from controlplane.core.csv_export import CHUNK, csv_response
-from optimizer import selectors
+from controlplane.registry.models import Version
+from controlplane.registry.tables import SPEEDUPS, speedups
+from optimizer import ledger, selectors
 from optimizer.fleet import QueueRow, WorkerRow
-from optimizer.models import Job
+from optimizer.models import Job, Search
 
 JOBS = (
-    *("job", "state", "reason", "model", "version", "parent", "recipe", "verdict", "queue", "attempt"),
+    *(
+        "job",
+        "state",
+        "reason",
+        "model",
+        "version",
+        "parent",
+        "recipe",
+        "verdict",
+        "queue",
+        "priority",
+        "attempt",
+    ),
     *("created_by", "created_at", "started_at", "finished_at", "message"),
 )
 WORKERS = (
@@ -27,6 +41,31 @@ WORKERS = (
     "queues",
     "heartbeat_at",
 )
+
+
+LEDGER = (
+    *("version", "technique", "precision", "software", "hardware"),
+    *("variant", "verdict", "sentence", "stale", "earlier", *SPEEDUPS),
+)
+
+
+def ledger_csv(name: str, fleet: ledger.Fleet, rows: QuerySet[Version]) -> StreamingHttpResponse:
+    lines = (ledger.line(row, fleet) for row in rows.iterator(ledger.CHUNK))
+    cells = (
+        (line.version.number, column, cell) for line in lines for column, cell in sorted(line.cells.items())
+    )
+    return csv_response(
+        f"{name}-ledger.csv",
+        LEDGER,
+        (
+            (
+                *(number, column.technique, column.precision, column.software, column.hardware),
+                *(cell.variant.number, cell.variant.verdict, cell.report.sentence if cell.report else ""),
+                *(" ".join(cell.stale), cell.earlier, *speedups(cell.report.data if cell.report else {})),
+            )
+            for number, column, cell in cells
+        ),
+    )
 
 
 def jobs_csv(rows: QuerySet[Job]) -> StreamingHttpResponse:
@@ -48,12 +87,31 @@ def _jobs(rows: Iterable[Job]) -> Iterator[tuple[object, ...]]:
                     row.parent.number,
                 ),
                 *(
-                    "+".join(step["technique"] for step in row.recipe),
+                    "+".join(step["technique"] for step in row.recipe) or row.does,
                     made.verdict if made else "",
                     row.queue,
+                    row.priority_word,
                 ),
                 *(row.attempt, row.created_by, row.created_at, row.started_at, row.finished_at, row.message),
             )
+
+
+SEARCHES = (
+    *("search", "state", "model", "version", "parent", "recipes", "max_jobs", "max_minutes"),
+    *("created_by", "created_at", "finished_at", "message"),
+)
+
+
+def searches_csv(rows: QuerySet[Search]) -> StreamingHttpResponse:
+    lines = (
+        (
+            *(row.pk, row.state, row.version.model.name, row.version.number, row.parent.number),
+            *(len(row.plan), row.max_jobs, row.max_minutes),
+            *(row.created_by, row.created_at, row.finished_at, row.message),
+        )
+        for row in rows.iterator(CHUNK)
+    )
+    return csv_response("searches.csv", SEARCHES, lines)
 
 
 def queues_csv(rows: Iterable[QueueRow]) -> StreamingHttpResponse:
@@ -69,6 +127,6 @@ def _worker(row: WorkerRow) -> tuple[object, ...]:
     worker, hardware = row.worker, row.worker.hardware
     return (
         *(worker.name, row.state, row.job.pk if row.job else None),
-        *(hardware.get("cpu"), hardware.get("cores"), " ".join(map(str, hardware.get("gpus", [])))),
+        *(hardware.get("cpu"), hardware.get("cores"), "; ".join(gpu.title for gpu in row.gpus)),
         *(worker.load.get("load_1m"), row.memory_used_bytes, " ".join(worker.queues), worker.heartbeat_at),
     )

@@ -5,11 +5,11 @@ from typing import Any
 import structlog
 from billiard.exceptions import WorkerLostError
 from celery import shared_task
-from celery.signals import task_failure, worker_init, worker_process_init
+from celery.signals import celeryd_after_setup, task_failure, worker_init, worker_process_init
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
-from optimizer import transitions
-from optimizer.worker import announce, attempt  # noqa: F401  `announce` listens to the worker's signals
+from optimizer import queues, toolchains, transitions
+from optimizer.worker import announce, attempt, gpus, hardware
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +21,46 @@ this_worker: list[str] = []
 @shared_task(name=RUN_JOB, bind=True)
 def run_job(self: Any, job_id: int) -> None:
     attempt.run(job_id, owner=self.request.hostname, message_id=self.request.id)
+
+
+@celeryd_after_setup.connect
+def listen_for_all_it_serves(sender: str = "", instance: Any = None, **_: Any) -> None:
+    """A worker of the CPU's queue also takes the jobs that need the GPU and the toolchains that are here; one of the
+    GPUs' queue those that need a GPU, and nothing where it sees none. One that was drained begins with none: it would
+    take jobs until its first beat."""
+    listening = instance.app.amqp.queues
+    if _runs_jobs(listening):
+        gpu, cpu = hardware.served_gpu(), toolchains.CPU_QUEUE in listening.consume_from
+        for name in queues.served(toolchains=hardware.toolchains(), gpu=gpu, cpu=cpu):
+            listening.select_add(name)
+        if gpu is None and queues.GPU_QUEUE in listening.consume_from:
+            log.warning(
+                "no_gpu", because=gpus.found().problem or "nvidia-smi finds none that this worker may use"
+            )
+            listening.deselect(queues.GPU_QUEUE)
+    announce.own_queues[:] = listening.consume_from
+    try:
+        if announce.drained(sender):
+            listening.deselect(list(announce.own_queues))
+    except (OperationalError, InterfaceError) as error:  # what it takes until it can ask is put back
+        log.warning("drain_unknown", cause=str(error).partition("\n")[0])
+    finally:
+        connections.close_all()  # or the pool's processes would share it
+
+
+def _runs_jobs(listening: Any) -> bool:
+    return not {toolchains.CPU_QUEUE, queues.GPU_QUEUE}.isdisjoint(listening.consume_from)
+
+
+@worker_init.connect
+def serve_one_job_on_a_gpu(sender: Any = None, **_: Any) -> None:
+    """Two builds or measurements on one GPU spoil each other, whatever `-c` says."""
+    if not _runs_jobs(sender.app.amqp.queues) or hardware.served_gpu() is None:
+        return
+    gpus.keep_to_the_first()
+    if sender.concurrency != 1:
+        log.warning("one_job_at_a_time", asked=sender.concurrency, because="this worker serves a GPU")
+        sender.concurrency = 1
 
 
 @worker_init.connect

@@ -16,6 +16,7 @@ from optimizer.models import Job, JobEvent
 from optimizer.techniques import TECHNIQUES
 
 FIRST, MEASURE, LAST = "Check the input", "Measure against the parent", "Store the variant"
+KEEP = "Keep the report"
 LOOK_BACK = 200
 PAST_RUNS = 20
 FEWEST_RUNS = 2
@@ -62,7 +63,8 @@ def technique_label(key: str) -> str:
 
 def planned(job: Job) -> list[str]:
     """The names of all steps, in order."""
-    return [FIRST, *(technique_label(step["technique"]) for step in job.recipe), MEASURE, LAST]
+    made = [technique_label(step["technique"]) for step in job.recipe]
+    return [FIRST, *made, MEASURE, LAST if job.measures_id is None else KEEP]
 
 
 def steps(job: Job, *, attempt: int, events: Sequence[JobEvent], now: datetime) -> list[StepRow]:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Now
 
 from controlplane.core import bus, transitions
@@ -74,25 +74,32 @@ def announce(job_id: int, *, team_id: int) -> None:
     bus.publish(f"job:{job_id}", "jobs", team_id=team_id)
 
 
-def _show_at_work(owner: str, *, on: int) -> None:
-    Worker.objects.filter(name=owner).update(current_job=on)
-    bus.publish("workers", team_id=None)
+def _announce_with_worker(job_id: int, *, team_id: int) -> None:
+    """A job began or left its worker: pages of both look."""
+    bus.publish_each([(f"job:{job_id}", team_id), ("jobs", team_id), ("workers", None)])
 
 
-def _show_free(owner: str, *, of: int) -> None:
-    """Unless it has another job by now."""
-    Worker.objects.filter(name=owner, current_job=of).update(current_job=None)
-    bus.publish("workers", team_id=None)
+def _leave(owner: str, job_id: int, *, team_id: int) -> None:
+    """The worker is free, unless it has another job by now; the dispatcher may have room for one."""
+    Worker.objects.filter(name=owner, current_job=job_id).update(current_job=None)
+    _announce_with_worker(job_id, team_id=team_id)
+    bus.wake_dispatcher()
+
+
+def _drained(owner: str) -> QuerySet[Worker]:
+    return Worker.objects.filter(name=owner, drain_since__isnull=False)
 
 
 def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
     """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, which only the log
-    tells: repeated messages are counted there.
+    tells: repeated messages are counted there. A drained worker takes none: the job goes back to the line.
 
     `message_id` names the broker's message that led here. Six statements in one transaction.
     """
     due = Q(state=JobState.QUEUED, run_after__lte=Now()) | Q(state=JobState.RUNNING, lease_until__lt=Now())
-    rows = Job.objects.filter(due, pk=job_id, attempt__lt=F("max_attempts"), cancel_requested=False)
+    rows = Job.objects.filter(
+        due, ~Exists(_drained(owner)), pk=job_id, attempt__lt=F("max_attempts"), cancel_requested=False
+    )
     with transaction.atomic():
         moved = transitions.move(
             rows,
@@ -113,6 +120,8 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
         )
         if not moved:
             log.info("claim_refused", job=job_id, owner=owner, message_id=message_id)
+            if _drained(owner).exists():
+                Job.objects.filter(pk=job_id, state=JobState.QUEUED).update(published_at=None)
             return None
         job = Job.objects.get(pk=job_id)
         assert job.started_at is not None
@@ -122,8 +131,8 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
             message=f"Attempt {job.attempt} started on {owner}.",
             data={"message_id": message_id},
         )
-        announce(job_id, team_id=job.team_id)
-        _show_at_work(owner, on=job_id)
+        Worker.objects.filter(name=owner).update(current_job=job_id)
+        _announce_with_worker(job_id, team_id=job.team_id)
         return Claim(
             job_id=job_id,
             team_id=job.team_id,
@@ -168,8 +177,7 @@ def succeed(claim: Claim, *, message: str) -> None:
     )
     if not done:
         raise LeaseLost
-    announce(claim.job_id, team_id=claim.team_id)
-    _show_free(claim.owner, of=claim.job_id)
+    _leave(claim.owner, claim.job_id, team_id=claim.team_id)
 
 
 def fail(claim: Claim, *, reason: FailureReason, message: str) -> str:
@@ -329,8 +337,5 @@ def _change(
     )
     if not moved:
         raise LeaseLost
-    announce(job.pk, team_id=job.team_id)
-    _show_free(job.owner, of=job.pk)
-    if to == JobState.QUEUED:
-        bus.wake_dispatcher()
+    _leave(job.owner, job.pk, team_id=job.team_id)
     return to

@@ -4,7 +4,7 @@ Everything that touches a model runs in a sandboxed child; this process only wat
 writes rows. Steps: fetch, one per technique, measure, store.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,51 +15,52 @@ from typing import Any
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError
 
-from controlplane.accounts import access, audit
 from controlplane.core import storage
-from controlplane.core.errors import Integrity, SlipwayError
-from controlplane.core.sandbox import Child, Limits
-from controlplane.registry import artifacts
-from controlplane.registry import services as registry
+from controlplane.core.errors import Conflict, Integrity, SlipwayError
+from controlplane.registry import artifacts, trust
 from controlplane.registry.gate import Gate
 from controlplane.registry.models import Dataset, Variant
-from optimizer import gating, transitions
-from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason, JobState, repeats
+from optimizer import gating, measuring, transitions
+from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason
 from optimizer.models import Job
-from optimizer.techniques import TECHNIQUES
+from optimizer.techniques import TECHNIQUES, parameters
 from optimizer.transitions import LeaseLost
-from optimizer.worker import scratch
-from optimizer.worker.hold import Cancelled, Hold, Stopped
+from optimizer.workbench.formats import FORMATS, measured_on
+from optimizer.worker import caches, effects, gpus, scratch
+from optimizer.worker.hold import Cancelled, Hold, StepFailed, Stopped
 from optimizer.worker.scratch import Scratch
+from optimizer.worker.supervision import POLL_S, supervise
 
 log = structlog.get_logger(__name__)
 
-POLL_S = 0.1
-HEARD_AT_ONCE = 500
 SEED = 20261124
-
-
-class StepFailed(Exception):
-    """The child ended without a result: why, and the sentence that the page shows."""
-
-    def __init__(self, reason: FailureReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
+    """`variant`: what is measured again."""
+
     parent: Path
+    variant: Path | None
     evaluation: Path | None
     calibration: Path | None
 
     @property
     def paths(self) -> list[Path]:
         """What the sandbox may read beside its scratch folder."""
-        return [path for path in (self.parent, self.evaluation, self.calibration) if path is not None]
+        paths = (self.parent, self.variant, self.evaluation, self.calibration)
+        return [path for path in paths if path is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A file between two steps."""
+
+    path: Path
+    format: str
+    precision: str
 
 
 def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
@@ -77,10 +78,13 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         "created_by",
         "version__model",
         "parent__artifact",
+        "measures__artifact",
+        "measures__version__model",
         "evaluation_set__artifact",
         "calibration_set__artifact",
     ).get(pk=job_id)
     try:
+        _refuse_untrusted(job)
         with scratch.folder(claim) as own:
             return _work(job, hold=hold, own=own)
     except LeaseLost:
@@ -94,7 +98,7 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         artifacts.mark_damaged(sha256=str(error.extra.get("sha256", "")))
         return _give_up(hold, FailureReason.INTEGRITY, f"{error.title} {error.detail}")
     except StepFailed as failure:
-        return _end(hold, partial(_failed, job, hold.claim, failure))
+        return _end(hold, partial(effects.fail, job, hold.claim, failure))
     except SlipwayError as error:
         return _give_up(hold, FailureReason.ERROR, f"{error.title} {error.detail}".strip())
     except SoftTimeLimitExceeded:
@@ -108,18 +112,16 @@ def run(job_id: int, *, owner: str, message_id: str = "") -> str | None:
         )
 
 
+def _refuse_untrusted(job: Job) -> None:
+    """The operator may have taken the permission back while the job waited. Raises StepFailed."""
+    try:
+        trust.refuse_untrusted(job.parent)
+    except Conflict as error:
+        raise StepFailed(FailureReason.REFUSED, f"{error.title} {error.detail}") from error
+
+
 def _give_up(hold: Hold, reason: FailureReason, message: str) -> str | None:
     return _end(hold, lambda: transitions.fail(hold.claim, reason=reason, message=message))
-
-
-def _failed(job: Job, claim: transitions.Claim, failure: StepFailed) -> str:
-    """A model that keeps crashing what builds it is put away with the same commit."""
-    with transaction.atomic():
-        state = transitions.fail(claim, reason=failure.reason, message=failure.message)
-        crashed = state == JobState.FAILED and failure.reason == FailureReason.CRASHED
-        if crashed and repeats(failure.reason, times=transitions.ended_for(job.pk, failure.reason)):
-            registry.quarantine(job.version, reason=failure.message)
-    return state
 
 
 def _end(hold: Hold, write: Callable[[], str]) -> str | None:
@@ -133,31 +135,71 @@ def _end(hold: Hold, write: Callable[[], str]) -> str | None:
 
 
 def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
+    if job.measures is not None:
+        return _measure_again(job, job.measures, hold=hold, own=own)
     steps, folder = job.recipe, own.work
     count = len(steps) + 3
     hold.step("Check the input", index=1, count=count)
     inputs = _tended(hold, lambda: _verified_inputs(job, own))
-    artifact, provenance, fitted_to = inputs.parent, [], set[int]()
-    precision = job.parent.precision
+    made = Made(path=inputs.parent, format=job.parent.format, precision=job.parent.precision)
+    stages, provenance, fitted_to = [made], [], set[int]()
     for index, step in enumerate(steps, start=2):
         hold.step(TECHNIQUES.rows()[step["technique"]].label, index=index, count=count)
-        output = folder / f"{index}-{step['technique']}.onnx"
-        made = _technique(
-            job, step, inputs=inputs, artifact=artifact, output=output, hold=hold, folder=folder
+        made, how = _technique(
+            job, step, inputs=inputs, stage=stages[-1], index=index, hold=hold, folder=folder
         )
-        artifact, precision = _plain_file(output), made["precision"]
-        provenance.append(made["provenance"] | step)
-        fitted_to.update(made["evaluation_items"])
+        stages.append(made)
+        provenance.append(how["provenance"] | step)
+        fitted_to.update(how["evaluation_items"])
     hold.step("Measure against the parent", index=count - 1, count=count)
+    again = measuring.note(
+        seed=SEED,
+        evaluation_set=job.evaluation_set,
+        answers=job.version.model.answers,
+        fitted_to=sorted(fitted_to),
+    )
+    keys = [step["technique"] for step in steps]
     report = _measure(
-        job, inputs=inputs, artifact=artifact, fitted_to=sorted(fitted_to), hold=hold, folder=folder
+        job, inputs=inputs, stages=stages, techniques=keys, again=again, hold=hold, folder=folder
     )
     hold.step("Store the variant", index=count, count=count)
     hold.flush()
-    blob = _tended(hold, lambda: storage.put_file(artifact))
+    blob = _tended(hold, lambda: storage.put_file(made.path))
     return hold.persist(
-        lambda: _finish(job, hold=hold, blob=blob, precision=precision, provenance=provenance, report=report)
+        lambda: effects.finish(
+            job,
+            hold=hold,
+            blob=blob,
+            format=made.format,
+            precision=made.precision,
+            provenance=provenance,
+            report=report,
+        )
     )
+
+
+def _measure_again(job: Job, variant: Variant, *, hold: Hold, own: Scratch) -> str:
+    """Like the last steps of the job that made it, on the stored bytes."""
+    hold.step("Check the input", index=1, count=3)
+    inputs = _tended(hold, lambda: _verified_inputs(job, own))
+    assert inputs.variant is not None
+    stages = [
+        Made(path=path, format=row.format, precision=row.precision)
+        for path, row in ((inputs.parent, job.parent), (inputs.variant, variant))
+    ]
+    hold.step("Measure against the parent", index=2, count=3)
+    report = _measure(
+        job,
+        inputs=inputs,
+        stages=stages,
+        techniques=variant.technique.split("+"),
+        again=measuring.first_note(variant),
+        hold=hold,
+        folder=own.work,
+    )
+    hold.step("Keep the report", index=3, count=3)
+    hold.flush()
+    return hold.persist(lambda: effects.finish_again(job, variant, hold=hold, report=report))
 
 
 def _tended[Result](hold: Hold, work: Callable[[], Result]) -> Result:
@@ -184,7 +226,12 @@ def _verified_inputs(job: Job, own: Scratch) -> Inputs:
     parent = path(job.parent)
     assert parent is not None
     evaluation = path(job.evaluation_set)
-    return Inputs(parent=parent, evaluation=evaluation, calibration=path(job.calibration_set) or evaluation)
+    return Inputs(
+        parent=parent,
+        variant=path(job.measures),
+        evaluation=evaluation,
+        calibration=path(job.calibration_set) or evaluation,
+    )
 
 
 def _technique(
@@ -192,137 +239,94 @@ def _technique(
     step: dict[str, Any],
     *,
     inputs: Inputs,
-    artifact: Path,
-    output: Path,
+    stage: Made,
+    index: int,
     hold: Hold,
     folder: Path,
-) -> dict[str, Any]:
+) -> tuple[Made, dict[str, Any]]:
+    """What the step made of `stage`, and what its child says of that."""
+    used = TECHNIQUES.load(step["technique"])
+    format = FORMATS[used.gives.format]
+    output = folder / f"{index}-{used.key}{format.suffix}"
+    kept = scratch.kept(job.pk) if used.resumes else None
+    toolchain = used.needs(parameters(used.key, step["params"]), format=stage.format)
     spec = {
-        "technique": step["technique"],
+        "technique": used.key,
         "params": step["params"],
-        "input_path": str(artifact),
+        "input_path": str(stage.path),
+        "input_format": stage.format,
         "output_path": str(output),
         "calibration_npz": str(inputs.calibration) if inputs.calibration else None,
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
         "signature": job.parent.signature,
+        "policy": _policy(job),
+        "metric": job.evaluation_set.metric if job.evaluation_set else "",
+        "answers": job.version.model.answers,
         "seed": SEED,
+        "kept": str(kept) if kept else None,
     }
-    return supervise(
-        entry="optimizer.techniques.child:run",
-        spec=spec,
-        readable=inputs.paths,
-        wall_s=settings.ENVIRONMENT.technique_wall_s,
-        hold=hold,
-        folder=folder,
-    )
+    with caches.lent(used, toolchain=toolchain, folder=folder) as cache:
+        how = supervise(
+            entry="optimizer.techniques.child:run",
+            spec=spec | {"cache": str(cache) if cache else None},
+            readable=inputs.paths,
+            writable=[kept] if kept else [],
+            wall_s=settings.ENVIRONMENT.technique_wall_s,
+            hold=hold,
+            folder=folder,
+            toolchain=toolchain,
+            stop_grace_s=used.stop_grace_s,
+        )
+    if format.opener is None and (gpu := gpus.served()):
+        how["provenance"]["gpu"] = {"name": gpu.name, "driver": gpus.found().driver}
+    return Made(path=_plain_file(output), format=format.key, precision=how["precision"]), how
+
+
+def _policy(job: Job) -> dict[str, float]:
+    """What the gate of its model asks, now."""
+    return gating.policy_of(Gate.from_json(job.version.model.gate)).to_json()
 
 
 def _measure(
-    job: Job, *, inputs: Inputs, artifact: Path, fitted_to: list[int], hold: Hold, folder: Path
+    job: Job,
+    *,
+    inputs: Inputs,
+    stages: list[Made],
+    techniques: list[str],
+    again: Mapping[str, Any],
+    hold: Hold,
+    folder: Path,
 ) -> dict[str, Any]:
+    """The last of the `stages` against the first. Where it does not run here, the last step between them that does
+    answers for it; the parent itself would show nothing. `again` says what the report needs to be made once more, and
+    stays in it."""
+    parent, *between, made = stages
+    stand_in = next((stage for stage in reversed(between) if FORMATS[stage.format].opener), None)
     spec = {
-        "parent_path": str(inputs.parent),
-        "variant_path": str(artifact),
+        "parent_path": str(parent.path),
+        "parent_format": parent.format,
+        "variant_path": str(made.path),
+        "variant_format": made.format,
+        "stand_in_path": str(stand_in.path) if stand_in and not FORMATS[made.format].opener else None,
+        "stand_in_format": stand_in.format if stand_in else None,
         "signature": job.parent.signature,
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
-        "fitted_to": fitted_to,
-        "techniques": [step["technique"] for step in job.recipe],
+        "metric": job.evaluation_set.metric if job.evaluation_set else "",
+        "answers": again.get("answers", {}),
+        "fitted_to": again["fitted_to"],
+        "techniques": techniques,
         "threads": 1,
         "budget_s": settings.ENVIRONMENT.measure_budget_s,
-        "policy": gating.policy_of(Gate.from_json(job.version.model.gate)).to_json(),
-        "seed": SEED,
+        "policy": _policy(job),
+        "seed": again["seed"],
     }
-    return supervise(
+    report = supervise(
         entry="optimizer.evaluation.child:evaluate",
         spec=spec,
         readable=inputs.paths,
         wall_s=MEASURE_WALL_S,
         hold=hold,
         folder=folder,
+        toolchain=next(iter(measured_on(parent.format, made.format)), None),
     )
-
-
-def supervise(
-    *, entry: str, spec: dict[str, Any], readable: Sequence[Path], wall_s: float, hold: Hold, folder: Path
-) -> dict[str, Any]:
-    """Runs a child to its end, tending the hold meanwhile. Raises StepFailed, LeaseLost or Cancelled."""
-    limits = Limits(
-        memory_bytes=settings.ENVIRONMENT.job_memory_bytes,
-        cpu_s=int(wall_s),
-        wall_s=wall_s,
-        file_bytes=8 * 1024**3,
-        processes=256,
-    )
-    with Child.start(
-        entry=entry, spec=spec, scratch=folder, limits=limits, readable=readable, held_until=hold.until
-    ) as child:
-        while not child.finished:
-            _hear_all(child, hold)
-            hold.tend()
-            child.hold_until(hold.until)
-        outcome = child.outcome()
-    if outcome.reason == "abandoned":
-        late = "The worker could not renew its hold on the job in time, so this step was stopped."
-        raise StepFailed(FailureReason.ERROR, late)
-    if outcome.result is None:
-        raise StepFailed(FailureReason(outcome.reason), outcome.detail)
-    return outcome.result
-
-
-def _hear_all(child: Child, hold: Hold) -> None:
-    """What the child has said by now, so that it is written in one go; but never so much that the hold waits."""
-    message = child.poll(POLL_S)
-    for _ in range(HEARD_AT_ONCE):
-        if message is None:
-            return
-        _hear(message, hold)
-        message = child.poll(0)
-
-
-def _hear(message: dict[str, Any], hold: Hold) -> None:
-    match message["kind"]:
-        case "log":
-            hold.say(message["message"], level=message.get("level", "info"))
-        case "step":
-            hold.say(message["name"])
-        case "progress":
-            hold.progress(done=message["done"], total=message["total"])
-
-
-def _finish(
-    job: Job,
-    *,
-    hold: Hold,
-    blob: storage.Blob,
-    precision: str,
-    provenance: list[dict[str, Any]],
-    report: dict[str, Any],
-) -> str:
-    """The job's one effect: variant, report, audit and the move to succeeded, in one transaction. The
-    move comes first: it is what the fence guards.
-
-    May be repeated: what landed before, though its reply was lost, is found and not done again.
-    """
-    if transitions.succeeded(hold.claim):
-        return JobState.SUCCEEDED
-    with transaction.atomic():
-        transitions.succeed(hold.claim, message=report["sentence"])
-        variant = registry.add_variant(
-            parent=job.parent,
-            blob=blob,
-            technique="+".join(step["technique"] for step in job.recipe),
-            precision=precision,
-            provenance={"steps": provenance, "recipe": job.recipe},
-            job_id=job.pk,
-            report=report,
-        )
-        audit.record(
-            access.system(job.team),
-            "optimized",
-            object_type="variant",
-            object_id=variant.pk,
-            object_name=str(variant),
-            object_url=variant.get_absolute_url(),
-            details={"job": job.pk, "verdict": report["verdict"]},
-        )
-    return JobState.SUCCEEDED
+    return report | {measuring.AGAIN: dict(again)}

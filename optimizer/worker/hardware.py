@@ -6,6 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
+from optimizer.toolchains import installed, usable
+from optimizer.worker import gpus
+
 NOTABLE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 TOOLCHAIN = ("onnx", "onnxruntime", "numpy")
 
@@ -42,13 +47,25 @@ def inventory() -> dict[str, Any]:
         "cpu_flags": flags,
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": memory().get("total_bytes", 0),
-        "gpus": [],
+        "toolchains": toolchains(),
         "hostname": platform.node(),
+        **gpus.found().to_json(),
     }
 
 
+def served_gpu() -> str | None:
+    """The compute capability of the GPU whose jobs this worker takes. Empty where the driver does not say, None without
+    a GPU."""
+    gpu = gpus.served()
+    return None if gpu is None else gpu.capability or ""
+
+
+def toolchains() -> dict[str, dict[str, str]]:
+    return usable(installed(settings.ENVIRONMENT.toolchains), gpu=gpus.served() is not None)
+
+
 def load() -> dict[str, Any]:
-    return {"load_1m": round(os.getloadavg()[0], 2), **memory()}
+    return {"load_1m": round(os.getloadavg()[0], 2), **memory(), "gpus": gpus.load()}
 
 
 def toolchain() -> dict[str, str]:

@@ -18,6 +18,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from controlplane.core import stopping
 from optimizer import transitions
+from optimizer.domain.jobs import FailureReason
 from optimizer.models import JobEvent
 from optimizer.transitions import Claim, LeaseLost
 
@@ -31,6 +32,15 @@ RETRY_EVERY_S = 0.2
 
 class Cancelled(Exception):
     """A person asked for it; the child must die and the job end as cancelled."""
+
+
+class StepFailed(Exception):
+    """The child ended without a result: why, and the sentence that the page shows."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 class Stopped(Exception):

@@ -69,7 +69,11 @@ def result(job: Job, *, verdict: str = "better", data: dict[str, Any] | None = N
     made.job_id = job.pk
     made.save()
     Report.objects.create(
-        variant=made, verdict=verdict, sentence=f"{made.get_verdict_display()}: 2.00x.", data=data or REPORT
+        variant=made,
+        job_id=job.pk,
+        verdict=verdict,
+        sentence=f"{made.get_verdict_display()}: 2.00x.",
+        data=data or REPORT,
     )
     return made
 
@@ -92,7 +96,14 @@ REPORT: dict[str, Any] = {
         "elapsed_s": 22.0,
         "interleaved": True,
     }
-    | {"load_average_before": 0.1, "load_average_after": 1.0, "graph_optimization": "ORT_ENABLE_ALL"}
+    | {
+        "load_average_before": 0.1,
+        "load_average_after": 1.0,
+        "clocks_before": {"cpu_mhz": [2600.0], "cpu_source": "cpufreq", "gpus": []},
+        "clocks_after": {"cpu_mhz": [3100.0], "cpu_source": "cpufreq", "gpus": []},
+        "parent_runs_by": "ONNX Runtime, ORT_ENABLE_ALL",
+        "variant_runs_by": "ONNX Runtime, ORT_ENABLE_ALL",
+    }
     | {"inputs": "an evaluation set of 200 labelled items"},
     "policy": {"noise_factor": 3.0, "max_loss": 0.01, "min_speedup": 1.05},
     "machine": {"cpu_model": "Test CPU", "cores": 2, "cpu_flags": ["avx2"], "memory_bytes": 8 * 1024**3}
@@ -140,6 +151,7 @@ REPORT: dict[str, Any] = {
     "service_curve": [{"batch_size": 1, "median_ms": 2.0, "p25_ms": 1.9, "p90_ms": 2.2, "rounds": 40}],
     "parent": {"file_bytes": 4_000_000, "load_ms": 20.0, "memory_bytes": 30_000_000},
     "variant": {"file_bytes": 1_000_000, "load_ms": 10.0, "memory_bytes": None},
+    "again": {"seed": 7, "evaluation_set": None, "answers": {}, "fitted_to": []},
     "promises": [
         {"technique": "onnx-graph", "label": "Graph optimization", "effort": "Minutes."}
         | {"speedup": [1.2, 2.0], "loss_points": [0.0, 0.0]}

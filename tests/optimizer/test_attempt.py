@@ -1,8 +1,10 @@
 """How an attempt ends: what a worker writes when its work raises, all of it or nothing."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +16,12 @@ from django.utils import timezone
 from controlplane.accounts.models import AuditEvent
 from controlplane.celery import app
 from controlplane.registry import services as registry
-from optimizer import transitions
+from optimizer import services, transitions
 from optimizer.domain.jobs import FailureReason, JobState
 from optimizer.domain.recipe import MAX_STEPS
-from optimizer.models import Job
-from optimizer.worker import attempt
-from optimizer.worker.attempt import StepFailed
-from optimizer.worker.hold import Hold
+from optimizer.models import Job, JobEvent
+from optimizer.worker import attempt, supervision
+from optimizer.worker.hold import Cancelled, Hold, StepFailed
 from tests.optimizer import jobs
 
 pytestmark = pytest.mark.django_db
@@ -107,6 +108,32 @@ def test_a_workers_lines_are_dated_by_the_databases_clock(three, version_of, mon
     started, line = Job.objects.get(pk=claim.job_id).events.order_by("-pk")[:2][::-1]
     assert line.message == "line 1"
     assert abs(line.at - started.at) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("grace_s", [20.0, 0.0])
+def test_a_cancelled_step_that_listens_is_asked_first_and_what_it_says_is_kept(
+    grace_s, three, version_of, tmp_path
+):
+    owner, _, _ = three
+    claim = jobs.running(owner.actor, version_of(owner.actor))
+    hold = Hold(claim=claim)
+    services.cancel_job(owner.actor, Job.objects.get(pk=claim.job_id))
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        supervision.supervise(
+            entry="tests.controlplane.core.sandbox_entries:wait_to_be_asked",
+            spec={},
+            readable=[Path(__file__).parents[1]],
+            wall_s=60,
+            hold=hold,
+            folder=tmp_path,
+            stop_grace_s=grace_s,
+        )
+    assert time.monotonic() - began < 15, "neither waited for in vain"
+    with pytest.raises(Cancelled):
+        hold.flush()
+    heard = JobEvent.objects.filter(job_id=claim.job_id, kind="log").order_by("pk")
+    assert ("as you wish" in [event.message for event in heard]) == (grace_s > 0)
 
 
 def test_the_workers_own_limits_come_after_every_limit_of_a_recipe():

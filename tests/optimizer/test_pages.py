@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from django.utils import timezone
 from optimizer import timeline, transitions
 from optimizer import views as optimizer_views
 from optimizer.domain.jobs import FailureReason
+from optimizer.forms import OptimizeForm
 from optimizer.models import Job, JobEvent
+from optimizer.techniques import TECHNIQUES, technique
 from tests import factories
 from tests.optimizer import jobs
 
@@ -128,7 +131,7 @@ def test_an_earlier_attempt_has_an_address_and_what_it_left_unfinished_failed(th
         assert owner.browser.get(f"/jobs/{job.pk}/?attempt={nonsense}").status_code == 200
 
 
-def test_the_estimate_is_a_range_of_past_runs_of_the_same_techniques(three, version_of):
+def test_the_estimate_is_a_range_of_past_runs_of_the_same_techniques(three, version_of, monkeypatch):
     owner, _, _ = three
     version = version_of(owner.actor)
 
@@ -151,15 +154,16 @@ def test_the_estimate_is_a_range_of_past_runs_of_the_same_techniques(three, vers
     assert found.left(30) == (0, 10)
     assert found.left(50) is None
     assert "took 20.0 s to 40.0 s" in text(owner.browser.get(f"/jobs/{job.pk}/"))
-    _started(job, ago_s=25.4)
-    assert "25 s · 0 s to 15 s left" in text(owner.browser.get(f"/jobs/{job.pk}/"))
-    _started(job, ago_s=50.3)
-    assert "50 s · longer than the last 2 runs (20 s to 40 s)" in text(owner.browser.get(f"/jobs/{job.pk}/"))
-
-
-def _started(job, *, ago_s):
-    began = timezone.now() - timedelta(seconds=ago_s)
+    began = timezone.now()
     Job.objects.filter(pk=job.pk).update(state="running", attempt=1, started_at=began, finished_at=None)
+    for after_s, said in (
+        (25, "25 s · 0 s to 15 s left"),
+        (50, "50 s · longer than the last 2 runs (20 s to 40 s)"),
+    ):
+        monkeypatch.setattr(
+            optimizer_views, "database_now", partial(began.__add__, timedelta(seconds=after_s))
+        )
+        assert said in text(owner.browser.get(f"/jobs/{job.pk}/"))
 
 
 @pytest.mark.parametrize(
@@ -274,6 +278,9 @@ def test_the_form_shows_each_technique_with_what_the_literature_promises(three, 
         r'name="int8-static\.calibration_items"[^>]*value="128"[^>]*min="8"[^>]*max="1024"', html
     )
     assert re.search(r'<select name="onnx-graph\.level"', html)
+    chosen = re.search(r'<input[^>]*name="technique"[^>]*value="([^"]+)"[^>]*checked', html)
+    assert chosen
+    assert TECHNIQUES.load(chosen[1]).toolchain is None, "every worker can do what is chosen at first"
     assert re.search(r'type="checkbox" name="int8-dynamic\.op_types" value="MatMul"[^>]*checked', html)
 
 
@@ -311,6 +318,7 @@ def test_a_job_started_by_form_is_the_job_that_the_api_would_start(three, versio
     (step,) = job.recipe
     assert step["technique"] == "int8-static"
     assert step["params"] == {
+        "tool": "onnxruntime",
         "scope": "weights",
         "calibration": "entropy",
         "calibration_items": 64,
@@ -318,6 +326,7 @@ def test_a_job_started_by_form_is_the_job_that_the_api_would_start(three, versio
         "per_channel": False,
         "reduce_range": True,
         "exclude_nodes": ["first", "second"],
+        "repair_rounds": 4,
     }
     assert (job.evaluation_set, job.calibration_set) == (dataset, None)
 
@@ -430,3 +439,32 @@ def test_every_page_offers_its_verb_by_api_and_has_no_inline_script(three, versi
         page = owner.browser.get(address).content.decode()
         assert "Bearer $SLIPWAY_TOKEN" in page, address
         assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son[a-z]+=|<style", page), address
+
+
+@pytest.mark.parametrize(
+    ("format", "label"), [("torch", "PyTorch program"), ("transformers", "Transformers folder")]
+)
+def test_what_must_be_exported_offers_the_export_and_says_why_not_the_others(
+    format, label, three, version_of
+):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    version.format = format
+    version.summary = {"precision": "fp32", "parameters": 3, "seconds": 0.1, "operators": []}
+    version.save()
+    version.variants.update(format=format)
+    form = text(owner.browser.get(form_address(version)))
+    assert f"It takes ONNX; this is {label}. Run the technique onnx-export" in form
+    assert "It takes PyTorch program" not in form
+    page = owner.browser.get(version.get_absolute_url())
+    assert page.status_code == 200
+    assert "No stack serves this format." in text(page)
+    assert "Deploy the original" not in text(page)
+    assert "/deployments/new/" not in page.content.decode().split("<main")[1]
+
+
+def test_the_form_begins_with_what_every_worker_can_run(three, version_of):
+    owner, _, _ = three
+    form = OptimizeForm(version_of(owner.actor).variants.get(number=0), [])
+    assert technique(form.initial["technique"]).toolchain is None
+    assert [card.technique.key for card in form.cards() if card.chosen] == [form.initial["technique"]]

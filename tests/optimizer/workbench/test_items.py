@@ -86,8 +86,12 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ({"z": np.zeros((3, 4), np.float32)}, "dataset_inputs", "missing: “x”"),
         ({"x": np.zeros((0, 4), np.float32)}, "dataset_empty", ""),
         ({"x": np.zeros((3, 4), np.float32), "labels": np.zeros(2, int)}, "dataset_shape", "'labels': 2"),
-        ({"x": np.zeros((3, 4), np.float32), "labels": np.zeros(3)}, "dataset_labels", "float64"),
-        ({"x": np.zeros((3, 4), np.float32), "labels": np.zeros((3, 2), int)}, "dataset_labels", "[3, 2]"),
+        ({"x": np.zeros((3, 4), np.float32), "labels": np.zeros(3, bool)}, "dataset_labels", "bool"),
+        (
+            {"x": np.zeros((3, 4), np.float32), "labels": np.zeros((3, 2, 2), int)},
+            "dataset_labels",
+            "[3, 2, 2]",
+        ),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(

@@ -1,4 +1,4 @@
-"""Messages of a child: steps are numbered, progress is throttled and never loses its end."""
+"""Messages of a child: steps are numbered, progress and points are throttled and never lose their end."""
 
 from typing import Any
 
@@ -23,3 +23,16 @@ def test_progress_is_said_twice_a_second_at_most_and_at_its_end(monkeypatch: pyt
     for done in range(1, 18):
         log.progress(done, 17)
     assert [message["done"] for message in heard] == [1, 6, 11, 16, 17]
+
+
+def test_each_curve_has_two_points_a_second_at_most_and_its_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[dict[str, Any]] = []
+    log = Journal(emit=heard.append, steps=1)
+    now = iter(index * 0.1 for index in range(100))
+    monkeypatch.setattr("optimizer.workbench.journal.time.monotonic", lambda: next(now))
+    for step in range(1, 10):
+        for curve in ("student", "control"):
+            log.point(curve, step=step, values={"loss": 1 / step}, last=step == 9)
+    for curve in ("student", "control"):
+        steps = [message["step"] for message in heard if message["curve"] == curve]
+        assert steps == [1, 4, 7, 9]

@@ -1,0 +1,191 @@
+"""Measuring a variant again: the same question, another report, one effect for each job."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from django.test import Client
+
+from controlplane.accounts.models import AuditEvent
+from controlplane.core.errors import Conflict, Forbidden, Unprocessable
+from controlplane.registry import services as registry
+from controlplane.registry.answers import Answers
+from controlplane.registry.models import Artifact, Dataset, Report, Variant
+from optimizer import services, transitions
+from optimizer.domain.jobs import JobState
+from optimizer.models import Job
+from optimizer.worker import attempt, effects
+from tests import factories
+from tests.controlplane.registry.intake import models
+from tests.controlplane.registry.people import code
+from tests.optimizer import jobs
+
+pytestmark = pytest.mark.django_db
+
+AGAIN = jobs.REPORT["again"]
+
+
+@pytest.fixture
+def measured(three, version_of) -> Variant:
+    owner, _, _ = three
+    return jobs.result(jobs.queued(owner.actor, version_of(owner.actor)))
+
+
+def address(variant: Variant) -> str:
+    return f"models/{variant.version.model.name}/versions/1/variants/{variant.number}/measure/"
+
+
+@pytest.fixture
+def own_place(settings: Any, tmp_path: Path) -> None:
+    """Bytes that are really stored, and a short measurement."""
+    settings.STORAGES = settings.STORAGES | {
+        "artifacts": settings.STORAGES["artifacts"] | {"OPTIONS": {"location": tmp_path / "artifacts"}}
+    }
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, home=tmp_path, measure_budget_s=1.0)
+
+
+def test_a_variant_is_measured_again_on_the_same_items_with_the_same_seed(three, own_place):
+    owner, _, _ = three
+    weights = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    model = factories.model(owner.actor.team)
+    body = models.mlp(weights=weights).SerializeToString()
+    version, _ = registry.upload_version(owner.actor, model, chunks=[body])
+    file, x = io.BytesIO(), np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
+    np.savez(file, x=x, labels=(x @ weights).argmax(1))
+    held = registry.add_dataset(
+        owner.actor, model, name="held", role="evaluation", version=version, chunks=[file.getvalue()]
+    )
+    recipe = [{"technique": "int8-static", "params": {"calibration_items": 8, "repair_rounds": 0}}]
+    registry.set_answers(owner.actor, model, Answers(task="classification"), version=version)
+    job = jobs.queued(owner.actor, version, recipe=recipe, evaluation_set=held)
+    assert attempt.run(job.pk, owner="w1@host") == JobState.SUCCEEDED, Job.objects.get(pk=job.pk).message
+    variant = Variant.objects.get(job_id=job.pk)
+    registry.set_answers(owner.actor, model, Answers(task="regression"), version=version)
+    again, created = services.measure_again(owner.actor, variant)
+    assert created
+    assert attempt.run(again.pk, owner="w1@host") == JobState.SUCCEEDED, Job.objects.get(pk=again.pk).message
+
+    newest, first = variant.reports.all()
+    assert (first.job_id, newest.job_id) == (job.pk, again.pk)
+    assert first.data["again"]["fitted_to"]
+    assert first.data["again"]["answers"]["task"] == first.data["accuracy"]["task"] == "classification"
+    assert newest.data["again"] == first.data["again"]
+    for same in ("inputs", "seed", "threads"):
+        assert newest.data["method"][same] == first.data["method"][same]
+    assert newest.data["accuracy"] == first.data["accuracy"]
+    assert newest.data["promises"] == first.data["promises"]
+    variant.refresh_from_db()
+    assert variant.verdict == newest.verdict
+    assert Variant.objects.filter(version=version).count() == 2
+    assert AuditEvent.objects.get(verb="measured again").details["job"] == again.pk
+    page = owner.browser.get(variant.get_absolute_url()).content.decode()
+    assert "2 measurements between" in page
+    for row in (first, newest):
+        assert f'id="report-{row.pk}"' in page
+    older = owner.browser.get(f"{variant.get_absolute_url()}?report={first.pk}").content.decode()
+    assert "This is an older measurement." in older
+    assert "measure int8-static again" in owner.browser.get(again.get_absolute_url()).content.decode()
+
+
+def test_it_is_asked_for_by_engineers_of_the_team_on_page_and_api(three, measured):
+    owner, viewer, stranger = three
+    assert code(viewer.api("POST", address(measured))) == (403, "role_too_low")
+    assert code(stranger.api("POST", address(measured))) == (404, "not_found")
+    assert Client().post(f"/api/v1/{address(measured)}").status_code == 401
+    assert viewer.browser.post(f"/{address(measured)}").status_code == 403
+    assert stranger.browser.post(f"/{address(measured)}").status_code == 404
+    assert owner.browser.get(f"/{address(measured)}").status_code == 405
+    assert "Measure again" not in viewer.browser.get(measured.get_absolute_url()).content.decode()
+    assert "Measure again" in owner.browser.get(measured.get_absolute_url()).content.decode()
+    with pytest.raises(Forbidden):
+        services.measure_again(viewer.actor, measured)
+    assert Job.objects.filter(measures=measured).count() == 0
+    answer = owner.api("POST", address(measured))
+    document = answer.json()
+    assert answer.status_code == 202
+    assert (document["measures"], document["recipe"], document["parent"]) == (measured.number, [], 0)
+    page = owner.browser.post(f"/{address(measured)}", follow=True)
+    assert f"It is queued already: job {document['id']}." in page.content.decode()
+
+
+def test_a_button_pressed_twice_queues_one_and_a_key_names_its_job(three, measured):
+    owner, _, _ = three
+    first, created = services.measure_again(owner.actor, measured)
+    again, created_again = services.measure_again(owner.actor, measured)
+    assert (again, created, created_again) == (first, True, False)
+    keyed, _ = services.measure_again(owner.actor, measured, idempotency_key="nightly")
+    same, new = services.measure_again(owner.actor, measured, idempotency_key="nightly")
+    assert (same, new) == (keyed, False)
+    assert keyed != first
+    with pytest.raises(Conflict, match="came with another request"):
+        jobs.queued(owner.actor, measured.version, idempotency_key="nightly")
+
+
+def test_it_is_cancelled_and_retried_as_other_jobs_are(three, measured):
+    owner, _, _ = three
+    job, _ = services.measure_again(owner.actor, measured)
+    assert services.cancel_job(owner.actor, job) == JobState.CANCELLED
+    job.refresh_from_db()
+    retried, created = services.retry_job(owner.actor, job)
+    assert (created, retried.retry_of, retried.measures, retried.recipe) == (True, job, measured, [])
+    page = owner.browser.get(retried.get_absolute_url()).content.decode()
+    for said in ("measure onnx-graph again", "No worker for the queue", "Keep the report"):
+        assert said in page
+    assert "measure onnx-graph again" in owner.browser.get("/jobs/").content.decode()
+    with pytest.raises(Conflict, match="in use"):
+        registry.delete_version(owner.actor, measured.version)
+
+
+def test_the_set_is_known_by_its_bytes_and_not_by_its_name(three, measured, dataset_of):
+    owner, _, _ = three
+    held = dataset_of(measured.version)
+    again = AGAIN | {"evaluation_set": {"name": "held", "sha256": held.artifact.sha256}}
+    Report.objects.filter(variant=measured).update(data=jobs.REPORT | {"again": again})
+    Dataset.objects.update(name="renamed")
+    job, _ = services.measure_again(owner.actor, measured)
+    assert job.evaluation_set == held
+    services.cancel_job(owner.actor, job)
+    Dataset.objects.all().delete()
+    refused = owner.api("POST", address(measured))
+    assert code(refused) == (409, "dataset_gone")
+    assert "“held”" in refused.json()["title"]
+    page = owner.browser.post(f"/{address(measured)}", follow=True).content.decode()
+    assert "Upload the same file again" in page
+
+
+def test_what_cannot_be_measured_again_is_refused_before_it_is_queued(three, measured):
+    owner, _, _ = three
+    original = measured.parent
+    with pytest.raises(Unprocessable, match="measured against"):
+        services.measure_again(owner.actor, original)
+    Report.objects.filter(variant=measured).update(data={"version": 1})
+    with pytest.raises(Conflict, match="no report that says how"):
+        services.measure_again(owner.actor, measured)
+    Report.objects.filter(variant=measured).update(data=jobs.REPORT)
+    Artifact.objects.filter(pk=measured.artifact_id).update(state="damaged")
+    measured.refresh_from_db()
+    with pytest.raises(Conflict, match="no longer have their digest"):
+        services.measure_again(owner.actor, measured)
+    assert Job.objects.filter(measures=measured).count() == 0
+
+
+def test_a_report_lands_once_whatever_is_delivered_twice(three, measured):
+    owner, _, _ = three
+    job, _ = services.measure_again(owner.actor, measured)
+    claim = transitions.claim(job.pk, owner="w1@host")
+    assert claim is not None
+    hold = attempt.Hold(claim=claim)
+    worse = jobs.REPORT | {"verdict": "not_faster", "sentence": "Not faster: 1.00x."}
+    for _ in range(2):
+        assert effects.finish_again(job, measured, hold=hold, report=worse) == JobState.SUCCEEDED
+    assert [row.verdict for row in measured.reports.all()] == ["not_faster", "better"]
+    measured.refresh_from_db()
+    assert measured.verdict == "not_faster"
+    page = owner.browser.get(measured.get_absolute_url()).content.decode()
+    assert "The measurements do not agree." in page
+    made_by = Job.objects.get(pk=measured.job_id)
+    assert "Better" in owner.browser.get(made_by.get_absolute_url()).content.decode()
+    assert owner.api("GET", f"jobs/{job.pk}/").json()["variant"].endswith(measured.get_absolute_url())
