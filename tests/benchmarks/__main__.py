@@ -23,6 +23,9 @@ BENCHMARKS = {
     "dynamic_batching": "S2",
     "scale_reaction": "S3",
     "rolling_update": "S4",
+    "optimizer_speedup": "S5",
+    "distillation": "S5",
+    "job_overhead": "S6",
     "first_endpoint": "S12",
 }
 

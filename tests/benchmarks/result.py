@@ -14,10 +14,11 @@ VOID_ABOVE = 1.25
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measure. `ratio` is value to baseline; `met` is None where there is no target or the run is void."""
+    """One measure. `ratio` is value to baseline; `met` is None where there is no target or the run is void. `value` is
+    None for what could not be had; the metric then says why."""
 
     metric: str
-    value: float
+    value: float | None
     unit: str
     baseline: float | None = None
     ratio: float | None = None
@@ -33,11 +34,12 @@ class Row:
     def line(self, *, id: str, name: str) -> str:
         """For the terminal: the ratio first."""
         ratio = f"{self.ratio:.2f}x" if self.ratio is not None else "-"
+        value = f"{self.value:.3g}" if self.value is not None else "-"
         verdict = {True: "met", False: "NOT MET", None: "VOID" if self.target else ""}[self.met]
         spread = f" [{self.spread[0]:.3g}, {self.spread[1]:.3g}]" if self.spread else ""
         baseline = f" (baseline {self.baseline:.3g})" if self.baseline is not None else ""
         return (
-            f"{id:4} {name:18} {ratio:>8}  {self.metric}: {self.value:.3g} {self.unit}"
+            f"{id:4} {name:18} {ratio:>8}  {self.metric}: {value} {self.unit}"
             f"{spread}{baseline}  n={self.n}  target {self.target or '-'}  {verdict}"
         )
 

@@ -148,7 +148,7 @@ def line(port: int, *, interval_s: float, seconds: float) -> dict[str, Any]:
     from deployments.collector import Collector, Watched
     from deployments.domain.workload import TargetStatus
     from deployments.models import Deployment, Rollup
-    from deployments.telemetry.scraper import Scrape, Target
+    from deployments.telemetry.scrape import Scrape, Target
 
     rows = list(Deployment.objects.select_related("team"))
     each = REPLICAS // len(rows)

@@ -12,6 +12,7 @@ import pytest
 from tests.benchmarks import __main__, dynamic_batching, rolling_update
 from tests.benchmarks.dynamic_batching import Arm
 from tests.benchmarks.generator import Answers, Load
+from tests.benchmarks.optimizer_speedup_rows import Speed, against_peer
 from tests.benchmarks.result import Row, percentile
 
 
@@ -74,6 +75,62 @@ def test_a_rolling_update_is_void_where_the_steady_state_moved(after_ms: float, 
     assert (row.met, row.value, row.spread) == (met, 15, (15, 15))
     assert json.loads(json.dumps(row.to_json(id="S4", name="rolling_update")))["met"] is met
     assert ("void" in row.metric) == (met is None)
+
+
+def _speed(value: float, *, noise: float = 0.01) -> Speed:
+    return Speed(
+        size=1,
+        first_ms=value,
+        second_ms=1,
+        value=value,
+        low=value - 0.01,
+        high=value + 0.01,
+        n=20,
+        noise=noise,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "noise", "met"),
+    [
+        (1.0, 0.01, True),
+        (0.9, 0.01, False),
+        (0.9, 0.05, None),
+        (0.965, 0.001, None),
+        (1.5, 0.3, None),
+        (2.5, 0.3, True),
+    ],
+)
+def test_a_mark_is_met_missed_or_lost_in_the_noise(value: float, noise: float, met: bool | None) -> None:
+    assert _speed(value, noise=noise).reaches(0.97) is met
+
+
+@pytest.mark.parametrize(
+    ("speedup", "lost", "met", "judged"),
+    [
+        (1.0, 0.0, True, True),
+        (0.8, 0.0, False, True),
+        (2.0, 0.02, False, True),  # faster, for more loss
+        (0.8, -0.02, None, False),  # slower, for less
+        (1.1, -0.02, True, True),
+    ],
+)
+def test_a_peer_is_a_mark_at_the_same_loss(
+    speedup: float, lost: float, met: bool | None, judged: bool
+) -> None:
+    accuracy = {
+        "measure": "accuracy",
+        "parent_accuracy": {"value": 0.9},
+        "variant_accuracy": {"value": 0.9 - lost},
+        "loss": {"value": lost, "low": lost - 0.005, "high": lost + 0.005},
+    }
+    row = against_peer("int8-static", _speed(speedup), accuracy)
+    assert (row.met, bool(row.target)) == (met, judged)
+
+
+def test_what_could_not_be_had_is_a_row_without_a_value() -> None:
+    row = Row(metric="int8-static: refused", value=None, unit="ms")
+    assert "refused: -" in row.line(id="S5", name="optimizer_speedup")
 
 
 def test_a_benchmark_that_fails_is_told_and_the_others_are_run(
