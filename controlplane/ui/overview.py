@@ -22,7 +22,7 @@ from deployments.models import Decision, Deployment, Rollout
 from optimizer import fleet
 from optimizer import selectors as optimizer
 from optimizer.domain.jobs import JobState
-from optimizer.models import Job, Worker
+from optimizer.models import Job
 
 RECENT = timedelta(days=1)
 STALE_AFTER = timedelta(seconds=45)
@@ -192,8 +192,7 @@ def _of_waiting_jobs(actor: Actor, *, now: datetime) -> Iterator[Note]:
     )
     if not waiting:
         return
-    workers = Worker.objects.filter(heartbeat_at__gt=now - fleet.SILENT_AFTER, draining=False)
-    served = {queue for queues in workers.values_list("queues", flat=True) for queue in queues}
+    served = fleet.served_queues(now=now)
     for queue, jobs, since in waiting:
         if queue not in served:
             which = "One job has" if jobs == 1 else f"{jobs} jobs have"
@@ -201,7 +200,7 @@ def _of_waiting_jobs(actor: Actor, *, now: datetime) -> Iterator[Note]:
                 tone=Tone.WARNING,
                 subject=which,
                 text=f"waited for {formats.duration((now - since).total_seconds())}: "
-                f"no worker for “{queue}” is online.",
+                f"no worker takes jobs of “{queue}” now.",
                 url="/workers/",
                 action="See the workers",
             )

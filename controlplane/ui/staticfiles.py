@@ -6,6 +6,7 @@ under WSGI: 6 ms of CPU each.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 from django.http import HttpRequest, HttpResponseBase
 from servestatic.middleware import AsyncServeStaticFileResponse, ServeStaticMiddleware
@@ -15,10 +16,16 @@ async def _never(request: HttpRequest) -> HttpResponseBase:
     raise NotImplementedError
 
 
+@cache
+def _files() -> ServeStaticMiddleware:
+    """Looked for once, however many handlers a process makes: Django's test client makes one each time."""
+    return ServeStaticMiddleware(_never)
+
+
 class StaticFiles:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
-        self.known = ServeStaticMiddleware(_never)
+        self.known = _files()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         path = request.path_info

@@ -1,10 +1,17 @@
 """The world that every test of the API's contract asks about."""
 
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from django.db import transaction
+from django.utils import timezone
 
+from controlplane.accounts.models import ApiToken
 from deployments import targets
+from optimizer.models import Worker
 from tests.api.world import World, build
 
 
@@ -16,8 +23,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def built(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
+    """Made once for a file, inside a transaction that each test's own lies in."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield build()
+        transaction.set_rollback(True)
+
+
 @pytest.fixture
-def world(db: None) -> Iterator[World]:
-    yield build()
+def world(built: World, db: None, settings: Any) -> Iterator[World]:
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, torchscript=True)
+    world = deepcopy(built)
+    targets.load.cache_clear()
+    targets.TABLE._loaded["memory"] = lambda: world.target
+    # As they were when the file's first test began: read without a write, and heard of.
+    Worker.objects.update(heartbeat_at=timezone.now())
+    ApiToken.objects.filter(last_used_at__isnull=False).update(last_used_at=timezone.now())
+    yield world
     targets.TABLE._loaded.pop("memory", None)
     targets.load.cache_clear()

@@ -118,11 +118,13 @@ HOSTILE_VALUES = [
 
 
 def test_no_value_of_any_query_breaks_an_answer(world: World) -> None:
+    """But of those of every list, which have their own tests above."""
     with complaints() as wrong, nothing_written(wrong, "queries"):
         for operation in operations():
             if operation.method != "GET":
                 continue
-            asked = [f"{name}={value}" for name in operation.query_names for value in HOSTILE_VALUES]
+            names = operation.query_names - {"limit", "cursor"}
+            asked = [f"{name}={value}" for name in names for value in HOSTILE_VALUES]
             for query in [*asked, "format=xml", "unknown=%ED%A0%80"]:
                 response = world.admin.ask("GET", world.path(operation), QUERY_STRING=query)
                 wrong.check(f"{operation} ?{query[:60]}", response, statuses={200, 204, 400, 404})

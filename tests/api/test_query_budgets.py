@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role, User
 from controlplane.core.pagination import MAX_LIMIT
-from controlplane.registry.models import Alias, Dataset, Model, Report, Variant, Version
+from controlplane.registry.models import Alias, Dataset, Import, Model, Report, Variant, Version
 from deployments import specs
 from deployments.models import Decision, Deployment, Revision, Rollout, RolloutEvent, Target
-from optimizer.models import Job, JobEvent, Worker
+from optimizer.models import Job, JobEvent, Search, Worker
 from tests import factories
 from tests.api.routes import Operation, operations
 from tests.api.world import RECIPE, World
@@ -48,10 +48,25 @@ def _grow(world: World, rows: int) -> None:
     )
     _grow_registry(world, people)
     own = Variant.objects.in_team(team).get(version__model__name="churn", version__number=1, number=0)
+    search, there = Search.objects.get(pk=int(world.parameters["search"])), Job.objects.count()
     jobs = Job.objects.bulk_create(
-        Job(team=team, version=own.version, parent=own, recipe=RECIPE, run_after=now, created_by=one)
+        Job(
+            team=team, version=own.version, parent=own, recipe=RECIPE, run_after=now, created_by=one,
+            search=search, search_index=there + n, state="succeeded",
+        )
+        for n, one in enumerate(people)
+    )  # fmt: skip
+    Search.objects.filter(pk=search.pk).update(plan=[RECIPE] * (there + rows))
+    Search.objects.bulk_create(
+        Search(team=team, version=own.version, parent=own, plan=[], max_jobs=1, max_minutes=1, created_by=one)
         for one in people
     )
+    for row in jobs:
+        made = Variant.objects.create(
+            version=own.version, number=10_000 + row.pk, parent=own, artifact=own.artifact, technique="x",
+            signature=factories.SIGNATURE, job_id=row.pk,
+        )  # fmt: skip
+        Report.objects.create(variant=made, verdict="better", sentence="x", data={})
     job = Job.objects.get(pk=int(world.parameters["job"]))
     JobEvent.objects.bulk_create(JobEvent(job=job, attempt=0, kind="log", message="x", at=now) for _ in jobs)
     Worker.objects.bulk_create(
@@ -74,14 +89,23 @@ def _grow_registry(world: World, people: list[User]) -> None:
         )  # fmt: skip
         Variant.objects.create(version=version, artifact=first.artifact, signature=factories.SIGNATURE)
         Alias.objects.create(model=model, name="champion", variant=parent)
-        made = Variant.objects.create(
-            version=first, number=100 + person.pk, parent=parent, artifact=first.artifact, technique="x",
-            signature=factories.SIGNATURE,
-        )  # fmt: skip
-        Report.objects.create(variant=made, verdict="better", sentence="x", data={})
+        for of in (first, version):
+            made = Variant.objects.create(
+                version=of, number=100 + person.pk, parent=parent, artifact=first.artifact, technique="x",
+                signature=factories.SIGNATURE,
+            )  # fmt: skip
+            Report.objects.create(variant=made, verdict="better", sentence="x", data={})
+        Report.objects.create(variant_id=_measured(world), verdict="better", sentence="x", data={})
         Dataset.objects.create(
             model=churn, name=f"d-{person.pk}", role="evaluation", artifact=first.artifact, items=n
         )
+        Import.objects.create(
+            model=churn, reference="x", run_after=timezone.now(), version=version, created_by=person
+        )
+
+
+def _measured(world: World) -> int:
+    return Report.objects.get(pk=int(world.parameters["report"])).variant_id
 
 
 def _grow_deployments(world: World, people: list[User], variant: Variant) -> None:
@@ -142,6 +166,7 @@ def costs(world: World) -> dict[str, dict[int, list[str]]]:
     for rows in ROWS:
         _grow(world, rows - there)
         there = rows
+        Worker.objects.update(heartbeat_at=timezone.now())  # who fell silent is asked about less
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")  # or Postgres plans for the empty tables that other tests left
         for operation in _reads():

@@ -15,11 +15,11 @@ from django.utils import timezone
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role, Team, User
 from controlplane.core import storage
-from controlplane.registry.models import Alias, Artifact, Dataset, Report, Variant
+from controlplane.registry.models import Alias, Artifact, Dataset, Import, Report, Variant, Version
 from deployments import services, specs, targets, wishes
 from deployments.models import Decision, Deployment, Load, Target
 from deployments.targets.memory import MemoryTarget
-from optimizer.models import Job, JobEvent, Worker
+from optimizer.models import Job, JobEvent, Search, Worker
 from tests import factories
 from tests.api.routes import Operation, Route
 
@@ -94,12 +94,17 @@ REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "models"): {"body": {"name": "fraud", "description": "Scores."}},
     ("PATCH", "model"): {"body": {"description": "Scores churn."}},
     ("PUT", "gate"): {"body": {"min_speedup": 1.2, "max_loss_points": 0.5, "max_size_mib": 500}},
+    ("PUT", "answers"): {"body": {"task": "classification", "output": None, "pooling": "none"}},
     ("PUT", "alias"): {"body": {"version": 1, "variant": 1}},
+    ("POST", "imports"): {"body": {"reference": "hf:acme/churn@v1"}},
     ("POST", "tokens"): {"body": {"name": "ci", "role": "viewer", "expires_in_days": 3}},
     ("POST", "members"): {"body": {"username": "new-person", "role": "viewer"}},
     ("PATCH", "member"): {"body": {"role": "engineer"}},
     ("POST", "jobs"): {
         "body": {"model": "churn", "version": 1, "variant": 0, "recipe": RECIPE, "evaluation_set": "digits"}
+    },
+    ("POST", "searches"): {
+        "body": {"model": "churn", "version": 1, "variant": 0, "evaluation_set": "digits", "max_jobs": 3}
     },
     ("POST", "deployments"): {"body": {"name": "fresh", "target": "this-machine", "protected": True}},
     ("POST", "revisions"): {
@@ -155,6 +160,9 @@ def build() -> World:
             "alias": "champion",
             "dataset": "digits",
             "job": str(jobs[Job.State.QUEUED].pk),
+            "report": str(Report.objects.get(variant__version__model__team=team).pk),
+            "search": str(Search.objects.get(team=team).pk),
+            "worker": str(Worker.objects.get().pk),
             "rollout": str(turning.rollouts.get().pk),
             "replica": target.observe(live.key).replicas[0].name,
             "token_key": spare.token_key,
@@ -169,11 +177,15 @@ def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> 
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
         "replicas", "replica-log", "series", "load", "decisions", "key",
     ]  # fmt: skip
+    fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}
     return {
+        **dict.fromkeys(("import", "import-cancel"), fetched),
         **{name: {"name": live.name} for name in of_live},
         **{name: {"name": turning.name} for name in ("rollout", "rollout-cancel")},
         "job-retry": {"job": str(jobs[Job.State.FAILED].pk)},
         "DELETE version": {"number": "2"},
+        "version-trust": {"name": "scripted"},
+        "version-quarantine": {"number": "2"},
         "DELETE model": {"name": "unused"},
         "PUT dataset": {"dataset": "more-digits"},
     }
@@ -190,25 +202,32 @@ def _person(team: Team, name: str, role: Role) -> Person:
 
 
 def _register(team: Team) -> None:
-    """`churn` with two versions; the first has a measured variant, an alias and a data set."""
+    """`churn` with two versions; the first has a measured variant, an alias and a data set. `scripted` is code."""
     factories.model(team, "unused")
+    scripted = factories.version(factories.model(team, "scripted"))
+    Version.objects.filter(pk=scripted.pk).update(format="torchscript")
     model = factories.model(team, "churn")
     first = factories.version(model)
-    factories.version(model)
+    Version.objects.filter(pk=factories.version(model).pk).update(
+        quarantined_reason="It crashed three times."
+    )
     made = factories.variant(first)
     blob = storage.put([b"the bytes of a variant"], limit_bytes=1000)
     Artifact.objects.filter(pk=made.artifact_id).update(sha256=blob.sha256, size_bytes=blob.size_bytes)
-    Report.objects.create(variant=made, verdict="better", sentence="2.1x faster.", data={"version": 1})
+    again = {"seed": 7, "evaluation_set": None, "fitted_to": []}
+    data = {"version": 1, "again": again}
+    Report.objects.create(variant=made, verdict="better", sentence="2.1x faster.", data=data)
     Alias.objects.create(model=model, name="champion", variant=first.variants.get(number=0))
     Dataset.objects.create(
         model=model, name="digits", role="evaluation", artifact=factories.artifact(), items=10
     )
+    Import.objects.create(model=model, reference="hf:acme/churn", run_after=timezone.now())
 
 
 def _optimize(team: Team) -> dict[str, Job]:
     """A queued, a running and a failed job; and a worker."""
     now = timezone.now()
-    own = Variant.objects.in_team(team).get(version__number=1, number=0)
+    own = Variant.objects.in_team(team).get(version__model__name="churn", version__number=1, number=0)
     jobs = {
         str(state): Job.objects.create(
             team=team, version=own.version, parent=own, recipe=RECIPE, state=state, run_after=now,
@@ -218,6 +237,9 @@ def _optimize(team: Team) -> dict[str, Job]:
     }  # fmt: skip
     for job in jobs.values():
         JobEvent.objects.create(job=job, attempt=0, kind="state", message="Queued.", at=now)
+    Search.objects.create(
+        team=team, version=own.version, parent=own, plan=[RECIPE], max_jobs=12, max_minutes=60,
+    )  # fmt: skip
     Worker.objects.create(name="worker@here", queues=["optimize.cpu"], started_at=now, heartbeat_at=now)
     return jobs
 

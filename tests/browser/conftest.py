@@ -38,13 +38,6 @@ FLAGS = [
 DESK = {"width": 1440, "height": 900}
 MEASURE_S = "4"
 """Of what a job takes most is measuring, and no verdict here hangs on a small difference."""
-# What a page says about the policy, kept over every document of a context.
-WATCH_POLICY = """
-window.__violations = [];
-document.addEventListener("securitypolicyviolation", (event) =>
-  window.__violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
-"""
-
 Visit = Callable[..., Page]
 
 
@@ -57,7 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="not run: no Chromium on PATH (Debian: chromium)"))
 
 
-@pytest.fixture(scope="session")
+# Of the package, so that product, traffic and browser end with their last test. Not of the session also because while
+# a browser is open its event loop runs here, and Django refuses to query beside one.
+@pytest.fixture(scope="package")
 def product() -> Iterator[Product]:
     if home := os.environ.get("SLIPWAY_BROWSER_HOME"):
         up = running(Path(home))
@@ -68,13 +63,13 @@ def product() -> Iterator[Product]:
         yield product
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def people(product: Product) -> dict[str, str]:
     """Passwords by user name: the admin, a viewer of the same team, a stranger with an empty team."""
     return {"admin": product.password} | add_people(product)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stock(product: Product) -> Iterator[Stock]:
     """A model, a finished job, a cancelled one, and a deployment under load: something on every page."""
     kept = product.home / "stock.json"
@@ -85,7 +80,6 @@ def stock(product: Product) -> Iterator[Stock]:
         yield made
 
 
-# Not for the session: while a browser is open its event loop runs here, and Django refuses to query beside one.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -120,7 +114,6 @@ def visit(browser: Browser, product: Product, sessions: Callable[[str], Any]) ->
     def opened(who: str | None = "admin", **options: Any) -> Page:
         options = {"viewport": DESK, "storage_state": sessions(who) if who else None} | options
         context = browser.new_context(base_url=product.url, **options)
-        context.add_init_script(WATCH_POLICY)
         contexts.append(context)
         page = context.new_page()
         listen(page, complaints)

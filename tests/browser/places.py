@@ -9,12 +9,16 @@ FULL = {
     "models": "/models/",
     "models, none match": "/models/?search=nothing-is-called-this",
     "new model": "/models/new/",
+    "import a model": "/models/new/import/",
     "model": "{model}",
     "describe": "{model}edit/",
     "new version": "{model}versions/new/",
+    "import a version": "{model}versions/import/",
     "new data set": "{model}datasets/new/",
     "set an alias": "{model}aliases/new/",
     "gate": "{model}gate/",
+    "answers": "{model}answers/",
+    "ledger": "{model}ledger/",
     "delete model": "{model}delete/",
     "version": "{version}",
     "original": "{version}variants/0/",
@@ -23,6 +27,8 @@ FULL = {
     "new job": "/jobs/new/?model={model_name}&version=1",
     "job": "{job}",
     "cancelled job": "{cancelled_job}",
+    "searches": "/searches/",
+    "new search": "/searches/new/?model={model_name}&version=1",
     "deployments": "/deployments/",
     "new deployment": "/deployments/new/",
     "deployment": "{deployment}",
@@ -42,7 +48,17 @@ FULL = {
     "two-factor login": "/account/2fa/",
     "not found": "/models/no-such-model/",
 }
-EMPTY = ["overview", "models", "jobs", "deployments", "new deployment", "workers", "activity", "tokens"]
+EMPTY = [
+    "overview",
+    "models",
+    "jobs",
+    "searches",
+    "deployments",
+    "new deployment",
+    "workers",
+    "activity",
+    "tokens",
+]
 
 
 def address(place: str, stock: Stock | None = None) -> str:

@@ -126,12 +126,12 @@ def sample() -> dict[str, Any]:
 
 @contextmanager
 def traffic(endpoint: str) -> Iterator[None]:
-    """About 20 requests/s to the endpoint until the block ends. At least one has to be answered."""
+    """About 10 requests/s to the endpoint until the block ends. At least one has to be answered."""
     over, answered = threading.Event(), deque[int](maxlen=1)
     body = json.dumps(sample()).encode()
 
     def send() -> None:
-        while not over.wait(0.05):
+        while not over.wait(0.1):
             request = urllib.request.Request(
                 endpoint, data=body, headers={"Content-Type": "application/json"}
             )

@@ -102,7 +102,7 @@ def test_what_needs_a_person_is_a_sentence_with_a_link(look: Look) -> None:
         assert "failed: It ran out of memory at 3 GiB." in page
         assert f'href="/jobs/{failed.pk}/"' in page
         assert (
-            "<strong>One job has</strong> waited for 5 min: no worker for “optimize.gpu.sm_89” is online."
+            "<strong>One job has</strong> waited for 5 min: no worker takes jobs of “optimize.gpu.sm_89” now."
             in page
         )
         assert f"<strong>{failed.parent}</strong> is damaged" in page
@@ -126,12 +126,16 @@ def test_what_was_done_about_it_needs_nobody_any_more(look: Look) -> None:
     assert f"Job {failed.pk}" not in look(owner, "/")
 
 
-def test_a_silent_worker_serves_no_queue(look: Look) -> None:
+def test_a_silent_or_drained_worker_serves_no_queue(look: Look) -> None:
     team = factories.team()
     a_job(team, queue="optimize.cpu")
     long_ago = datetime.now(UTC) - timedelta(minutes=1)
     Worker.objects.create(name="w", queues=["optimize.cpu"], started_at=long_ago, heartbeat_at=long_ago)
-    assert "no worker for “optimize.cpu” is online" in look(factories.member(team), "/")
+    now = datetime.now(UTC)
+    Worker.objects.create(
+        name="d", queues=["optimize.cpu"], started_at=now, heartbeat_at=now, drain_since=now
+    )
+    assert "no worker takes jobs of “optimize.cpu” now" in look(factories.member(team), "/")
 
 
 def test_a_rollout_that_went_back_is_said_with_its_reason(look: Look) -> None:
