@@ -75,6 +75,7 @@ def version(of: Model, *, signature: dict[str, Any] = SIGNATURE) -> Version:
         source_bytes=bytes_.size_bytes,
         artifact=bytes_,
         signature=signature,
+        summary={"format": "onnx", "precision": "fp32", "operators": [], "parameters": 3, "seconds": 0.1},
     )
     Variant.objects.create(version=made, artifact=bytes_, signature=signature)
     Model.objects.filter(pk=of.pk).update(version_count=number)

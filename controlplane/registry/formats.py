@@ -29,3 +29,10 @@ EXPORT_FIRST = "Run the technique onnx-export on it, and use the ONNX variant th
 
 def label(format: str) -> str:
     return LABELS.get(format, format.upper())
+
+
+def with_article(format: str) -> str:
+    """“a PyTorch program”, “an ONNX model”: what stands behind “this is”."""
+    said = label(format)
+    noun = said if said.endswith((" program", " folder", " model", " engine")) else f"{said} model"
+    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"

@@ -102,6 +102,10 @@ class Version(models.Model):
         return formats.label(self.format)
 
     @property
+    def format_with_article(self) -> str:
+        return formats.with_article(self.format)
+
+    @property
     def must_be_trusted(self) -> bool:
         return self.format in formats.RUN_CODE and self.trusted_at is None
 

@@ -41,7 +41,7 @@ from controlplane.registry.forms import (
 )
 from controlplane.registry.gate import Gate
 from controlplane.registry.history import MOST_SHOWN, history
-from controlplane.registry.models import Dataset, Model, Report, Verdict
+from controlplane.registry.models import Dataset, Model, Report, Verdict, Version
 
 DEPLOY = "/deployments/new/"
 """A page of an app above this one."""
@@ -84,6 +84,12 @@ def went_well(request: HttpRequest, url: str, message: str) -> HttpResponse:
 
 def _rights(actor: Actor) -> dict[str, Any]:
     return {"actor": actor, "may_change": actor.may(Role.ENGINEER), "may_delete": actor.may(Role.ADMIN)}
+
+
+def _rights_on(actor: Actor, version: Version) -> dict[str, Any]:
+    """`may_use`: optimize it, deploy it, point to it, which a quarantine ends for everybody."""
+    rights = _rights(actor)
+    return rights | {"may_use": rights["may_change"] and not version.quarantined_reason}
 
 
 @require_safe
@@ -317,7 +323,7 @@ def version(request: HttpRequest, name: str, number: int) -> HttpResponseBase:
         aliases.setdefault(alias.variant_id, []).append(alias.name)
     for each in variants:
         each.names = aliases.get(each.pk, [])  # type: ignore[attr-defined]
-    context = _rights(actor) | {
+    context = _rights_on(actor, row) | {
         "model": row.model,
         "version": row,
         "topic": str(row.model_id),
@@ -367,7 +373,7 @@ def variant(request: HttpRequest, name: str, number: int, variant: int) -> HttpR
     kept = list(row.reports.all()[:MOST_SHOWN])
     wanted = whole_number(request.GET.get("report", ""))
     report = selectors.report(row, wanted) if wanted is not None else kept[0] if kept else None
-    context = _rights(actor) | {
+    context = _rights_on(actor, row.version) | {
         **_costs(request, report),
         "model": row.version.model,
         "version": row.version,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from controlplane.core.errors import Unprocessable
 from controlplane.core.plugins import Entry, PluginTable
-from controlplane.registry.formats import EXPORT_FIRST, MUST_BE_EXPORTED
+from controlplane.registry.formats import EXPORT_FIRST, MUST_BE_EXPORTED, with_article
 from optimizer.domain.recipe import Recipe, Step
 from optimizer.queues import ANY_GPU, Needs
 from optimizer.techniques.port import (
@@ -184,7 +184,7 @@ def _wrong_format(taken: set[str], given: str) -> Refusal:
     labels = " or ".join(FORMATS[key].label for key in FORMATS if key in taken)
     return Refusal(
         code="wrong_format",
-        title=f"It takes {labels}; this is {FORMATS[given].label if given in FORMATS else given}.",
+        title=f"It takes {labels}; this is {with_article(given)}.",
         detail=EXPORT_FIRST if given in MUST_BE_EXPORTED else "",
     )
 

@@ -442,7 +442,7 @@ def test_every_page_offers_its_verb_by_api_and_has_no_inline_script(three, versi
 
 
 @pytest.mark.parametrize(
-    ("format", "label"), [("torch", "PyTorch program"), ("transformers", "Transformers folder")]
+    ("format", "label"), [("torch", "a PyTorch program"), ("transformers", "a Transformers folder")]
 )
 def test_what_must_be_exported_offers_the_export_and_says_why_not_the_others(
     format, label, three, version_of
@@ -455,7 +455,7 @@ def test_what_must_be_exported_offers_the_export_and_says_why_not_the_others(
     version.variants.update(format=format)
     form = text(owner.browser.get(form_address(version)))
     assert f"It takes ONNX; this is {label}. Run the technique onnx-export" in form
-    assert "It takes PyTorch program" not in form
+    assert "It takes PyTorch program or" not in form
     page = owner.browser.get(version.get_absolute_url())
     assert page.status_code == 200
     assert "No stack serves this format." in text(page)

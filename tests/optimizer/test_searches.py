@@ -219,7 +219,7 @@ def test_a_variant_on_which_nothing_can_be_tried_is_refused_with_the_reasons(thr
     with pytest.raises(Unprocessable) as error:
         searches.start(owner.actor, made)
     assert error.value.code == "nothing_to_try"
-    assert "It takes ONNX; this is engine." in error.value.detail
+    assert "It takes ONNX; this is an ENGINE model." in error.value.detail
 
 
 def test_the_api_shows_every_recipe_and_the_front(three, version_of):

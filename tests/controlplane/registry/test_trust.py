@@ -150,11 +150,15 @@ def test_a_quarantine_is_lifted_by_an_admin_and_the_version_may_be_used_again(th
         services.optimize(owner.actor, own(Version.objects.get()), recipe=graph)
     assert code(owner.api("DELETE", path)) == (403, "role_too_low")
     assert stranger.api("DELETE", path).status_code == 404
-    assert "quarantine/" not in owner.browser.get(url).content.decode()
+    shown = owner.browser.get(url).content.decode()
+    assert "quarantine/" not in shown
+    assert "Deploy the original" not in shown
+    assert 'id="optimize"' not in shown
     page = admin.browser.get(f"{url}quarantine/").content.decode()
     assert "It crashed its worker three times." in page
     admin.browser.post(f"{url}quarantine/", {"confirm": f"{version.model.name}/1"})
     assert admin.api("DELETE", path).status_code == 204
+    assert "Deploy the original" in owner.browser.get(url).content.decode()
     event = AuditEvent.objects.get(verb="lifted the quarantine of")
     assert event.details == {"reason": "It crashed its worker three times."}
     job, _ = services.optimize(owner.actor, own(Version.objects.get()), recipe=graph)

@@ -177,7 +177,7 @@ def test_a_transformer_is_known_by_its_operators(op_types: dict[str, int], expec
 def test_its_job_waits_for_the_toolchain_and_nothing_comes_after_it() -> None:
     step = Step(technique="openvino", params={"precision": "fp32"})
     assert toolchains_of(Recipe(steps=(step,)), parent_format="onnx") == {"openvino"}
-    with pytest.raises(Unprocessable, match="this is OpenVINO IR"):
+    with pytest.raises(Unprocessable, match="this is an OpenVINO IR model"):
         check_recipe(
             Recipe(steps=(step, Step(technique="int8-dynamic", params={}))),
             signature=onnx_models.MAGIKA_SIGNATURE,
