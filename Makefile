@@ -10,7 +10,7 @@ PYTHON := .slipway/venv/bin/python
 UV := $(firstword $(wildcard .slipway/tools/uv-venv/bin/uv .slipway/tools/uv-target/bin/uv) uv)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
-LOCAL_EXTRAS := --extra intake --extra serve --extra worker --extra embedded
+LOCAL_EXTRAS := --extra intake --extra serve --extra worker --extra kubernetes --extra embedded
 # Twice the cores of a small machine: many tests wait for processes of their own.
 WORKERS ?= 4
 # Environments of techniques whose packages do not fit beside the product's own.
@@ -67,8 +67,8 @@ lock: ## resolve the locks anew (UPGRADE=--upgrade takes newer versions)
 	$(call bootstrap,dev)
 	$(COMPILE) $(UPGRADE) $(LOCAL_EXTRAS) --group dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) $(LOCAL_EXTRAS) -c requirements/dev.lock pyproject.toml -o requirements/local.lock
-	$(COMPILE) --extra intake -c requirements/dev.lock pyproject.toml -o requirements/web.lock
-	$(COMPILE) --extra intake --extra worker --extra serve --extra node -c requirements/dev.lock pyproject.toml -o requirements/worker.lock
+	$(COMPILE) --extra intake --extra kubernetes -c requirements/dev.lock pyproject.toml -o requirements/web.lock
+	$(COMPILE) --extra intake --extra worker --extra serve --extra kubernetes --extra node -c requirements/dev.lock pyproject.toml -o requirements/worker.lock
 	$(PYTHON) install/extra.py serve | $(COMPILE) -c requirements/dev.lock - -o requirements/serve.lock
 	$(PYTHON) install/extra.py worker serve openvino | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-openvino.lock
 	$(PYTHON) install/extra.py worker tensorrt | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-tensorrt.lock
