@@ -42,12 +42,14 @@ class Plan(Document):
     """The diff against what is live, and the live state it was made against.
 
     An apply that carries `live_digest` is refused when the live state has moved since.
-    Where nothing is live, `live_generation` is None and `live_digest` is empty.
+    Where nothing is live, `live_generation` is None and `live_digest` is empty. `manifests` are the objects that a
+    cluster is given, without what is secret.
     """
 
     diff: tuple[Change, ...]
     live_generation: int | None
     live_digest: str
+    manifests: tuple[dict[str, Any], ...] = ()
 
     @property
     def counts(self) -> Counts:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from deployments.domain.cluster import ClusterWorkload
 from deployments.domain.wire import Document, refuse
 
 MAX_REPLICAS = 256
@@ -54,7 +55,9 @@ class Batching(Document):
 class Workload(Document):
     """The replicas of one revision. Everything but `replicas` is fixed for the life of the revision.
 
-    A process that is not ready after `start_deadline_s` is replaced.
+    A process that is not ready after `start_deadline_s` is replaced. `cluster` is what a cluster is told besides;
+    `candidate` stands beside the one that serves until it has proved itself, and `weight` is its share of the
+    requests in percent: None for what its replicas make of it, 0 for none.
     """
 
     revision: int
@@ -72,12 +75,17 @@ class Workload(Document):
     api_key_sha256: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     start_deadline_s: int = START_DEADLINE_S
+    cluster: ClusterWorkload | None = None
+    candidate: bool = False
+    weight: int | None = None
 
     def __post_init__(self) -> None:
         _between("revision", self.revision, 1, 2**31 - 1)
         _between("replicas", self.replicas, 0, MAX_REPLICAS)
         _between("threads", self.threads, 1, 1024)
         _between("start_deadline_s", self.start_deadline_s, 1, 3600)
+        if self.weight is not None:
+            _between("weight", self.weight, 0, 100)
         _matches("artifact_sha256", self.artifact_sha256, _SHA256, "64 lower-case hexadecimal digits")
         if self.memory_bytes is not None:
             _between("memory_bytes", self.memory_bytes, 2**24, 2**50)
@@ -88,7 +96,8 @@ class Workload(Document):
 
     def template(self) -> dict[str, Any]:
         """What is fixed for the life of the revision, as JSON."""
-        return {name: value for name, value in self.to_json().items() if name != "replicas"}
+        moving = ("replicas", "candidate", "weight")
+        return {name: value for name, value in self.to_json().items() if name not in moving}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +121,9 @@ class DesiredDeployment(Document):
         _between("generation", self.generation, 0, 2**63 - 1)
         if not 0 <= self.drain_s <= 600:
             raise refuse("drain_s", "must lie between 0 and 600 seconds")
-        revisions = [workload.revision for workload in self.workloads]
+        revisions = [(workload.revision, workload.candidate) for workload in self.workloads]
         if len(set(revisions)) != len(revisions):
-            raise refuse("workloads", "must name each revision once")
+            raise refuse("workloads", "must name each revision once, or once more as a candidate")
 
     def workload(self, revision: int) -> Workload | None:
         return next((one for one in self.workloads if one.revision == revision), None)
@@ -134,7 +143,8 @@ class ReplicaStatus(Document):
 
     A replica keeps its name when its process is replaced; `restarts` counts that. `reason` says in words why
     it is not ready or why its last process ended, and `log_tail` holds that process's last lines, also after
-    it was replaced. `pid` is None where there is no process.
+    it was replaced. `pid` is None where there is no process that can be seen. In a cluster `node` is where it was
+    placed and `phases` are the moments it was created, scheduled, pulled, started and ready.
     """
 
     name: str
@@ -147,17 +157,28 @@ class ReplicaStatus(Document):
     ready_at: datetime | None
     reason: str
     log_tail: tuple[str, ...]
+    node: str = ""
+    phases: dict[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetStatus(Document):
-    """What a target runs for one deployment. `generation` is the newest wish it has taken up."""
+    """What a target runs for one deployment. `generation` is the newest wish it has taken up.
+
+    A target that scales and rolls by itself says how many replicas are `wanted` now, whether everything is `rolled`
+    (no replica of an older template, all of the new ones available), what its `autoscaler` says of itself, and its
+    `complaint` where it cannot even make replicas.
+    """
 
     key: str
     generation: int
     address: str | None
     replicas: tuple[ReplicaStatus, ...]
     observed_at: datetime
+    wanted: int | None = None
+    rolled: bool = True
+    complaint: str = ""
+    autoscaler: dict[str, Any] = field(default_factory=dict)
 
     def ready(self, revision: int | None = None) -> int:
         """How many replicas are ready, of one revision or of all."""

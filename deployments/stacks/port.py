@@ -16,6 +16,8 @@ from deployments.domain.vocabulary import Word
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from deployments.domain.workload import Workload
+
 
 class MissingToolchain(LookupError):
     """An environment of its own, which the stack needs for this format, is not on this machine."""
@@ -52,7 +54,8 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """How the stack runs where containers do. `command` ends where the configuration's path is appended."""
+    """How the stack runs where containers do. `command` ends where the placement's arguments are appended; `uid` is
+    the user that the image was made for."""
 
     image: str
     command: tuple[str, ...]
@@ -60,6 +63,20 @@ class Container:
     live: Probe
     ready: Probe
     metrics: Probe
+    uid: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a replica in a container finds what it needs. All paths are absolute.
+
+    `files` (path to text) are mounted read-only, the variant's bytes lie at `model_path`, and `arguments` end the
+    container's command.
+    """
+
+    files: Mapping[str, str]
+    model_path: str
+    arguments: tuple[str, ...]
 
 
 class Stack(Protocol):
@@ -112,6 +129,9 @@ class Stack(Protocol):
         The process is started in the folder that holds this package, and reads everything it needs from
         the file at `config_path`.
         """
+
+    def placement(self, workload: "Workload", *, deployment: str) -> Placement:
+        """What a container of this revision is given; `deployment` is the key that its metrics carry."""
 
     def conformance(self, page: str) -> frozenset[Word]:
         """The words that `page`, scraped from a running replica, really speaks.

@@ -4,6 +4,7 @@ Refused: environment variables and a control API. A replica whose configuration 
 not a replica of an immutable revision.
 """
 
+import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,7 +42,8 @@ class Signature(BaseModel):
 
 
 class ReplicaConfig(BaseModel):
-    """Read by `read`; `revision` is kept as text because it only labels metrics and logs.
+    """Read by `read`; `revision` is kept as text because it only labels metrics and logs. A replica that is not named
+    is called as its host: a pod's name.
 
     `port` 0 lets the system choose; the log line `listening` says which. `drain_s` bounds how long a stopped
     replica goes on serving, `settle_s` is how long it must be quiet to leave earlier.
@@ -51,7 +53,7 @@ class ReplicaConfig(BaseModel):
 
     deployment: Name
     revision: Annotated[Name, Field(coerce_numbers_to_str=True)]
-    replica: Name
+    replica: Annotated[Name, Field(default_factory=socket.gethostname)]
     model_name: Name
     model_version: Annotated[Name, Field(coerce_numbers_to_str=True)] = "1"
     model_path: Path

@@ -1,5 +1,6 @@
 """The FastAPI stack as the rest of the product sees it. Imports neither FastAPI nor a runtime of models."""
 
+import json
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -7,13 +8,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deployments.domain.vocabulary import Word
+from deployments.domain.workload import Workload
 from deployments.stacks.conformance import spoken
 from deployments.stacks.fastapi.parameters import Batching, Parameters
-from deployments.stacks.port import Container, MissingToolchain, Probe, Support, SupportStatus
+from deployments.stacks.port import Container, MissingToolchain, Placement, Probe, Support, SupportStatus
 
 ENTRY = ("-m", "deployments.stacks.fastapi.replica")
 TOOLCHAINS: Mapping[str, str] = MappingProxyType({"openvino": "openvino"})
 """The environment that a format's runtime lives in, with what the stack itself needs; else it is our own."""
+CONFIG = "/etc/slipway/config.json"
+MODELS = "/models"
+ENDPOINTS_SETTLE_S = 3
+"""How long a cluster may take to send the last request to a pod that is leaving."""
+DRAIN_S = 30
 _NEEDED = ("fastapi", "httptools", "onnxruntime", "uvicorn", "uvloop")
 
 
@@ -63,6 +70,27 @@ class FastApiStack:
         if any(find_spec(name) is None for name in _NEEDED):
             return None
         return (sys.executable, *ENTRY, str(config_path))
+
+    def placement(self, workload: Workload, *, deployment: str) -> Placement:
+        model = f"{MODELS}/{workload.artifact_sha256}"
+        document = {
+            "deployment": deployment,
+            "revision": workload.revision,
+            "model_name": workload.model_name,
+            "model_version": workload.model_version,
+            "model_path": model,
+            "model_format": workload.artifact_format,
+            "signature": workload.signature,
+            "host": "0.0.0.0",  # noqa: S104 - a pod's own address
+            "port": self.container.ports["http"],
+            "batching": workload.batching.to_json(),
+            "threads": workload.threads,
+            "api_key_sha256": workload.api_key_sha256,
+            "settle_s": ENDPOINTS_SETTLE_S,
+            "drain_s": DRAIN_S,
+        }
+        text = json.dumps(document, indent=1, sort_keys=True)
+        return Placement(files={CONFIG: text}, model_path=model, arguments=(CONFIG,))
 
     def conformance(self, page: str) -> frozenset[Word]:
         return spoken(page, self.metrics)

@@ -1,0 +1,285 @@
+"""The cluster's API as this target needs it: a dozen calls on plain documents, each with a timeout.
+
+The official client brings the connection (TLS, proxies, encoding); its generated models are not used: a document
+that went through them loses the fields that this version does not know. Every error is one of ours.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from controlplane.core.errors import NotFound, SlipwayError
+from deployments.targets.kubernetes import errors
+from deployments.targets.kubernetes.kinds import Kind
+from deployments.targets.kubernetes.kubeconfig import Connection
+
+CONNECT_S, READ_S = 3.0, 10.0
+WATCH_S, WATCH_READ_S = 240, 300.0
+"""A watch is ended by the server before it is given up by us: silence for longer than that is a dead line."""
+MANAGER = "slipway"
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+PAGE = 500
+
+type Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All objects of a kind, and the resourceVersion from which a watch goes on."""
+
+    items: list[Object]
+    version: str
+
+
+class Api:
+    """One cluster, as one identity. Safe in several threads. Each method raises Unreachable and what `errors` lists."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.manager = MANAGER
+        self._rest = _rest_client(connection)
+
+    def get(self, kind: Kind, name: str, namespace: str | None) -> Object:
+        return self._json("GET", kind.path(namespace, name), what=f"read {kind.kind} {name}")
+
+    def find(self, kind: Kind, name: str, namespace: str | None) -> Object | None:
+        """None where there is none."""
+        try:
+            return self.get(kind, name, namespace)
+        except NotFound:
+            return None
+
+    def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> Listed:
+        """In pages, so that ten thousand pods are no one answer."""
+        items: list[Object] = []
+        asked: dict[str, str] = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        while True:
+            page = self._json("GET", kind.path(namespace), asked, what=f"list {kind.plural}")
+            for item in page.get("items") or ():
+                item.setdefault("kind", kind.kind)
+                item.setdefault("apiVersion", kind.api_version)
+                items.append(item)
+            more = page["metadata"].get("continue")
+            if not more:
+                return Listed(items, str(page["metadata"].get("resourceVersion", "")))
+            asked["continue"] = more
+
+    def apply(
+        self, kind: Kind, manifest: Mapping[str, Any], *, dry_run: bool = False, force: bool = False
+    ) -> Object:
+        """Server-side apply. A `metadata.resourceVersion` in the manifest makes it conditional (Moved)."""
+        metadata = manifest["metadata"]
+        asked = {"fieldManager": self.manager, "fieldValidation": "Strict"}
+        asked |= {"dryRun": "All"} if dry_run else {}
+        asked |= {"force": "true"} if force else {}
+        path = kind.path(metadata.get("namespace"), metadata["name"])
+        what = f"apply {kind.kind} {metadata['name']}"
+        return self._json("PATCH", path, asked, body=manifest, content=APPLY, what=what)
+
+    def merge(
+        self, kind: Kind, name: str, namespace: str | None, change: Mapping[str, Any], *, part: str = ""
+    ) -> Object:
+        """A merge patch of the object or of one of its subresources, such as `scale`."""
+        path = kind.path(namespace, name) + (f"/{part}" if part else "")
+        asked = {"fieldManager": f"{self.manager}-{part}" if part else self.manager}
+        return self._json(
+            "PATCH", path, asked, body=change, content=MERGE, what=f"change {part or kind.kind} of {name}"
+        )
+
+    def create(self, kind: Kind, document: Mapping[str, Any], namespace: str | None) -> Object:
+        what = f"create {kind.kind}"
+        return self._json(
+            "POST", kind.path(namespace), {"fieldManager": self.manager}, body=document, what=what
+        )
+
+    def delete_now(self, kind: Kind, name: str, namespace: str | None) -> bool:
+        """Without the time to drain: for a pod whose node is gone."""
+        return self.delete(kind, name, namespace, grace_s=0)
+
+    def delete(self, kind: Kind, name: str, namespace: str | None, *, grace_s: int | None = None) -> bool:
+        """In the background, its pods after it. False where it was gone."""
+        asked = {"propagationPolicy": "Background"}
+        asked |= {} if grace_s is None else {"gracePeriodSeconds": str(grace_s)}
+        try:
+            self._json("DELETE", kind.path(namespace, name), asked, what=f"delete {kind.kind} {name}")
+        except NotFound:
+            return False
+        return True
+
+    def log(self, name: str, namespace: str, *, container: str, tail: int, previous: bool = False) -> str:
+        from deployments.targets.kubernetes.kinds import POD
+
+        asked = {"container": container, "tailLines": str(tail), "limitBytes": str(1024 * 1024)}
+        asked |= {"previous": "true"} if previous else {}
+        path = f"{POD.path(namespace, name)}/log"
+        return self._call("GET", path, asked, what=f"read the log of {name}").decode("utf-8", "replace")
+
+    def raw(self, path: str) -> bytes:
+        """Anything else that is only read: versions, a pod's own page through the API server."""
+        return self._call("GET", path, what=f"read {path}")
+
+    def watch(
+        self, kind: Kind, namespace: str | None, *, version: str, labels: str = ""
+    ) -> Iterator[tuple[str, Object]]:
+        """(ADDED, MODIFIED, DELETED or BOOKMARK, object) until the server ends it. Raises errors.Expired on 410."""
+        asked = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_S),
+        } | ({"labelSelector": labels} if labels else {})
+        what = f"watch {kind.plural}"
+        with self._stream(kind.path(namespace), asked, what=what) as lines:
+            for line in lines:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    if status.get("code") == 410:
+                        raise errors.Expired(status.get("message", ""))
+                    raise self._error(int(status.get("code") or 500), json.dumps(status).encode(), what=what)
+                yield event["type"], event["object"]
+
+    # How it does it
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        asked: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+        what: str,
+    ) -> Object:
+        answer = self._call(method, path, asked, body=body, content=content, what=what)
+        try:
+            document = json.loads(answer)
+        except ValueError as error:
+            raise errors.away(self.connection.server, "its answer is not JSON") from error
+        return document if isinstance(document, dict) else {}
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        asked: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+        what: str,
+    ) -> bytes:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        url = f"{self.connection.server}{path}" + (f"?{urlencode(asked)}" if asked else "")
+        headers = self._headers() | ({"Content-Type": content} if body is not None else {})
+        try:
+            answer = self._rest.request(
+                method, url, headers=headers, body=body, _request_timeout=(CONNECT_S, READ_S)
+            )
+            data: bytes = answer.response.read(decode_content=True)
+            answer.response.release_conn()
+        except (HTTPError, ApiException, OSError) as error:
+            raise errors.away(self.connection.server, _cause(error)) from error
+        if answer.status >= 300:
+            raise self._error(
+                answer.status, data, what=what, retry_after=answer.headers.get("Retry-After", "")
+            )
+        return data
+
+    @contextmanager
+    def _stream(self, path: str, asked: Mapping[str, str], *, what: str) -> Iterator[Iterator[bytes]]:
+        from urllib3.exceptions import HTTPError
+
+        url = f"{self.connection.server}{path}?{urlencode(asked)}"
+        try:
+            answer = self._rest.pool_manager.request(
+                "GET", url, headers=self._headers(), preload_content=False, timeout=_timeout(WATCH_READ_S)
+            )
+            try:
+                if answer.status == 410:
+                    raise errors.Expired(answer.data.decode("utf-8", "replace"))
+                if answer.status >= 300:
+                    after = answer.headers.get("Retry-After", "")
+                    raise self._error(answer.status, answer.data, what=what, retry_after=after)
+                yield _lines(answer)
+            finally:
+                answer.close()
+        except (HTTPError, OSError) as error:
+            raise errors.away(self.connection.server, _cause(error)) from error
+
+    def _headers(self) -> dict[str, str]:
+        token = self.connection.token
+        if self.connection.token_file:
+            token = Path(self.connection.token_file).read_text().strip()
+        found = {"Accept": "application/json", "User-Agent": "slipway"}
+        return found | ({"Authorization": f"Bearer {token}"} if token else {})
+
+    def _error(self, status: int, body: bytes, *, what: str, retry_after: str = "") -> SlipwayError:
+        return errors.of(status, body, server=self.connection.server, what=what, retry_after=retry_after)
+
+
+def _lines(answer: Any) -> Iterator[bytes]:
+    rest = b""
+    for chunk in answer.stream(amt=None, decode_content=True):
+        rest += chunk
+        *whole, rest = rest.split(b"\n")
+        yield from (line for line in whole if line.strip())
+
+
+def _timeout(read_s: float) -> Any:
+    from urllib3 import Timeout
+
+    return Timeout(connect=CONNECT_S, read=read_s)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason: urllib3 wraps what happened three times over."""
+    inner: Any = getattr(error, "reason", None) or error
+    text = str(inner).split("): ", 1)[-1].strip() or type(inner).__name__
+    return text[:200].rstrip(".")
+
+
+def _rest_client(connection: Connection) -> Any:
+    """Keys touch the disk only while they are loaded: OpenSSL takes them from files alone."""
+    from kubernetes.client import Configuration
+    from kubernetes.client.rest import RESTClientObject
+
+    configuration = Configuration()
+    configuration.host = connection.server
+    configuration.retries = False
+    configuration.connection_pool_maxsize = 8
+    configuration.ca_cert_data = connection.ca_pem or None
+    configuration.tls_server_name = connection.server_name or None
+    client = RESTClientObject(configuration)
+    if connection.certificate_pem:
+        client.pool_manager.connection_pool_kw["ssl_context"] = _context(connection)
+    return client
+
+
+def _context(connection: Connection) -> Any:
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context()
+    if connection.ca_pem:
+        context.load_verify_locations(cadata=connection.ca_pem)
+    else:
+        context.load_default_certs()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("crt", "key")]  # noqa: PTH118
+        for path, text in zip(paths, (connection.certificate_pem, connection.key_pem), strict=True):
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                file.write(text)
+        context.load_cert_chain(*paths)
+    return context
+
+
+def part(text: str) -> str:
+    """One segment of a path."""
+    return quote(text, safe="")

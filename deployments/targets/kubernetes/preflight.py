@@ -1,0 +1,242 @@
+"""What would stand in the way of a rollout in this cluster, asked before anything is written.
+
+Each question is asked by itself: one that the cluster does not let us ask is said to be unknown, and the others are
+still answered.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import urlsplit
+
+from controlplane.core.errors import Conflict, NotFound, Unprocessable
+from deployments import stacks
+from deployments.domain.plan import Finding, Severity
+from deployments.domain.workload import DesiredDeployment, Workload
+from deployments.targets.kubernetes import capacity, kinds, names, rights
+from deployments.targets.kubernetes.api import Api
+from deployments.targets.kubernetes.errors import FieldConflict, Refused
+from deployments.targets.kubernetes.render import Manifest, render
+from deployments.targets.kubernetes.render.place import Place
+from deployments.targets.port import Unreachable
+
+EXTERNAL_METRICS = "v1beta1.external.metrics.k8s.io"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def findings(
+    api: Api, place: Place, desired: DesiredDeployment, *, live: DesiredDeployment | None
+) -> tuple[Finding, ...]:
+    """Never raises Unreachable: that is a finding, and then the only one."""
+    try:
+        desired = names.with_slots(desired)
+        return tuple(_all(api, place, desired, live))
+    except Unreachable as error:
+        return (
+            _error(
+                error.code, error.title, error.detail, "Wait until the cluster answers, or mend its access."
+            ),
+        )
+
+
+def _all(
+    api: Api, place: Place, desired: DesiredDeployment, live: DesiredDeployment | None
+) -> Iterator[Finding]:
+    if gone := list(_asked(lambda: _namespace(api, place))):
+        yield from gone
+        if any(one.severity is Severity.ERROR for one in gone):
+            return
+    yield from _rights(api, place)
+    yield from _address(place)
+    workloads = [one for one in desired.workloads if one.cluster is not None]
+    for workload in workloads:
+        yield from _of_spec(workload)
+        yield from _asked(lambda workload=workload: _named_objects(api, place, workload))  # type: ignore[misc]
+        yield from _asked(lambda workload=workload: capacity.findings(api, desired, workload, live))  # type: ignore[misc]
+    if workloads:
+        yield from _asked(lambda: capacity.quota(api, place.namespace, desired, live))
+        yield from _asked(lambda: _autoscaling(api, place, desired, workloads[0]))
+    yield from _would_be_taken(api, render(desired, place))
+
+
+def _asked(question: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What the cluster does not let us ask is said to be unknown."""
+    try:
+        yield from list(question())
+    except (Refused, NotFound) as error:
+        yield Finding(
+            severity=Severity.INFO,
+            code="not_known",
+            title="The cluster does not let Slipway look at this.",
+            evidence=error.detail,
+            action="Grant it by the table of rights on the target's page if you want it checked.",
+        )
+
+
+def _error(code: str, title: str, evidence: str, action: str) -> Finding:
+    return Finding(severity=Severity.ERROR, code=code, title=title, evidence=evidence, action=action)
+
+
+def _warning(code: str, title: str, evidence: str, action: str) -> Finding:
+    return Finding(severity=Severity.WARNING, code=code, title=title, evidence=evidence, action=action)
+
+
+def _namespace(api: Api, place: Place) -> Iterator[Finding]:
+    found = api.find(kinds.NAMESPACE, place.namespace, None)
+    if found is None:
+        yield _error(
+            "namespace_missing",
+            f"There is no namespace {place.namespace}.",
+            "The cluster does not have it.",
+            f"kubectl create namespace {place.namespace}",
+        )
+    elif (found.get("status") or {}).get("phase") == "Terminating":
+        yield _error(
+            "namespace_terminating",
+            f"The namespace {place.namespace} is being deleted.",
+            "Nothing new can be made in it.",
+            "Choose another namespace on the target's page.",
+        )
+
+
+def _rights(api: Api, place: Place) -> Iterator[Finding]:
+    """One question for each verb and resource; the cluster answers each in about a millisecond."""
+    missing: dict[bool, list[str]] = {False: [], True: []}
+    for right in rights.RIGHTS:
+        for verb in right.verbs:
+            answer = api.create(kinds.ACCESS_REVIEW, rights.review(right, verb, place.namespace), None)
+            if not (answer.get("status") or {}).get("allowed"):
+                missing[right.optional].append(f"{verb} {right.resource}")
+    if missing[False]:
+        yield _error(
+            "permission_missing",
+            "Slipway is not permitted what a rollout needs.",
+            f"Missing: {', '.join(missing[False])}.",
+            "Apply the role that the target's page prints.",
+        )
+    if missing[True]:
+        yield Finding(
+            severity=Severity.INFO,
+            code="permission_partial",
+            title="Some things cannot be looked at with these rights.",
+            evidence=f"Missing: {', '.join(missing[True])}.",
+            action="Nothing, if you can do without; the target's page says what each is for.",
+        )
+
+
+def _address(place: Place) -> Iterator[Finding]:
+    host = urlsplit(place.fetch_url).hostname
+    if host is None or host in _LOOPBACK:
+        yield _error(
+            "address_unreachable",
+            "Pods could not fetch the variant.",
+            f"They would ask {place.fetch_url or 'nobody'}, which from inside a pod is the pod itself."
+            if host
+            else "The target does not say at which address pods reach Slipway.",
+            "Set the address of Slipway as pods reach it on the target's page.",
+        )
+
+
+def _of_spec(workload: Workload) -> Iterator[Finding]:
+    assert workload.cluster is not None
+    settings = workload.cluster.settings
+    resources = settings.resources
+    if resources.memory_may_grow:
+        yield _warning(
+            "memory_overcommitted",
+            "The memory request is below its limit.",
+            f"It asks for {resources.memory} and may use {resources.memory_limit}: a full node ends such pods first.",
+            "Set both to the same value where that must not happen.",
+        )
+    image = settings.image or stacks.load(workload.stack).container.image
+    if "@sha256:" not in image:
+        yield _warning(
+            "image_by_tag",
+            "The image is named by a tag.",
+            f"{image} can be another image tomorrow, on some nodes.",
+            "Name it by digest (@sha256:...).",
+        )
+
+
+def _named_objects(api: Api, place: Place, workload: Workload) -> Iterator[Finding]:
+    assert workload.cluster is not None
+    settings = workload.cluster.settings
+    for kind, name, namespace in (
+        (kinds.SECRET, settings.image_pull_secret, place.namespace),
+        (kinds.PRIORITY_CLASS, settings.priority_class, None),
+    ):
+        if name and api.find(kind, name, namespace) is None:
+            yield _error(
+                f"{kind.kind.lower()}_missing",
+                f"There is no {kind.kind} {name}.",
+                f"The revision names it{f', and the namespace {namespace} has none' if namespace else ''}.",
+                "Make it, or take it out of the revision.",
+            )
+
+
+def _autoscaling(api: Api, place: Place, desired: DesiredDeployment, workload: Workload) -> Iterator[Finding]:
+    assert workload.cluster is not None
+    name = names.name_of(desired)
+    for other in api.list(kinds.HPA, place.namespace).items:
+        aims = (other["spec"].get("scaleTargetRef") or {}).get("name")
+        mine = (other["metadata"].get("labels") or {}).get(names.KEY) == desired.key
+        if aims == name and not mine:
+            yield _error(
+                "two_autoscalers",
+                "Another autoscaler scales the same Deployment.",
+                f"HorizontalPodAutoscaler {other['metadata']['name']} has it as its target: both would fight.",
+                "Delete it, or choose “none” as this revision's autoscaler.",
+            )
+    if workload.cluster.settings.autoscaler == "hpa":
+        yield from _metrics_provider(api)
+
+
+def _metrics_provider(api: Api) -> Iterator[Finding]:
+    """Only one can own the API in a cluster."""
+    service = api.find(kinds.API_SERVICE, EXTERNAL_METRICS, None)
+    if service is None:
+        yield _warning(
+            "no_metrics_provider",
+            "Nobody answers the autoscaler's questions yet.",
+            f"The APIService {EXTERNAL_METRICS} does not exist: the HPA would hold its size.",
+            "Install Slipway's metrics API from the target's page.",
+        )
+        return
+    reference = service["spec"].get("service") or {}
+    owner = f"{reference.get('namespace')}/{reference.get('name')}"
+    labels = service["metadata"].get("labels") or {}
+    if labels.get(names.MANAGED_BY) != names.MANAGER:
+        yield _error(
+            "foreign_metrics_provider",
+            "Another product answers the autoscaler's questions.",
+            f"The APIService {EXTERNAL_METRICS} is served by {owner}, and a cluster has only one.",
+            "Choose KEDA (it asks Slipway itself), or Slipway's own loop, as this revision's autoscaler.",
+        )
+        return
+    conditions = (service.get("status") or {}).get("conditions") or ()
+    broken = [one for one in conditions if one.get("type") == "Available" and one.get("status") != "True"]
+    for one in broken:
+        yield _warning(
+            "metrics_provider_down",
+            "Slipway's metrics API does not answer the cluster.",
+            f"{one.get('reason')}: {one.get('message')}",
+            "Look at the process metrics-api and its Service; until then the HPA holds its size.",
+        )
+
+
+def _would_be_taken(api: Api, manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    """A dry run without force: who owns fields that we would change, and what the cluster calls invalid."""
+    for manifest in manifests:
+        kind = kinds.of(manifest)
+        try:
+            api.apply(kind, manifest, dry_run=True)
+        except FieldConflict as error:
+            yield _warning("field_conflict", error.title, error.detail, "Applying takes the fields over.")
+        except (Unprocessable, Refused, NotFound) as error:
+            yield _error(error.code, error.title, error.detail, _to_do(manifest, error))
+        except Conflict:
+            continue
+
+
+def _to_do(manifest: Manifest, error: Exception) -> str:
+    if isinstance(error, NotFound):
+        return f"The cluster does not know {manifest['kind']} ({manifest['apiVersion']}): install it, or go without."
+    return "Change the revision so that the cluster takes it."

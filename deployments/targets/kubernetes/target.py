@@ -1,0 +1,357 @@
+"""A cluster as the rest of the product sees it: the port, spoken by server-side apply.
+
+Each object carries the generation it was applied for, and is applied under the condition that it has not moved since
+it was read: of two writers that believe they are alone, the older one is refused. The wish itself is kept as a
+ConfigMap that is written last, so what it says has been applied. Refused: our own kind of object, and state beside
+the cluster's: what a cluster runs is asked of it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from controlplane.core.errors import Conflict, InvalidInput, NotFound, SlipwayError, Unprocessable
+from deployments.domain.plan import Finding, Plan, diff
+from deployments.domain.workload import (
+    DesiredDeployment,
+    ReplicaState,
+    ReplicaStatus,
+    TargetEvent,
+    TargetStatus,
+)
+from deployments.targets.kubernetes import live as cluster
+from deployments.targets.kubernetes import names, preflight
+from deployments.targets.kubernetes.api import Api, Object
+from deployments.targets.kubernetes.errors import Moved
+from deployments.targets.kubernetes.events import events_of
+from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, of
+from deployments.targets.kubernetes.live import Live
+from deployments.targets.kubernetes.render import WISH, Manifest, record_name, render
+from deployments.targets.kubernetes.render.place import Place
+from deployments.targets.kubernetes.seen import status_of
+from deployments.targets.port import StaleGeneration, StaleLive
+
+TRIES = 4
+"""Status is written to the same objects by controllers, so what was read is soon old; four looks in a row are not."""
+MOST_TAILS, TAIL_LINES = 3, 50
+FENCES = "slipway-fences"
+"""One ConfigMap of the namespace: the last generation of each deployment that was deleted."""
+
+
+class KubernetesTarget:
+    """See `deployments.targets.port.Target`. `pull_token` gives what a deployment's pods fetch variants with."""
+
+    rolls = True
+
+    def __init__(self, api: Api, place: Place, *, pull_token: Callable[[str], str]) -> None:
+        self.api = api
+        self.place = place
+        self._pull_token = pull_token
+
+    def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
+        return preflight.findings(self.api, self.place, desired, live=live)
+
+    def plan(self, desired: DesiredDeployment) -> Plan:
+        """Asks the cluster what each object would become (dry run), so its own defaults and webhooks are in it."""
+        now = cluster.read(self.api, self.place.namespace, desired.key)
+        manifests = self._render(desired)
+        self._refuse_names_of_others(manifests, desired.key, now)
+        after = {
+            cluster.ref(one): self.api.apply(of(one), one, dry_run=True, force=True) for one in manifests
+        }
+        before = {ref: one for ref, one in now.objects.items() if ref in after or _is_pruned(ref, one)}
+        return Plan(
+            diff=diff(_by_ref(before), _by_ref(after)),
+            live_generation=now.generation if now.objects else None,
+            live_digest=now.digest,
+            manifests=tuple(_shown(one) for one in manifests),
+        )
+
+    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
+        for attempt in range(TRIES):
+            try:
+                return self._apply(desired, expected_live_digest if attempt == 0 else None)
+            except Moved:
+                if attempt == TRIES - 1:
+                    raise
+        return None
+
+    def observe(self, key: str) -> TargetStatus:
+        labels = names.selector(key)
+        records = self.api.list(
+            CONFIG_MAP, self.place.namespace, labels=f"{labels},{names.RECORD}=wish"
+        ).items
+        deployments = self.api.list(DEPLOYMENT, self.place.namespace, labels=labels).items
+        pods = self.api.list(POD, self.place.namespace, labels=labels).items
+        if not records and not deployments and not pods:
+            raise NotFound("no_such_deployment", f"There is no deployment {key} in this cluster.")
+        hpas = self.api.list(HPA, self.place.namespace, labels=labels).items
+        seen = status_of(key, record=_first(records), deployments=deployments, pods=pods, hpa=_first(hpas))
+        return replace(seen, replicas=tuple(self._with_tails(key, seen.replicas)))
+
+    def observe_all(self) -> tuple[TargetStatus, ...]:
+        """Five calls, however many deployments there are."""
+        mine = f"{names.MANAGED_BY}={names.MANAGER}"
+        found: dict[str, dict[str, list[Object]]] = {}
+        for kind, labels in (
+            (CONFIG_MAP, f"{mine},{names.RECORD}=wish"), (DEPLOYMENT, mine), (POD, mine), (HPA, mine),
+        ):  # fmt: skip
+            for item in self.api.list(kind, self.place.namespace, labels=labels).items:
+                key = (item["metadata"].get("labels") or {}).get(names.KEY, "")
+                found.setdefault(key, {}).setdefault(kind.kind, []).append(item)
+        return tuple(
+            status_of(
+                key,
+                record=_first(kinds.get(CONFIG_MAP.kind, ())),
+                deployments=kinds.get(DEPLOYMENT.kind, ()),
+                pods=kinds.get(POD.kind, ()),
+                hpa=_first(kinds.get(HPA.kind, ())),
+            )
+            for key, kinds in sorted(found.items())
+            if key
+        )
+
+    def desired(self, key: str) -> DesiredDeployment | None:
+        """As it was applied, with the sizes that whoever scales has given since."""
+        labels = names.selector(key)
+        records = self.api.list(
+            CONFIG_MAP, self.place.namespace, labels=f"{labels},{names.RECORD}=wish"
+        ).items
+        wish = _wish(_first(records))
+        if wish is None:
+            return None
+        return _with_sizes(wish, self.api.list(DEPLOYMENT, self.place.namespace, labels=labels).items)
+
+    def scale(self, key: str, *, revision: int, replicas: int, generation: int) -> None:
+        wish = self.desired(key)
+        if wish is None or wish.workload(revision) is None:
+            raise NotFound("no_such_revision", f"Deployment {key} has no live revision {revision}.")
+        workloads = tuple(
+            replace(one, replicas=replicas) if one.revision == revision else one for one in wish.workloads
+        )
+        self.apply(replace(wish, workloads=workloads, generation=generation))
+        for one in self.api.list(DEPLOYMENT, self.place.namespace, labels=names.selector(key)).items:
+            of_revision = one["metadata"]["labels"].get(names.REVISION) == str(revision)
+            if of_revision and one["spec"].get("replicas") != replicas:
+                self._scale(one["metadata"]["name"], replicas)
+
+    def logs(self, key: str, *, replica: str, tail: int = 200) -> tuple[str, ...]:
+        pod = self.api.find(POD, replica, self.place.namespace)
+        if pod is None or (pod["metadata"].get("labels") or {}).get(names.KEY) != key:
+            raise NotFound("no_such_replica", f"Deployment {key} has no replica {replica}.")
+        for container, previous in (("server", False), ("server", True), ("fetch", False)):
+            with suppress(NotFound, Unprocessable):
+                text = self.api.log(
+                    replica, self.place.namespace, container=container, tail=tail, previous=previous
+                )
+                if text.strip():
+                    return tuple(text.splitlines()[-tail:])
+        return ()
+
+    def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
+        """The cluster's own events about objects of the deployment; it keeps them for an hour."""
+        labels = names.selector(key) if key else f"{names.MANAGED_BY}={names.MANAGER}"
+        about: dict[tuple[str, str], str] = {}
+        for kind in (POD, DEPLOYMENT, HPA):
+            for item in self.api.list(kind, self.place.namespace, labels=labels).items:
+                about[kind.kind, item["metadata"]["name"]] = item["metadata"]["labels"][names.KEY]
+        return events_of(self.api.list(EVENT, self.place.namespace).items, about=about, key=key, after=after)
+
+    def delete(self, key: str) -> None:
+        now = cluster.read(self.api, self.place.namespace, key)
+        if not now.objects:
+            return
+        self._fence(key, now.generation)
+        for kind, name in now.objects:
+            self.api.delete(of({"kind": kind}), name, self.place.namespace)
+
+    # How it does it
+
+    def _render(self, desired: DesiredDeployment) -> tuple[Manifest, ...]:
+        return render(desired, self.place, pull_token=self._pull_token(desired.key))
+
+    def _apply(self, desired: DesiredDeployment, expected_live_digest: str | None) -> None:
+        now = cluster.read(self.api, self.place.namespace, desired.key)
+        manifests = self._render(desired)
+        self._refuse_names_of_others(manifests, desired.key, now)
+        missing = [one for one in manifests if cluster.ref(one) not in now.objects]
+        if _wish(now.get(CONFIG_MAP, record_name(desired))) == desired:
+            for manifest in missing:  # somebody deleted it: what was wished for still is
+                self._write(manifest, now)
+            return
+        self._refuse_stale(desired, now)
+        if expected_live_digest not in (None, now.digest):
+            title = "What is live has changed since this plan was made."
+            raise StaleLive("live_moved", title, "Plan again, and apply that plan.")
+        for manifest in manifests:
+            self._write(manifest, now)
+            if manifest["kind"] == DEPLOYMENT.kind and manifest in missing:
+                self._first_size(desired, manifest)
+        self._prune(manifests, now)
+        self._tell(desired)
+
+    def _with_tails(self, key: str, replicas: Sequence[ReplicaStatus]) -> Iterator[ReplicaStatus]:
+        """The last lines of the first few that failed; a cluster that cannot give them now has its reason still."""
+        failed = [one.name for one in replicas if one.state is ReplicaState.FAILED][:MOST_TAILS]
+        for one in replicas:
+            tail: tuple[str, ...] = ()
+            if one.name in failed:
+                with suppress(SlipwayError):
+                    tail = self.logs(key, replica=one.name, tail=TAIL_LINES)
+            yield replace(one, log_tail=tail)
+
+    def _write(self, manifest: Manifest, now: Live) -> None:
+        """Under the condition that it is as it was read. An immutable ConfigMap that is there is the same one."""
+        known = now.objects.get(cluster.ref(manifest))
+        if known is not None and manifest.get("immutable"):
+            return
+        if known is not None:
+            version = {"resourceVersion": known["metadata"]["resourceVersion"]}
+            manifest = manifest | {"metadata": manifest["metadata"] | version}
+        self.api.apply(of(manifest), manifest)
+
+    def _first_size(self, desired: DesiredDeployment, manifest: Manifest) -> None:
+        """A new Deployment has one replica; whoever scales it later begins at the size that was wished for."""
+        if "replicas" not in manifest["spec"]:
+            main = next(one for one in names.with_slots(desired).workloads if not one.candidate)
+            self._scale(manifest["metadata"]["name"], main.replicas)
+
+    def _scale(self, name: str, replicas: int) -> None:
+        self.api.merge(DEPLOYMENT, name, self.place.namespace, {"spec": {"replicas": replicas}}, part="scale")
+
+    def _prune(self, manifests: Sequence[Manifest], now: Live) -> None:
+        """What is not wished for any more. Configurations stay while pods may still mount them."""
+        wanted = {cluster.ref(one) for one in manifests}
+        revisions = {str(one["metadata"]["labels"].get(names.REVISION)) for one in manifests}
+        for pod in self.api.list(POD, self.place.namespace, labels=_selector(manifests)).items:
+            revisions.add(str(pod["metadata"]["labels"].get(names.REVISION)))
+        for (kind, name), one in now.objects.items():
+            mounted = kind == CONFIG_MAP.kind and one["metadata"]["labels"].get(names.REVISION) in revisions
+            if (kind, name) not in wanted and not mounted:
+                self.api.delete(of({"kind": kind}), name, self.place.namespace)
+
+    def _refuse_stale(self, desired: DesiredDeployment, now: Live) -> None:
+        applied = _wish(now.get(CONFIG_MAP, record_name(desired)))
+        newest = now.generation if now.objects else self._fence_of(desired.key)
+        # One of this generation that was broken off, which nothing records yet, is taken up again.
+        taken = applied.generation if applied is not None else newest if not now.objects else -1
+        if desired.generation < newest or desired.generation <= taken:
+            raise StaleGeneration(
+                "stale_generation",
+                "A newer change of this deployment is already in place.",
+                f"This one has generation {desired.generation}, the newest is {newest}. Read the deployment again.",
+                extra={"live_generation": newest},
+            )
+
+    def _refuse_names_of_others(self, manifests: Sequence[Manifest], key: str, now: Live) -> None:
+        """An object of that name which is not this deployment's: somebody else's, or another deployment's."""
+        for manifest in manifests:
+            if cluster.ref(manifest) in now.objects:
+                continue
+            other = self.api.find(of(manifest), manifest["metadata"]["name"], self.place.namespace)
+            if other is None:
+                continue
+            owner = (other["metadata"].get("labels") or {}).get(names.KEY)
+            if owner == key:
+                raise Moved(
+                    "object_moved", "An object of this deployment appeared meanwhile.", "Read it again."
+                )
+            path = _path_of(manifests)
+            whose = f"deployment {owner}" if owner else "something that Slipway did not make"
+            raise Conflict(
+                "name_taken",
+                f"{manifest['kind']} {manifest['metadata']['name']} belongs to {whose}.",
+                f"The path {path} needs that name in the namespace {self.place.namespace}. Choose another name for "
+                "the deployment, or another namespace.",
+            )
+
+    def _fence(self, key: str, generation: int) -> None:
+        """Outlives the deployment: a late wish must not bring it back."""
+        change = {"data": {key: str(generation)}}
+        try:
+            self.api.merge(CONFIG_MAP, FENCES, self.place.namespace, change)
+        except NotFound:
+            labels = {names.MANAGED_BY: names.MANAGER}
+            document = {"metadata": {"name": FENCES, "labels": labels}} | change
+            try:
+                self.api.create(CONFIG_MAP, document, self.place.namespace)
+            except Moved:
+                self.api.merge(CONFIG_MAP, FENCES, self.place.namespace, change)
+
+    def _fence_of(self, key: str) -> int:
+        fences = self.api.find(CONFIG_MAP, FENCES, self.place.namespace)
+        return int(((fences or {}).get("data") or {}).get(key, -1))
+
+    def _tell(self, desired: DesiredDeployment) -> None:
+        """An event beside the cluster's own, for whoever looks with kubectl."""
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        sizes = (
+            ", ".join(f"revision {one.revision} x {one.replicas}" for one in desired.workloads) or "nothing"
+        )
+        name = names.name_of(desired)
+        document = {
+            "metadata": {"generateName": f"{name}.", "labels": names.labels(desired)},
+            "involvedObject": {
+                "apiVersion": "apps/v1", "kind": DEPLOYMENT.kind, "name": name, "namespace": self.place.namespace,
+            },
+            "reason": "SlipwayApplied",
+            "message": f"Generation {desired.generation}: {sizes}",
+            "type": "Normal",
+            "source": {"component": names.MANAGER},
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+        }  # fmt: skip
+        with suppress(Conflict):  # no right to write events is no reason to fail
+            self.api.create(EVENT, document, self.place.namespace)
+
+
+def _first(items: Sequence[Object]) -> Object | None:
+    return items[0] if items else None
+
+
+def _wish(record: Mapping[str, Any] | None) -> DesiredDeployment | None:
+    """None also for one that cannot be read: a newer Slipway wrote it, or somebody edited it."""
+    try:
+        return DesiredDeployment.from_json(json.loads((record or {}).get("data", {})[WISH]))
+    except (KeyError, ValueError, TypeError, InvalidInput):
+        return None
+
+
+def _with_sizes(wish: DesiredDeployment, deployments: Sequence[Object]) -> DesiredDeployment:
+    sizes = {
+        one["metadata"]["labels"].get(names.SLOT): int(one["spec"].get("replicas", 1)) for one in deployments
+    }
+    slots = [names.slot_of(one) for one in names.with_slots(wish).workloads]
+    workloads = tuple(
+        replace(one, replicas=sizes.get(slot, one.replicas))
+        for one, slot in zip(wish.workloads, slots, strict=True)
+    )
+    return replace(wish, workloads=workloads)
+
+
+def _by_ref(objects: Mapping[cluster.Ref, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{kind} {name}": cluster.cleaned(one) for (kind, name), one in objects.items()}
+
+
+def _shown(manifest: Manifest) -> Manifest:
+    """As the plan's YAML shows it: what is secret is not."""
+    if manifest["kind"] != "Secret":
+        return manifest
+    return manifest | {"data": dict.fromkeys(manifest["data"], "…")}
+
+
+def _is_pruned(ref: cluster.Ref, one: Mapping[str, Any]) -> bool:
+    """An old revision's configuration goes by itself later, which is no news."""
+    return ref[0] != CONFIG_MAP.kind
+
+
+def _selector(manifests: Sequence[Manifest]) -> str:
+    return names.selector(manifests[0]["metadata"]["labels"][names.KEY])
+
+
+def _path_of(manifests: Sequence[Manifest]) -> str:
+    return str(json.loads(manifests[-1]["data"][WISH])["path"])
