@@ -18,5 +18,5 @@ class DeploymentsConfig(AppConfig):
                 services.add_this_machine(instance)
 
         usage.register(selectors.uses)
-        serving.register(stacks.served)
+        serving.register(stacks.served, stacks.only_elsewhere)
         post_save.connect(equip, sender=Team, weak=False, dispatch_uid="this-machine")

@@ -13,9 +13,9 @@ from django import forms
 from controlplane.core.errors import SlipwayError
 from controlplane.core.vocabulary import word_of
 from controlplane.registry.models import Variant
-from deployments import specs
+from deployments import specs, stacks
 from deployments.domain.rollouts import Health
-from deployments.domain.spec import RevisionSpec, default_autoscaling
+from deployments.domain.spec import DEFAULT_STACK, RevisionSpec, default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.models import Target
 from deployments.telemetry.signals import SignalName
@@ -61,6 +61,11 @@ class SpecForm(forms.Form):
     variant = forms.ChoiceField(
         label="Variant", help_text="What is served. The verdict is of its measurement against its parent."
     )
+    stack = forms.ChoiceField(
+        label="Stack",
+        required=False,
+        help_text="The software that serves it. Not every stack takes every variant.",
+    )
     max_batch_size = forms.IntegerField(
         label="Largest batch", help_text="Rows in one run of the model at most; 1 turns batching off."
     )
@@ -105,6 +110,9 @@ class SpecForm(forms.Form):
         chosen = self.fields["variant"]
         assert isinstance(chosen, forms.ChoiceField)
         chosen.choices = [(key, _variant_label(one)) for key, one in self._variants.items()]
+        software = self.fields["stack"]
+        assert isinstance(software, forms.ChoiceField)
+        software.choices = _stacks()
 
     def chosen_variant(self) -> Variant:
         return self._variants[self.cleaned_data["variant"]]
@@ -135,7 +143,7 @@ class SpecForm(forms.Form):
             if wanted is not None:
                 metric["external"]["target"]["averageValue"] = _amount(wanted)
         return {
-            "stack": "fastapi",
+            "stack": given["stack"] or DEFAULT_STACK,
             "threads": given["threads"],
             "batching": batching.to_json(),
             "autoscaling": autoscaling,
@@ -145,6 +153,15 @@ class SpecForm(forms.Form):
     def spec(self) -> RevisionSpec:
         """Raises InvalidInput that names the fields."""
         return specs.read_spec(self.document())
+
+
+def _stacks() -> list[tuple[str, str]]:
+    """Those first that run on any target."""
+    found = sorted(map(stacks.load, stacks.TABLE), key=lambda stack: not stack.runs_here)
+    return [
+        (one.key, one.label if one.runs_here else f"{one.label}, on a Kubernetes cluster only")
+        for one in found
+    ]
 
 
 def _amount(value: Decimal) -> str:
@@ -164,6 +181,7 @@ def initial_of(spec: RevisionSpec) -> dict[str, Any]:
     return {
         **{name: batching[name] for name in _BATCHING},
         **{name: rollout[name] for name in _ROLLOUT},
+        "stack": spec.stack,
         "preferred_batch_size": ", ".join(str(size) for size in spec.batching.preferred_batch_size),
         "threads": spec.threads,
         "min_replicas": hpa.min_replicas,

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.registry import gate
+from controlplane.registry.engines import Engine
 from controlplane.registry.models import Artifact, Variant
-from deployments import targets
+from deployments import stacks, targets
 from deployments.domain import readable
 from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
 from deployments.domain.rollouts import RolloutState
@@ -48,7 +49,7 @@ def preview(deployment: Deployment, revision: Revision) -> Preview:
     findings = target.preflight(desired, live=live)
     if revision.variant.artifact.state == Artifact.State.DAMAGED:
         findings = (*findings, _damaged(revision.variant))
-    findings = (*findings, *_not_passed(revision.variant))
+    findings = (*findings, *_not_passed(revision.variant), *_of_another_builder(revision))
     plan = target.plan(desired)
     return Preview(
         plan=plan,
@@ -120,6 +121,23 @@ def _not_passed(variant: Variant) -> tuple[Finding, ...]:
         title="The variant has not passed its model's gate.",
         evidence=" ".join(reasons),
         action="Choose another variant, or go on if this is to be tried out.",
+    )
+    return (warning,)
+
+
+def _of_another_builder(revision: Revision) -> tuple[Finding, ...]:
+    """A warning, since nobody has seen it fail: the two products are near, and their engines are not the same."""
+    engine = Engine.of(revision.variant.provenance)
+    stack = stacks.load(revision.spec["stack"])
+    if engine is None or not stack.engines or engine.label in stack.engines:
+        return ()
+    warning = Finding(
+        severity=Severity.WARNING,
+        code="engine_of_another_builder",
+        title=f"{stack.label} may not load this engine.",
+        evidence=f"It was built by {engine.label} {engine.version}; {stack.label} loads engines of "
+        f"{' and '.join(stack.engines)}.",
+        action=f"Build it with {' or '.join(stack.engines)} on a worker with such a GPU, or serve the ONNX variant.",
     )
     return (warning,)
 

@@ -73,12 +73,14 @@ def refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec
 
 
 def _not_served(variant: Variant, stack: str) -> Unprocessable:
-    """An engine, for one, needs a stack that runs on GPUs, and there may be none."""
-    others = [key for key in stacks.TABLE if variant.format in stacks.load(key).formats]
+    """An engine, for one, needs a stack that runs on GPUs."""
+    others = [able.key for able in stacks.serving(variant.format)]
+    todo = f"Choose the stack {' or '.join(others)}. {variant.served_elsewhere}".rstrip()
     return Unprocessable(
         "format_not_served",
         f"The stack {stack} does not serve the format {formats.label(variant.format)}.",
-        variant.not_served or f"Choose {' or '.join(others)} for it.",
+        variant.not_served or todo,
+        fields={"spec.stack": [todo]} if others else {},
     )
 
 

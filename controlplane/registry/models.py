@@ -14,6 +14,7 @@ from django.db import models
 
 from controlplane.accounts.models import Team, TeamOwnedQuerySet, User
 from controlplane.registry import formats, serving
+from controlplane.registry.engines import Engine
 from controlplane.registry.metrics import METRICS
 
 
@@ -174,6 +175,15 @@ class Variant(models.Model):
     def not_served(self) -> str:
         """Why no deployment can serve it, as sentences; empty where one can."""
         return serving.why_not(self.format)
+
+    @property
+    def served_elsewhere(self) -> str:
+        """Where it can be served, if not on this machine, as a sentence; empty for what can be, or nowhere."""
+        said = serving.only_elsewhere(self.format)
+        engine = Engine.of(self.provenance) if said else None
+        if engine is not None:
+            said += f" of compute capability {' or '.join(engine.capabilities)}"
+        return said and f"{said}."
 
 
 class Report(models.Model):

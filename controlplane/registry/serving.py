@@ -5,14 +5,24 @@ from collections.abc import Callable, Collection
 from controlplane.registry import formats
 
 type Served = Callable[[], Collection[str]]
+type Elsewhere = Callable[[str], str]
 
 _SERVED: list[Served] = []
+_ELSEWHERE: list[Elsewhere] = []
 
 
-def register(served: Served) -> None:
-    """`served()` answers the formats that a stack of its app serves, in the order in which they are told."""
+def register(served: Served, only_elsewhere: Elsewhere) -> None:
+    """`served()` answers the formats that a stack of its app serves, in the order in which they are told;
+    `only_elsewhere(format)` who serves one that cannot be served on this machine, and where, as a clause."""
     if served not in _SERVED:
         _SERVED.append(served)
+        _ELSEWHERE.append(only_elsewhere)
+
+
+def only_elsewhere(format: str) -> str:
+    """“Triton serves it, on a Kubernetes cluster with a GPU”; empty for what this machine serves, and what nothing
+    does."""
+    return next((said for clause in _ELSEWHERE if (said := clause(format))), "")
 
 
 def why_not(format: str) -> str:

@@ -11,6 +11,7 @@ from deployments.domain.hpa import HpaSpec, default_spec
 from deployments.domain.wire import Document, refuse
 from deployments.domain.workload import START_DEADLINE_S, Batching, Workload
 
+DEFAULT_STACK = "fastapi"
 USEFUL_BATCHES = 2
 """A batching replica is busy with one batch while the next one fills."""
 
@@ -37,7 +38,7 @@ class RevisionSpec(Document):
     """Everything of a revision but its variant."""
 
     autoscaling: dict[str, Any]
-    stack: str = "fastapi"
+    stack: str = DEFAULT_STACK
     batching: Batching = field(default_factory=Batching)
     threads: int = 1
     memory_bytes: int | None = None

@@ -12,13 +12,40 @@ if TYPE_CHECKING:
 
 TABLE: "PluginTable[Stack]" = PluginTable(
     group="slipway.stacks",
-    entries=(Entry(key="fastapi", label="FastAPI", path="deployments.stacks.fastapi.stack:STACK"),),
+    entries=(
+        Entry(key="fastapi", label="FastAPI", path="deployments.stacks.fastapi.stack:STACK"),
+        Entry(key="triton", label="Triton", path="deployments.stacks.triton.stack:STACK"),
+    ),
 )
 
 
 def served() -> list[str]:
     """The formats that some stack serves."""
     return list(dict.fromkeys(format for key in TABLE for format in load(key).formats))
+
+
+def served_here() -> list[str]:
+    """Those of them that a stack serves where replicas are processes of a machine."""
+    return list(dict.fromkeys(format for stack in _all() if stack.runs_here for format in stack.formats))
+
+
+def serving(format: str) -> "list[Stack]":
+    """The stacks that take the format, in the order of the table."""
+    return [stack for stack in _all() if format in stack.formats]
+
+
+def only_elsewhere(format: str) -> str:
+    """Who serves a format that no machine of ours can, and where, as a clause; empty for every other format."""
+    able = serving(format)
+    if not able or any(stack.runs_here for stack in able):
+        return ""
+    names = " or ".join(stack.label for stack in able)
+    gpu = " with a GPU" if all(format in stack.gpu_formats for stack in able) else ""
+    return f"{names} serves it, on a Kubernetes cluster{gpu}"
+
+
+def _all() -> "list[Stack]":
+    return [load(key) for key in TABLE]
 
 
 def load(key: str) -> "Stack":

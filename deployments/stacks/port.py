@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from deployments.domain.vocabulary import Word
+from deployments.domain.vocabulary import Source, Word
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,6 +25,14 @@ class MissingToolchain(LookupError):
     def __init__(self, key: str) -> None:
         super().__init__(f"the toolchain {key} is not installed (make toolchains TOOLCHAINS={key})")
         self.key = key
+
+
+class NotHere(LookupError):
+    """The stack runs in containers only."""
+
+    def __init__(self, *, label: str, image: str) -> None:
+        super().__init__(f"the stack {label} runs in containers only")
+        self.label, self.image = label, image
 
 
 class Support(StrEnum):
@@ -96,6 +104,18 @@ class Stack(Protocol):
         """Artifact formats it loads, best first (`onnx`, ...)."""
 
     @property
+    def gpu_formats(self) -> tuple[str, ...]:
+        """Those of its formats that it loads on a GPU only."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The products whose engines it loads, as an engine's own label says who built it."""
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether a target that starts processes can run it; else it runs in containers only."""
+
+    @property
     def protocol(self) -> str:
         """The request protocol that clients speak to it, in words."""
 
@@ -115,13 +135,14 @@ class Stack(Protocol):
     def container(self) -> Container: ...
 
     @property
-    def metrics(self) -> Mapping[Word, str]:
-        """The words it speaks, and the name of each on its metrics page."""
+    def metrics(self) -> Mapping[Word, str | Source]:
+        """The words it speaks, and the name of each on its metrics page; a Source where the units differ."""
 
     def start_command(
         self, config_path: Path, *, artifact_format: str, toolchains: Path
     ) -> tuple[str, ...] | None:
-        """The argv that starts one replica on this machine, or None where the stack cannot run here.
+        """The argv that starts one replica on this machine, or None where the stack cannot run here: never, or
+        because packages are missing.
 
         `toolchains` is the folder of the environments of their own, one of which a format may need. Raises
         MissingToolchain where it is not there.

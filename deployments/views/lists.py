@@ -76,7 +76,10 @@ def new(request: HttpRequest) -> HttpResponse:
     actor.require(Role.ENGINEER)
     choices = servable(actor)
     form = DeploymentForm(
-        request.POST or None, initial=_initial(request), variants=choices, targets=list(_targets(actor))
+        request.POST or None,
+        initial=_initial(request, choices),
+        variants=choices,
+        targets=list(_targets(actor)),
     )
     status = 200
     if request.method == "POST":
@@ -127,17 +130,22 @@ def _targets(actor: Actor) -> list[Target]:
 
 
 def servable(actor: Actor) -> list[Variant]:
-    """What can be served, newest first: of a format that a stack takes, intact, not in quarantine."""
+    """What can be served, intact, not in quarantine; newest first, and first what every target can serve."""
     rows = registry.variants(actor).filter(
         format__in=stacks.served(), version__quarantined_reason="", artifact__state="present"
     )
-    return list(rows[:MOST_VARIANTS])
+    here = stacks.served_here()
+    return sorted(rows[:MOST_VARIANTS], key=lambda variant: variant.format not in here)
 
 
-def _initial(request: HttpRequest) -> dict[str, Any]:
-    """`?model=&version=&variant=` choose what is served, and the model's name is a first guess of the name."""
+def _initial(request: HttpRequest, choices: list[Variant]) -> dict[str, Any]:
+    """`?model=&version=&variant=` choose what is served and by which stack, and the model's name is a first guess of
+    the name."""
     model, version = request.GET.get("model", ""), request.GET.get("version", "")
     chosen = (
         {"variant": f"{model}/{version}/{request.GET.get('variant', '0')}", "name": model} if model else {}
     )
+    served = next((one for one in choices if variant_key(one) == chosen.get("variant")), None)
+    if served is not None:
+        chosen["stack"] = stacks.serving(served.format)[0].key
     return dict(defaults()) | chosen

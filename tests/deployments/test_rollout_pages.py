@@ -63,6 +63,7 @@ def test_the_wizard_shows_a_key_once(world: World) -> None:
         ("max_batch_size", "2000", "less than or equal to 1024"),
         ("preferred_batch_size", "8, 4", "rising order"),
         ("preferred_batch_size", "four", "whole numbers"),
+        ("stack", "abacus", "Select a valid choice"),
         ("threads", "65", "less than or equal to 64"),
         ("max_replicas", "300", "at most 256"),
         ("min_replicas", "5", "is more than maxReplicas"),
@@ -86,6 +87,39 @@ def test_the_wizard_refuses_beside_the_field_and_makes_nothing(
     assert answer.status_code in {400, 409, 422}
     assert words in page
     assert not Deployment.objects.filter(name="fresh").exists()
+
+
+def test_the_stack_can_be_chosen_and_is_the_one_of_this_machine_unless_it_is(world: World) -> None:
+    variant = world.revision().variant
+    client = world.browser(world.owner)
+    page = client.get(f"{LIST}new/").content.decode()
+    assert '<option value="fastapi" selected>FastAPI</option>' in page
+    assert '<option value="triton">Triton, on a Kubernetes cluster only</option>' in page
+    body = initial_of(specs.read_spec({})) | {
+        "target": "memory",
+        "variant": f"scorer/{variant.version.number}/0",
+    }
+    for name, stack in (("small", ""), ("large", "triton")):
+        assert client.post(f"{LIST}new/", body | {"name": name, "stack": stack}).status_code == 302
+    made = {one.name: one.revisions.get().spec["stack"] for one in Deployment.objects.exclude(name="scorer")}
+    assert made == {"small": "fastapi", "large": "triton"}
+    assert '<option value="triton" selected>' in client.get(f"{LIST}large/settings/").content.decode()
+
+
+def test_a_variant_that_the_chosen_stack_does_not_serve_is_refused_beside_the_stack(world: World) -> None:
+    variant = world.revision().variant
+    variant.format = "tensorrt"
+    variant.save()
+    body = initial_of(specs.read_spec({})) | {
+        "name": "fresh",
+        "target": "memory",
+        "variant": f"scorer/{variant.version.number}/0",
+    }
+    answer = world.browser(world.owner).post(f"{LIST}new/", body)
+    assert answer.status_code == 422
+    assert answer.context["form"].errors == {
+        "stack": ["Choose the stack triton. Triton serves it, on a Kubernetes cluster with a GPU."]
+    }
 
 
 def test_the_plan_page_rolls_out_what_it_showed(world: World) -> None:

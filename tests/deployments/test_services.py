@@ -129,6 +129,53 @@ def test_the_target_is_told_the_format_of_the_artifact_and_what_no_stack_serves_
         services.add_revision(world.owner, world.row, variant=revision.variant, spec=specs.read_spec({}))
 
 
+ENGINE = {
+    "label": "TensorRT for RTX",
+    "version": "1.7.1.116",
+    "capabilities": ["8.6", "8.9"],
+    "flags": [],
+    "workspace_mib": 4096,
+    "profiles": [],
+    "layers": 2,
+    "size_bytes": 147_308,
+    "build_s": 0.06,
+    "source_sha256": "ab" * 32,
+    "log_tail": [],
+}
+
+
+def test_an_engine_asks_for_the_stack_that_loads_it_and_says_where_that_runs(world: World) -> None:
+    variant = world.revision().variant
+    variant.format, variant.provenance = "tensorrt", {"steps": [{"engine": ENGINE}]}
+    variant.save()
+    with pytest.raises(Unprocessable) as refused:
+        services.add_revision(world.owner, world.row, variant=variant, spec=specs.read_spec({}))
+    todo = (
+        "Choose the stack triton. Triton serves it, on a Kubernetes cluster with a GPU of compute capability 8.6 or "
+        "8.9."
+    )
+    assert (refused.value.code, refused.value.detail) == ("format_not_served", todo)
+    assert refused.value.fields == {"spec.stack": [todo]}
+
+
+@pytest.mark.parametrize(
+    ("builder", "warned"), [("TensorRT for RTX", True), ("TensorRT", False)], ids=["rtx", "tensorrt"]
+)
+def test_an_engine_of_a_product_that_the_stack_does_not_load_is_warned_of(
+    world: World, builder: str, warned: bool
+) -> None:
+    variant = world.revision().variant
+    variant.format, variant.provenance = "tensorrt", {"steps": [{"engine": ENGINE | {"label": builder}}]}
+    variant.save()
+    revision = services.add_revision(
+        world.owner, world.row, variant=variant, spec=specs.read_spec({"stack": "triton"})
+    )
+    found = {one.code: one for one in preview.preview(world.deployment, revision).findings}
+    assert ("engine_of_another_builder" in found) == warned
+    if warned:
+        assert found["engine_of_another_builder"].severity == "warning"
+
+
 def test_the_plan_is_against_what_runs_not_against_what_was_meant_to(world: World) -> None:
     live = world.serve(replicas=2)
     wish = world.target.desired(world.row.key)

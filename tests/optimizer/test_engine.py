@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db.models.functions import Now
+from django.utils.html import escape
 
 from controlplane.core.errors import Conflict, Unprocessable
 from controlplane.registry import report_file
@@ -32,7 +33,7 @@ RECIPE = [
 ]
 
 
-REFUSED = "No stack here serves a TensorRT engine. Choose a variant that is ONNX or OpenVINO IR."
+ELSEWHERE = "Triton serves it, on a Kubernetes cluster with a GPU of compute capability 8.6 or 8.9."
 
 type Build = Callable[..., Variant]
 
@@ -86,7 +87,7 @@ def test_a_recipe_on_two_toolchains_is_one_job_of_a_worker_that_has_both(build: 
     assert accuracy["compared"] < ITEMS, "those that calibrated are not compared"
 
 
-def test_an_engine_is_bound_to_its_gpus_promoted_by_override_only_and_served_by_no_stack(
+def test_an_engine_is_bound_to_its_gpus_promoted_by_override_only_and_served_by_triton_only(
     three, engine
 ) -> None:
     owner, _, _ = three
@@ -120,7 +121,11 @@ def test_an_engine_is_bound_to_its_gpus_promoted_by_override_only_and_served_by_
         "format_not_served",
         "The stack fastapi does not serve the format TensorRT engine.",
     )
-    assert served.value.detail == REFUSED
+    assert served.value.detail == f"Choose the stack triton. {ELSEWHERE}"
+    revision = deployments.add_revision(
+        owner.actor, endpoint, variant=engine, spec=specs.read_spec({"stack": "triton"})
+    )
+    assert revision.variant_id == engine.pk
 
     page = text(owner.browser.get(engine.get_absolute_url()))
     for said in (
@@ -131,19 +136,23 @@ def test_an_engine_is_bound_to_its_gpus_promoted_by_override_only_and_served_by_
         "The answers compared are those of the ONNX model that it was compiled from.",
     ):
         assert said in page
-    assert REFUSED in page
+    assert ELSEWHERE in page
     for timed in ("Price per hour", "interleaved", "Threads"):
         assert timed not in page, "nothing was timed"
     kept = report_file.html(engine, engine.reports.get())
     assert "<dd>8.6, 8.9: it runs on these GPUs only</dd>" in kept
     assert "<dt>Threads</dt>" not in kept
+    asked = f"model={model.name}&version={engine.version.number}&variant={engine.number}"
     for address in (engine.get_absolute_url(), engine.version.get_absolute_url()):
-        shown = owner.browser.get(address).content.decode()
-        assert f"version={engine.version.number}&amp;variant={engine.number}" not in shown
-    assert "no stack serves it" in shown
+        assert escape(asked) in owner.browser.get(address).content.decode()
     choices = owner.browser.get("/deployments/new/").content.decode()
-    assert f'{model.name}/{engine.version.number}/0"' in choices
-    assert f'{model.name}/{engine.version.number}/{engine.number}"' not in choices
+    original = choices.index(f'{model.name}/{engine.version.number}/0"')
+    assert original < choices.index(f'{model.name}/{engine.version.number}/{engine.number}"'), (
+        "served here first"
+    )
+    assert '<option value="fastapi" selected>' in choices
+    chosen = owner.browser.get(f"/deployments/new/?{asked}").content.decode()
+    assert '<option value="triton" selected>Triton, on a Kubernetes cluster only</option>' in chosen
 
 
 def test_cancelling_a_job_ends_its_build_by_tensorrts_monitor_and_the_log_says_so(

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from deployments.stacks.batching import Batching
 from deployments.stacks.fastapi.errors import Abandoned, overloaded
 from deployments.stacks.fastapi.forming import Lanes, Waiting
 from deployments.stacks.fastapi.load import Gauge, Load
-from deployments.stacks.fastapi.parameters import Batching
 from deployments.stacks.fastapi.protocol import Request
 from deployments.stacks.fastapi.tensors import Array
 

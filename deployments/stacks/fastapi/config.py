@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.stacks.fastapi.parameters import Batching, Threads
+from deployments.stacks.batching import Batching
+from deployments.stacks.fastapi.parameters import Threads
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 # Longer than the hour after which Envoy drops an idle upstream connection by itself: whoever closes first

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.stacks.fastapi.parameters import Batching
+from deployments.stacks.batching import Batching
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from deployments.domain.vocabulary import Word
+from deployments.domain.vocabulary import Source, Word
 from deployments.domain.workload import Workload
+from deployments.stacks.batching import Batching
 from deployments.stacks.conformance import spoken
-from deployments.stacks.fastapi.parameters import Batching, Parameters
+from deployments.stacks.fastapi.parameters import Parameters
 from deployments.stacks.port import Container, MissingToolchain, Placement, Probe, Support, SupportStatus
 
 ENTRY = ("-m", "deployments.stacks.fastapi.replica")
@@ -31,6 +32,9 @@ class FastApiStack:
     label: str = "FastAPI"
     support: SupportStatus = SupportStatus(state=Support.ACTIVE)
     formats: tuple[str, ...] = ("onnx", "openvino")
+    gpu_formats: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    runs_here: bool = True
     protocol: str = "Open Inference Protocol v2 over HTTP, JSON or binary tensors"
     ceiling: str = (
         "One Python process per replica: a few thousand small requests a second (2,400 unbatched and 8,000 "
@@ -46,7 +50,7 @@ class FastApiStack:
         ready=Probe(path="/v2/health/ready"),
         metrics=Probe(path="/metrics"),
     )
-    metrics: Mapping[Word, str] = MappingProxyType(
+    metrics: Mapping[Word, str | Source] = MappingProxyType(
         {
             Word.REQUESTS: "slipway_requests_total",
             Word.ERRORS: "slipway_errors_total",

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from controlplane.registry import formats
 from deployments import stacks
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.workload import DesiredDeployment, Workload
-from deployments.stacks.port import MissingToolchain
+from deployments.stacks.port import MissingToolchain, NotHere
 from deployments.targets.local.artifacts import Artifacts
 from deployments.targets.local.proxy import DataProxy
 from deployments.targets.local.replicas import StartCommand
@@ -70,6 +71,17 @@ def _stack(workload: Workload, start_command: StartCommand) -> list[Finding]:
                 action=f"Run “make toolchains TOOLCHAINS={error.key}” there, or choose another variant.",
             )
         ]
+    except NotHere as error:
+        return [
+            Finding(
+                severity=Severity.ERROR,
+                code="stack_not_here",
+                title=f"The stack {error.label} runs in containers only, and this target starts processes.",
+                evidence=f"Revision {workload.revision} asks for the stack “{workload.stack}”; its container is "
+                f"{error.image}.",
+                action=_without(workload),
+            )
+        ]
     except LookupError as error:
         return [
             Finding(
@@ -83,11 +95,26 @@ def _stack(workload: Workload, start_command: StartCommand) -> list[Finding]:
     return []
 
 
+def _without(workload: Workload) -> str:
+    """What to do where the stack cannot run: the cluster, or what this machine has for the format."""
+    here = [stack.key for stack in stacks.serving(workload.artifact_format) if stack.runs_here]
+    gpu = workload.artifact_format in stacks.load(workload.stack).gpu_formats
+    cluster = f"Deploy it to a Kubernetes cluster{' with a GPU that the engine was built for' if gpu else ''}"
+    if here:
+        return f"{cluster}, or make a revision with the stack {' or '.join(here)}."
+    others = " or ".join(map(formats.label, stacks.served_here()))
+    return f"{cluster}, or make a revision with a variant that is {others}."
+
+
 def stack_command(workload: Workload, config_path: Path, *, toolchains: Path) -> tuple[str, ...]:
-    """The command of a stack's plug-in. Raises LookupError with a sentence where it cannot run here."""
+    """The command of a stack's plug-in. Raises LookupError with a sentence where it cannot run here (NotHere where it
+    never can)."""
     if workload.stack not in stacks.TABLE:
         raise LookupError(f"there is no stack “{workload.stack}”")
-    command = stacks.load(workload.stack).start_command(
+    stack = stacks.load(workload.stack)
+    if not stack.runs_here:
+        raise NotHere(label=stack.label, image=stack.container.image)
+    command = stack.start_command(
         config_path, artifact_format=workload.artifact_format, toolchains=toolchains
     )
     if command is None:

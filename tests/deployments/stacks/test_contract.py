@@ -9,12 +9,17 @@ from django.conf import settings
 from pydantic import BaseModel, ValidationError
 
 from deployments import stacks
-from deployments.domain.vocabulary import Word
+from deployments.domain.spec import DEFAULT_STACK
+from deployments.domain.vocabulary import Source, Word
 from deployments.stacks.port import MissingToolchain, Stack, Support
 
 from . import models
 from .conftest import Start
 from .replicas import REPOSITORY, client, request, values
+
+
+def name_of(source: str | Source) -> str:
+    return source.name if isinstance(source, Source) else source
 
 
 @pytest.fixture(params=sorted(stacks.TABLE))
@@ -53,7 +58,13 @@ def test_its_parameters_have_defaults_and_refuse_what_they_do_not_know(stack: St
 
 def test_its_metric_names_are_of_the_vocabulary_and_apart(stack: Stack) -> None:
     assert set(stack.metrics) <= set(Word)
-    assert len(set(stack.metrics.values())) == len(stack.metrics)
+    assert len({name_of(one) for one in stack.metrics.values()}) == len(stack.metrics)
+
+
+def test_what_needs_a_gpu_is_one_of_its_formats_and_the_default_stack_runs_here(stack: Stack) -> None:
+    assert set(stack.gpu_formats) <= set(stack.formats)
+    assert stack.runs_here or stack.key != DEFAULT_STACK
+    assert next(iter(stacks.TABLE)) == DEFAULT_STACK
 
 
 def test_its_probes_use_ports_that_its_container_opens(stack: Stack) -> None:
@@ -72,6 +83,9 @@ def test_its_start_command_is_an_argv_that_ends_with_the_configuration(stack: St
             )
         except MissingToolchain:
             continue
+        if not stack.runs_here:
+            assert command is None
+            continue
         if command is None:
             pytest.skip(
                 f"not run: the packages of the stack {stack.key} are not installed (requirements/dev.lock has them)"
@@ -87,7 +101,11 @@ def test_a_page_that_is_not_prometheus_text_is_an_error_and_an_empty_one_speaks_
 
 
 def test_a_histogram_without_its_last_bucket_is_not_spoken(stack: Stack) -> None:
-    name = stack.metrics[Word.LATENCY]
+    if Word.LATENCY not in stack.metrics:
+        page = "".join(f"{name_of(one)} 1\n" for one in stack.metrics.values())
+        assert stack.conformance(page) == set(stack.metrics), "it claims no histogram"
+        return
+    name = name_of(stack.metrics[Word.LATENCY])
     page = f'# TYPE {name} histogram\n{name}_bucket{{le="1"}} 2\n{name}_sum 1\n{name}_count 2\n'
     assert stack.conformance(page) == frozenset()
     whole = page.replace(f"{name}_sum", f'{name}_bucket{{le="+Inf"}} 2\n{name}_sum')
@@ -96,6 +114,7 @@ def test_a_histogram_without_its_last_bucket_is_not_spoken(stack: Stack) -> None
 
 def test_it_can_be_described_without_django_or_the_serving_libraries(stack: Stack) -> None:
     heavy = {"django", "fastapi", "onnxruntime", "openvino", "uvicorn", "torch", "kubernetes"}
+    heavy |= {"tritonclient", "google.protobuf", "grpc"}
     code = (
         f"import sys; from deployments import stacks; stacks.load({stack.key!r}).parameters(); "
         f"print(*sorted({heavy!r} & set(sys.modules)))"

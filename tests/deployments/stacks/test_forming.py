@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.stacks.batching import Batching
 from deployments.stacks.fastapi.forming import Lanes, Waiting
 from deployments.stacks.fastapi.load import Gauge
-from deployments.stacks.fastapi.parameters import Batching
 
 DELAY_S = 0.001
 

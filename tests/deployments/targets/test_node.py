@@ -287,6 +287,28 @@ def test_an_unknown_stack_is_found_before_and_said_after(node: Node) -> None:
     assert status.replicas[0].reason == "cannot be started: there is no stack “abacus”"
 
 
+def test_a_stack_that_runs_in_containers_only_is_found_before_with_what_to_do_and_said_after(
+    resting_node: Node,
+) -> None:
+    node = resting_node
+    node.stand_in = False
+    node.start()
+    desired = node.wish(node.model_workload(1, 1, stack="triton"), generation=1)
+    (finding,) = node.target.preflight(desired, live=None)
+    assert (finding.severity, finding.code) == (Severity.ERROR, "stack_not_here")
+    assert finding.title == "The stack Triton runs in containers only, and this target starts processes."
+    assert finding.action == "Deploy it to a Kubernetes cluster, or make a revision with the stack fastapi."
+    engine = node.wish(node.model_workload(1, 1, stack="triton", artifact_format="tensorrt"), generation=1)
+    (finding,) = node.target.preflight(engine, live=None)
+    assert finding.action == (
+        "Deploy it to a Kubernetes cluster with a GPU that the engine was built for, or make a revision with a "
+        "variant that is ONNX or OpenVINO IR."
+    )
+    node.target.apply(desired)
+    status = node.until(KEY, lambda status: status.replicas[0].state is ReplicaState.FAILED)
+    assert status.replicas[0].reason == "cannot be started: the stack Triton runs in containers only"
+
+
 async def test_a_format_whose_toolchain_is_missing_is_found_before_and_served_once_it_is_there(
     resting_node: Node,
 ) -> None:
