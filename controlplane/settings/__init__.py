@@ -10,6 +10,7 @@ from controlplane.settings.environment import (
     REPOSITORY,
     database,
     folder_for_uploads,
+    https_origins,
     read_environment,
 )
 
@@ -110,12 +111,15 @@ ACCOUNT_ADAPTER = "controlplane.accounts.adapter.Login"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = True
 ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "10/m/ip,5/5m/key"}
-ALLAUTH_TRUSTED_CLIENT_IP_HEADER = "X-Envoy-External-Address"
+ALLAUTH_TRUSTED_CLIENT_IP_HEADER = ENVIRONMENT.client_ip_header
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = ENVIRONMENT.tls
 CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SECURE = ENVIRONMENT.tls
+CSRF_TRUSTED_ORIGINS = https_origins(ENVIRONMENT)
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

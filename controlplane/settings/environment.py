@@ -29,7 +29,9 @@ Unix socket these mean nothing."""
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """`hosts` are the names under which it answers; `address` is where it is asked.
+    """`hosts` are the names under which it answers; `address` is where it is asked. `tls` says that browsers
+    ask by https, which ends at a proxy before it; `client_ip_header` is where that proxy writes the client's address,
+    whatever the client sent.
 
     `max_upload_bytes` bounds one uploaded model; `lease_s` is how long a silent worker keeps its job.
 
@@ -57,6 +59,8 @@ class Environment:
     node_url: str
     node_token: str
     hosts: tuple[str, ...]
+    tls: bool
+    client_ip_header: str
     max_upload_bytes: int
     lease_s: int
     technique_wall_s: int
@@ -109,6 +113,8 @@ def _read(env: Env) -> Environment:
         node_url=env.str("SLIPWAY_NODE_URL", up.get("node_url", f"unix:{home}/run/node.sock")),
         node_token=env.str("SLIPWAY_NODE_TOKEN", up.get("node_token", "")),
         hosts=(*LOOPBACK, address.rpartition(":")[0], *env.list("SLIPWAY_HOSTS", [])),
+        tls=env.bool("SLIPWAY_TLS", False),
+        client_ip_header=env.str("SLIPWAY_CLIENT_IP_HEADER", "X-Envoy-External-Address"),
         max_upload_bytes=env.int("SLIPWAY_MAX_UPLOAD_BYTES", 2 * 1024**3),
         lease_s=env.int("SLIPWAY_LEASE_S", 20),
         technique_wall_s=env.int("SLIPWAY_TECHNIQUE_WALL_S", 1800),
@@ -128,6 +134,13 @@ def _read(env: Env) -> Environment:
         torchscript=env.bool("SLIPWAY_TORCHSCRIPT", False),
         import_wall_s=env.int("SLIPWAY_IMPORT_WALL_S", 3600, validate=validate.Range(min=1)),
     )
+
+
+def https_origins(environment: Environment) -> list[str]:
+    """The origins of pages that were asked for by https: a request hears nothing of it, because TLS ended before it."""
+    if not environment.tls:
+        return []
+    return [f"https://{name}" for name in dict.fromkeys((environment.address, *environment.hosts)) if name]
 
 
 def _web_address(value: str) -> None:
