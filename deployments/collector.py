@@ -31,16 +31,20 @@ from deployments.domain.hpa import InvalidHpa
 from deployments.domain.vocabulary import MetricsMap
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Deployment, Revision
+from deployments.models import Target as TargetRow
 from deployments.reconciler import record_observation
 from deployments.selectors import active_rollout, status
+from deployments.targets.port import Target
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
 from deployments.telemetry.rollup import Accumulator, Window
-from deployments.telemetry.scrape import Scrape, Target
+from deployments.telemetry.scrape import Scrape
+from deployments.telemetry.scrape import Target as Scraped
 from deployments.telemetry.scraper import Scraper
 from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.signals import DeploymentSignals, SignalBook
 from deployments.telemetry.snapshot import write_signals
+from deployments.transitions import request_reconcile
 
 log = structlog.get_logger(__name__)
 
@@ -155,16 +159,17 @@ class Collector:
             return None
 
     def _look(self) -> list[Watched]:
-        """Deployments and what their targets say now. Two queries and one call per kind of target."""
+        """Deployments and what their targets say now. Two queries, and one call for each target that is no cluster;
+        clusters are followed by watches."""
         close_old_connections()
         rows = Deployment.objects.select_related("team", "target", "live_revision")
-        seen = {kind: _observe_all(kind) for kind in {row.target.kind for row in rows}}
+        seen = _observe_all({row.target_id: row.target for row in rows})
         watched = []
         for row in rows:
             rollout = active_rollout(row) if row.live_revision is None else None
-            statuses = seen[row.target.kind]
+            statuses = seen[row.target_id]
             if statuses is not None and (row.key in statuses or row.observed):
-                record_observation(row, statuses.get(row.key))
+                self._record(row, statuses.get(row.key))
             watched.append(
                 Watched(
                     deployment=row,
@@ -175,11 +180,16 @@ class Collector:
             )
         return watched
 
-    def _targets(self, watched: Watched) -> list[Target]:
+    def _record(self, row: Deployment, seen: TargetStatus | None) -> None:
+        """What moved in a cluster wakes the reconciler of a rollout, which there looks seldom by itself."""
+        if record_observation(row, seen) and row.target.is_cluster and active_rollout(row) is not None:
+            request_reconcile(row.pk)
+
+    def _targets(self, watched: Watched) -> list[Scraped]:
         if watched.seen is None:
             return []
         return [
-            Target(
+            Scraped(
                 deployment=watched.deployment.key,
                 revision=one.revision,
                 replica=one.name,
@@ -239,9 +249,26 @@ class Collector:
             bus.publish_each((f"metrics:{row.pk}", row.team_id) for row in living)
 
 
-def _observe_all(kind: str) -> dict[str, TargetStatus] | None:
+def _observe_all(rows: Mapping[int, TargetRow]) -> dict[int, dict[str, TargetStatus] | None]:
+    """By the target's id; None where it cannot be reached or opened. The rows of one machine are one target."""
+    asked: dict[int, dict[str, TargetStatus] | None] = {}
+    found: dict[int, dict[str, TargetStatus] | None] = {}
+    for pk, row in rows.items():
+        try:
+            target = targets.of(row)
+            if id(target) not in asked:
+                asked[id(target)] = _statuses(target, row.kind)
+            found[pk] = asked[id(target)]
+        except SlipwayError as error:
+            log.warning("target_not_opened", target=row.name, cause=str(error))
+            found[pk] = None
+    return found
+
+
+def _statuses(target: Target, kind: str) -> dict[str, TargetStatus] | None:
     try:
-        return {status.key: status for status in targets.load(kind).observe_all()}
+        target.follow(lambda key: None)
+        return {status.key: status for status in target.observe_all()}
     except Unavailable as error:
         log.warning("target_unreachable", kind=kind, cause=error.title)
         return None

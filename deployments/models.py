@@ -10,6 +10,9 @@ from django.db.models import Q
 from controlplane.accounts.models import Team, TeamOwnedQuerySet, User
 from controlplane.registry.models import Variant
 
+CLUSTER = "kubernetes"
+"""The kind of target that is one."""
+
 
 class Target(models.Model):
     """Where replicas run. `kind` is a key of the plug-in table in `deployments.targets`."""
@@ -17,6 +20,10 @@ class Target(models.Model):
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="targets")
     name = models.CharField(max_length=63)
     kind = models.CharField(max_length=30)
+    settings = models.JSONField(default=dict)
+    """What its plug-in is opened with; for a cluster see `targets.kubernetes.opening`."""
+    secret = models.BinaryField(default=bytes)
+    """Sealed (see `core.sealing`): for a cluster the kubeconfig."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = TeamOwnedQuerySet["Target"].as_manager()
@@ -27,6 +34,13 @@ class Target(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return f"/targets/{self.name}/"
+
+    @property
+    def is_cluster(self) -> bool:
+        return self.kind == CLUSTER
 
 
 class Deployment(models.Model):

@@ -41,7 +41,7 @@ class Preview:
 
 def preview(deployment: Deployment, revision: Revision) -> Preview:
     """Plan and pre-flight against what runs now. Talks to the target; changes nothing."""
-    target = targets.load(deployment.target.kind)
+    target = targets.of(deployment.target)
     desired = wish(
         deployment, {revision.number: start_size(deployment, revision)}, generation=deployment.generation + 1
     )

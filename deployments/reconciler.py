@@ -5,6 +5,7 @@ The deployment row is the outbox: a step pushes `reconcile_after` ahead when it 
 in the middle is followed by another, and moves it to when the next look is due when it ends.
 """
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -34,6 +35,8 @@ SOON_S = 0.3
 RESYNC_S = 10.0
 UNREACHABLE_S = 2.0
 REFUSED_S = 5.0
+CLUSTER_S = 3.0
+"""A cluster is looked at when something moved in it, and else no oftener than this."""
 ABSENT_S = 15.0
 """Longer than any regular pause between two looks or two steps: nobody was there."""
 TAIL_LINES = 50
@@ -78,7 +81,7 @@ def _read(deployment_id: int) -> Deployment:
 
 def _step(deployment: Deployment) -> float:
     """Returns after how many seconds to look again."""
-    target = targets.load(deployment.target.kind)
+    target = targets.of(deployment.target)
     try:
         seen = _observe(target, deployment)
         record_observation(deployment, seen)
@@ -91,7 +94,8 @@ def _step(deployment: Deployment) -> float:
         return _advance(deployment, rollout, target, seen)
     except Unreachable as error:
         _unreachable(deployment, str(error))
-        return UNREACHABLE_S
+        # Those that lost one target together must not come back together.
+        return max(UNREACHABLE_S, error.retry_after_s or 0) * random.uniform(1, 1.3)  # noqa: S311
     except StaleGeneration as error:
         log.info("generation_behind", deployment=deployment.key, cause=error.detail)
         return SOON_S
@@ -109,14 +113,19 @@ def _observe(target: Target, deployment: Deployment) -> TargetStatus | None:
         return None
 
 
-def record_observation(deployment: Deployment, seen: TargetStatus | None) -> None:
-    """Keeps the last known state with its age, and tells open pages when it differs."""
+def record_observation(deployment: Deployment, seen: TargetStatus | None) -> bool:
+    """Keeps the last known state with its age, and tells open pages when it differs: then returns True.
+
+    Where the target scales by itself, its size is the deployment's.
+    """
     document = seen.to_json() if seen else {}
     before = {name: value for name, value in deployment.observed.items() if name != "observed_at"}
     changed = before != {name: value for name, value in document.items() if name != "observed_at"}
     row = Deployment.objects.filter(pk=deployment.pk)
     watched = row.filter(unreachable_since=None, observed_at__gte=Now() - timedelta(seconds=ABSENT_S))
-    fields = {"observed": document, "observed_at": Now(), "unreachable_since": None}
+    fields: dict[str, Any] = {"observed": document, "observed_at": Now(), "unreachable_since": None}
+    if seen is not None and seen.wanted is not None:
+        fields["replicas"] = deployment.replicas = seen.wanted
     with transaction.atomic():
         gap = not watched.update(**fields)
         if gap:
@@ -125,6 +134,7 @@ def record_observation(deployment: Deployment, seen: TargetStatus | None) -> Non
         if changed or gap:
             transitions.announce(deployment)
     deployment.observed = document
+    return changed or gap
 
 
 def _forgive(deployment: Deployment) -> None:
@@ -143,6 +153,8 @@ def _steady(deployment: Deployment, target: Target, seen: TargetStatus | None) -
     live = deployment.live_revision
     if live is None:
         return {}
+    if target.rolls:
+        return {live.number: deployment.replicas}
     return next_counts(
         to=live.number,
         wanted=deployment.replicas,
@@ -194,19 +206,35 @@ def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: Tar
         return SOON_S
     policy = RevisionSpec.from_json(goal.spec).rollout
     counts = _counts(target, deployment, seen)
-    if finished(to=goal.number, wanted=deployment.replicas, counts=counts):
+    if _is_finished(deployment, target, goal, counts, seen):
         return _complete(deployment, rollout, goal, back=back)
     _note_progress(rollout, goal, counts)
     if _is_late(rollout, policy.progress_deadline_s):
         return _give_up(deployment, rollout, goal, target, seen, deadline_s=policy.progress_deadline_s)
-    _apply_if_different(
-        deployment,
-        target,
-        next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy),
+    wanted = (
+        {goal.number: deployment.replicas}
+        if target.rolls
+        else next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy)
     )
+    _apply_if_different(deployment, target, wanted)
     if "refused" in rollout.evidence:
         _keep(rollout, {name: value for name, value in rollout.evidence.items() if name != "refused"})
-    return SOON_S
+    return CLUSTER_S if target.rolls else SOON_S
+
+
+def _is_finished(
+    deployment: Deployment,
+    target: Target,
+    goal: Revision,
+    counts: Mapping[int, Count],
+    seen: TargetStatus | None,
+) -> bool:
+    """A target that rolls by itself also says whether it is done with it."""
+    if not finished(to=goal.number, wanted=deployment.replicas, counts=counts):
+        return False
+    others = [one for one in seen.replicas if one.revision != goal.number] if seen else []
+    left = [one for one in others if one.state is not ReplicaState.DRAINING]
+    return not target.rolls or (seen is not None and seen.rolled and not left)
 
 
 def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back: bool) -> float:
@@ -268,7 +296,8 @@ def _give_up(
 ) -> float:
     """The deadline passed: back to the old revision, which never stopped serving. Without one, failed."""
     failing = _failing(target, goal, seen)
-    reasons = [rollout.evidence.get("refused"), *(one["reason"] for one in failing)]
+    complaint = seen.complaint if seen else ""
+    reasons = [rollout.evidence.get("refused"), complaint, *(one["reason"] for one in failing)]
     why = next((reason for reason in reasons if reason), "no replica became ready")
     message = f"Not ready within {deadline_s} s: {why.rstrip('.')}."
     evidence = {"replicas": [*rollout.evidence.get("replicas", ()), *failing]}

@@ -24,7 +24,7 @@ from deployments.domain.spec import RevisionSpec
 from deployments.models import Deployment, Load, Revision, Rollout, Target
 from deployments.preview import Preview, last_mover, preview, rolled_out_since
 from deployments.selectors import active_rollout
-from deployments.specs import refuse_unusable
+from deployments.specs import on_target, refuse_unusable
 from deployments.wishes import start_size
 
 MAX_LOAD_PER_S = 200.0
@@ -125,6 +125,7 @@ def create_with_revision(
 def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec: RevisionSpec) -> Revision:
     """Fixes what could be rolled out. Nothing moves yet. Raises Unprocessable for a spec that cannot run."""
     actor.require(Role.ENGINEER)
+    spec = on_target(spec, deployment.target, variant)
     refuse_unusable(deployment, variant, spec)
     with transaction.atomic():
         current = locked(deployment)
@@ -268,7 +269,14 @@ def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
     actor.require(Role.ENGINEER)
     if deployment.live_revision is None:
         raise Conflict("nothing_live", f"“{deployment.name}” has no live revision.", "Roll one out first.")
-    hpa = RevisionSpec.from_json(deployment.live_revision.spec).hpa()
+    spec = RevisionSpec.from_json(deployment.live_revision.spec)
+    if spec.cluster is not None and spec.cluster.autoscaler != "none" and not deployment.autoscaling_paused:
+        raise Conflict(
+            "scaled_by_cluster",
+            f"The cluster's autoscaler holds the size of “{deployment.name}”.",
+            "Pause autoscaling first; it would take another size back within seconds.",
+        )
+    hpa = spec.hpa()
     if not hpa.min_replicas <= replicas <= hpa.max_replicas:
         raise Unprocessable(
             "out_of_bounds",
@@ -293,6 +301,7 @@ def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> 
         if Deployment.objects.filter(pk=deployment.pk, autoscaling_paused=not paused).update(
             autoscaling_paused=paused
         ):
+            transitions.request_reconcile(deployment.pk)
             _audit(actor, "paused autoscaling of" if paused else "resumed autoscaling of", deployment)
             transitions.announce(deployment)
 
@@ -300,7 +309,7 @@ def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> 
 def replica_log(deployment: Deployment, replica: str, *, tail: int = 200) -> tuple[str, ...]:
     """Asks the target now. Raises NotFound or Unreachable."""
     try:
-        return targets.load(deployment.target.kind).logs(deployment.key, replica=replica, tail=tail)
+        return targets.of(deployment.target).logs(deployment.key, replica=replica, tail=tail)
     except NotFound as error:
         raise NotFound(
             "no_such_replica",

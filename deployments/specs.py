@@ -1,15 +1,18 @@
 """The spec of a revision as somebody wrote it: read with its defaults, and refused where it could never run."""
 
+from dataclasses import replace
+
 from pydantic import ValidationError
 
 from controlplane.core.errors import Conflict, InvalidInput, Unprocessable
 from controlplane.registry import formats
 from controlplane.registry.models import Variant
 from deployments import stacks
+from deployments.domain.cluster import ClusterSettings, Resources
 from deployments.domain.hpa import InvalidHpa
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import MAX_REPLICAS, Batching
-from deployments.models import Deployment
+from deployments.models import Deployment, Target
 from deployments.telemetry.signals import SignalName
 from deployments.wishes import workload_of
 
@@ -50,6 +53,25 @@ def _field_of_spec(path: str) -> str:
     """“Batching.max_batch_size” and “RevisionSpec.threads” are names of ours; “spec.threads” is the writer's."""
     path = path.removeprefix("RevisionSpec.").replace("Batching.", "batching.", 1)
     return "spec" if path in {"RevisionSpec", "Batching"} else f"spec.{path}"
+
+
+def on_target(spec: RevisionSpec, target: Target, variant: Variant) -> RevisionSpec:
+    """With what a cluster is told filled in: an engine asks for the GPU without which it cannot be loaded. Raises
+    Unprocessable for settings of a cluster on another kind of target."""
+    if not target.is_cluster:
+        if spec.cluster is not None:
+            raise Unprocessable(
+                "no_cluster",
+                f"“{target.name}” is no cluster.",
+                "Leave `cluster` out, or choose a target that is one.",
+                fields={"spec.cluster": ["Only for a target that is a cluster."]},
+            )
+        return spec
+    settings = spec.cluster
+    if settings is None:
+        gpus = int(spec.stack in stacks.TABLE and variant.format in stacks.load(spec.stack).gpu_formats)
+        settings = ClusterSettings(resources=Resources(gpus=gpus))
+    return replace(spec, cluster=settings)
 
 
 def refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec) -> None:

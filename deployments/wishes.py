@@ -1,9 +1,12 @@
 """What a target is asked for: a deployment's revisions as workloads, with the bytes and the sizes they run with."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from controlplane.core import storage
 from controlplane.core.errors import Conflict, NotFound
+from controlplane.registry.engines import Engine
+from controlplane.registry.formats import TENSORRT
 from controlplane.registry.models import Variant
 from deployments.domain.spec import RevisionSpec
 from deployments.domain.workload import DesiredDeployment, Workload
@@ -30,9 +33,13 @@ def start_size(deployment: Deployment, revision: Revision) -> int:
 
 
 def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Workload:
+    spec = RevisionSpec.from_json(revision.spec)
+    if spec.cluster is not None and deployment.autoscaling_paused:
+        # Then the size is a person's alone, and the cluster's own autoscaler is taken away.
+        spec = replace(spec, cluster=replace(spec.cluster, autoscaler="none"))
     return workload_of(
         revision.variant,
-        RevisionSpec.from_json(revision.spec),
+        spec,
         revision=revision.number,
         replicas=replicas,
         path=_artifact_path(revision.variant),
@@ -43,6 +50,7 @@ def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Work
 def workload_of(
     variant: Variant, spec: RevisionSpec, *, revision: int, replicas: int, path: str, api_key_sha256: str
 ) -> Workload:
+    engine = Engine.of(variant.provenance) if variant.format == TENSORRT else None
     return spec.workload(
         revision=revision,
         replicas=replicas,
@@ -51,6 +59,7 @@ def workload_of(
         artifact=(variant.artifact.sha256, path, variant.format),
         signature=variant.signature,
         api_key_sha256=api_key_sha256,
+        capabilities=engine.capabilities if engine is not None else (),
     )
 
 

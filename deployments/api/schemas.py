@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from controlplane.core.openapi import Like
+from deployments.domain.cluster import ClusterSettings
 from deployments.domain.plan import Change, Counts, Finding
 from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.spec import RolloutPolicy
@@ -84,6 +85,7 @@ class Spec(TypedDict):
     memory_bytes: NotRequired[int | None]
     rollout: NotRequired[Annotated[dict[str, Any], Like(RolloutPolicy)]]
     environment: NotRequired[dict[str, str]]
+    cluster: NotRequired[Annotated[dict[str, Any], Like(ClusterSettings)] | None]
 
 
 class Revision(TypedDict):

@@ -38,6 +38,8 @@ def document(
     }
     if spec.memory_bytes is not None:
         found["memory_bytes"] = spec.memory_bytes
+    if spec.cluster is not None:
+        found["cluster"] = spec.cluster.to_json()
     if spec.environment:
         found["environment"] = dict(spec.environment)
     if revision is not None:

@@ -7,6 +7,7 @@ to a cluster. Refused: a spec that changes. A change is a new revision.
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.domain.cluster import ClusterSettings, ClusterWorkload
 from deployments.domain.hpa import HpaSpec, default_spec
 from deployments.domain.wire import Document, refuse
 from deployments.domain.workload import START_DEADLINE_S, Batching, Workload
@@ -44,6 +45,8 @@ class RevisionSpec(Document):
     memory_bytes: int | None = None
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     environment: dict[str, str] = field(default_factory=dict)
+    cluster: ClusterSettings | None = None
+    """None on a target that is no cluster."""
 
     def hpa(self) -> HpaSpec:
         """Raises InvalidHpa that names the field."""
@@ -59,8 +62,10 @@ class RevisionSpec(Document):
         artifact: tuple[str, str, str],
         signature: dict[str, Any],
         api_key_sha256: str,
+        capabilities: tuple[str, ...] = (),
     ) -> Workload:
-        """The wish for this revision's replicas. `artifact` is digest, path and format."""
+        """The wish for this revision's replicas. `artifact` is digest, path and format; `capabilities` are those of
+        the GPUs that an engine is for."""
         sha256, path, artifact_format = artifact
         return Workload(
             revision=revision,
@@ -79,6 +84,19 @@ class RevisionSpec(Document):
             environment=self.environment,
             # A rollout that is given up soon is no reason to give a later start less time.
             start_deadline_s=max(START_DEADLINE_S, self.rollout.progress_deadline_s),
+            cluster=self._told_to_a_cluster(capabilities),
+        )
+
+    def _told_to_a_cluster(self, capabilities: tuple[str, ...]) -> ClusterWorkload | None:
+        if self.cluster is None:
+            return None
+        return ClusterWorkload(
+            settings=self.cluster,
+            autoscaling=self.autoscaling,
+            max_surge=self.rollout.max_surge,
+            max_unavailable=self.rollout.max_unavailable,
+            progress_deadline_s=self.rollout.progress_deadline_s,
+            capabilities=capabilities,
         )
 
 

@@ -113,7 +113,7 @@ class DesiredDeployment(Document):
     path: str
     generation: int
     workloads: tuple[Workload, ...]
-    drain_s: float = 5
+    drain_s: float = 5.0
 
     def __post_init__(self) -> None:
         _matches("key", self.key, KEY, "1 to 100 letters, digits, dots, dashes and underscores")

@@ -4,9 +4,11 @@ It keeps the port's rules (fence, plan, drain, restarts with reasons); only the 
 stands still until `advance`. Refused: a mock that records calls; it would accept what a real target refuses.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
+from typing import Any
 
 from controlplane.core.errors import NotFound
 from deployments.domain.plan import Finding, Plan, Severity
@@ -42,6 +44,8 @@ class _Replica:
 
 class MemoryTarget:
     """See `deployments.targets.port.Target`; the other methods are the hands of the test."""
+
+    rolls = False
 
     def __init__(self, *, start_s: float = 1, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self.start_s = start_s
@@ -142,6 +146,9 @@ class MemoryTarget:
     def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
         self._reach()
         return tuple(event for event in self._events if event.id > after and key in (None, event.key))
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """It is asked each time: that costs little here."""
 
     def delete(self, key: str) -> None:
         self._reach()
@@ -253,6 +260,6 @@ class MemoryTarget:
 _SHARED = MemoryTarget()
 
 
-def open_target() -> MemoryTarget:
+def open_target(settings: Mapping[str, Any], secret: bytes) -> MemoryTarget:
     """The one of this process: what one caller applies, the next one observes."""
     return _SHARED

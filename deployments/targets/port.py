@@ -14,6 +14,7 @@ caller that dies between two such calls leaves a state nobody asked for.
          +- StaleLive         what is live has moved since the plan was made
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from controlplane.core.errors import Conflict, PreconditionFailed, Unavailable
@@ -35,6 +36,11 @@ class StaleLive(PreconditionFailed):
 
 class Target(Protocol):
     """Where replicas run. Every method may raise Unreachable (Kubernetes: the API server is away)."""
+
+    @property
+    def rolls(self) -> bool:
+        """Whether it moves from one revision to the next, and scales, by itself once it knows the wish."""
+        ...
 
     def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
         """What would stand in the way, given what is live. Never raises Unreachable: that is a finding."""
@@ -81,6 +87,11 @@ class Target(Protocol):
 
         With `wait_s` a target that can waits so long (at most 8 s) for a first event.
         """
+        ...
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """Told by whoever looks all the time. A target that can keeps what it runs up to date by itself from then on,
+        so that `observe_all` costs nothing, and calls `changed` with the key of what moved. Repeatable."""
         ...
 
     def delete(self, key: str) -> None:

@@ -35,11 +35,11 @@ def built(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
 def world(built: World, db: None, settings: Any) -> Iterator[World]:
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, torchscript=True)
     world = deepcopy(built)
-    targets.load.cache_clear()
+    targets.forget()
     targets.TABLE._loaded["memory"] = lambda: world.target
     # As they were when the file's first test began: read without a write, and heard of.
     Worker.objects.update(heartbeat_at=timezone.now())
     ApiToken.objects.filter(last_used_at__isnull=False).update(last_used_at=timezone.now())
     yield world
     targets.TABLE._loaded.pop("memory", None)
-    targets.load.cache_clear()
+    targets.forget()

@@ -134,7 +134,7 @@ def build() -> World:
     stranger = _person(Team.objects.create(name="island"), "sam", Role.ADMIN)
     Target.objects.filter(team=stranger.actor.team).update(kind="memory")
     target = MemoryTarget()
-    targets.load.cache_clear()
+    targets.forget()
     targets.TABLE._loaded["memory"] = lambda: target
     _register(team)
     jobs = _optimize(team)

@@ -71,11 +71,17 @@ class Api:
             asked["continue"] = more
 
     def apply(
-        self, kind: Kind, manifest: Mapping[str, Any], *, dry_run: bool = False, force: bool = False
+        self,
+        kind: Kind,
+        manifest: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        manager: str = "",
     ) -> Object:
         """Server-side apply. A `metadata.resourceVersion` in the manifest makes it conditional (Moved)."""
         metadata = manifest["metadata"]
-        asked = {"fieldManager": self.manager, "fieldValidation": "Strict"}
+        asked = {"fieldManager": manager or self.manager, "fieldValidation": "Strict"}
         asked |= {"dryRun": "All"} if dry_run else {}
         asked |= {"force": "true"} if force else {}
         path = kind.path(metadata.get("namespace"), metadata["name"])

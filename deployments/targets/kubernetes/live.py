@@ -80,7 +80,7 @@ def cleaned(one: Mapping[str, Any]) -> dict[str, Any]:
     metadata.pop("annotations", None)
     found = {name: value for name, value in one.items() if name not in ("status", "metadata")}
     found["metadata"] = metadata | ({"annotations": annotations} if annotations else {})
-    if one.get("kind") == DEPLOYMENT.kind and _is_scaled(one):
+    if one.get("kind") == DEPLOYMENT.kind and is_scaled(one):
         found["spec"] = {name: value for name, value in found["spec"].items() if name != "replicas"}
     if one.get("kind") == "Secret":
         found["data"] = {
@@ -89,7 +89,7 @@ def cleaned(one: Mapping[str, Any]) -> dict[str, Any]:
     return {name: by_name(value) for name, value in found.items()}
 
 
-def _is_scaled(deployment: Mapping[str, Any]) -> bool:
+def is_scaled(deployment: Mapping[str, Any]) -> bool:
     """Its size is not ours: nothing that was applied says it."""
     managed = deployment["metadata"].get("managedFields")
     if managed is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from deployments.domain.workload import ReplicaStatus, TargetStatus
 from deployments.targets.kubernetes import names, words
+from deployments.targets.kubernetes.live import is_scaled
 
 _PORT = 8000
 
@@ -29,7 +30,7 @@ def status_of(
         address=_address(main or record),
         replicas=tuple(replicas),
         observed_at=datetime.now(UTC),
-        wanted=int(main["spec"].get("replicas", 1)) if main is not None else None,
+        wanted=int(main["spec"].get("replicas", 1)) if main is not None and is_scaled(main) else None,
         rolled=all(words.is_rolled(one) for one in deployments),
         complaint=next(filter(None, map(words.of_deployment, deployments)), ""),
         autoscaler=_autoscaler(hpa),

@@ -27,13 +27,17 @@ from deployments.targets.kubernetes import names, preflight
 from deployments.targets.kubernetes.api import Api, Object
 from deployments.targets.kubernetes.errors import Moved
 from deployments.targets.kubernetes.events import events_of
-from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, of
+from deployments.targets.kubernetes.following import Followed
+from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
 from deployments.targets.kubernetes.live import Live
 from deployments.targets.kubernetes.render import WISH, Manifest, record_name, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.seen import status_of
 from deployments.targets.port import StaleGeneration, StaleLive
 
+MINE = f"{names.MANAGED_BY}={names.MANAGER}"
+SEEN = (CONFIG_MAP, DEPLOYMENT, POD, HPA)
+"""What a status is made of."""
 TRIES = 4
 """Status is written to the same objects by controllers, so what was read is soon old; four looks in a row are not."""
 MOST_TAILS, TAIL_LINES = 3, 50
@@ -50,6 +54,7 @@ class KubernetesTarget:
         self.api = api
         self.place = place
         self._pull_token = pull_token
+        self._followed: Followed | None = None
 
     def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
         return preflight.findings(self.api, self.place, desired, live=live)
@@ -93,15 +98,13 @@ class KubernetesTarget:
         return replace(seen, replicas=tuple(self._with_tails(key, seen.replicas)))
 
     def observe_all(self) -> tuple[TargetStatus, ...]:
-        """Five calls, however many deployments there are."""
-        mine = f"{names.MANAGED_BY}={names.MANAGER}"
+        """Four calls, however many deployments there are; none while it follows the namespace."""
         found: dict[str, dict[str, list[Object]]] = {}
-        for kind, labels in (
-            (CONFIG_MAP, f"{mine},{names.RECORD}=wish"), (DEPLOYMENT, mine), (POD, mine), (HPA, mine),
-        ):  # fmt: skip
-            for item in self.api.list(kind, self.place.namespace, labels=labels).items:
-                key = (item["metadata"].get("labels") or {}).get(names.KEY, "")
-                found.setdefault(key, {}).setdefault(kind.kind, []).append(item)
+        for kind in SEEN:
+            for item in self._mine(kind):
+                labels = item["metadata"].get("labels") or {}
+                if kind is not CONFIG_MAP or names.RECORD in labels:
+                    found.setdefault(labels.get(names.KEY, ""), {}).setdefault(kind.kind, []).append(item)
         return tuple(
             status_of(
                 key,
@@ -113,6 +116,18 @@ class KubernetesTarget:
             for key, kinds in sorted(found.items())
             if key
         )
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """From now on `observe_all` answers from what watches keep up to date; `changed` gets the keys of deployments
+        whose objects moved, in another thread. Following twice is the same."""
+        if self._followed is None:
+            self._followed = Followed(
+                api=self.api,
+                namespace=self.place.namespace,
+                labels=MINE,
+                kinds=SEEN,
+                changed=lambda one: changed((one["metadata"].get("labels") or {}).get(names.KEY, "")),
+            ).start()
 
     def desired(self, key: str) -> DesiredDeployment | None:
         """As it was applied, with the sizes that whoever scales has given since."""
@@ -153,7 +168,7 @@ class KubernetesTarget:
 
     def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
         """The cluster's own events about objects of the deployment; it keeps them for an hour."""
-        labels = names.selector(key) if key else f"{names.MANAGED_BY}={names.MANAGER}"
+        labels = names.selector(key) if key else MINE
         about: dict[tuple[str, str], str] = {}
         for kind in (POD, DEPLOYMENT, HPA):
             for item in self.api.list(kind, self.place.namespace, labels=labels).items:
@@ -169,6 +184,11 @@ class KubernetesTarget:
             self.api.delete(of({"kind": kind}), name, self.place.namespace)
 
     # How it does it
+
+    def _mine(self, kind: Kind) -> list[Object]:
+        if self._followed is not None:
+            return self._followed.items(kind)
+        return self.api.list(kind, self.place.namespace, labels=MINE).items
 
     def _render(self, desired: DesiredDeployment) -> tuple[Manifest, ...]:
         return render(desired, self.place, pull_token=self._pull_token(desired.key))
@@ -208,6 +228,8 @@ class KubernetesTarget:
         known = now.objects.get(cluster.ref(manifest))
         if known is not None and manifest.get("immutable"):
             return
+        if manifest["kind"] == DEPLOYMENT.kind and known is not None:
+            self._hand_over_size(manifest, known)
         if known is not None:
             version = {"resourceVersion": known["metadata"]["resourceVersion"]}
             manifest = manifest | {"metadata": manifest["metadata"] | version}
@@ -218,6 +240,21 @@ class KubernetesTarget:
         if "replicas" not in manifest["spec"]:
             main = next(one for one in names.with_slots(desired).workloads if not one.candidate)
             self._scale(manifest["metadata"]["name"], main.replicas)
+
+    def _hand_over_size(self, manifest: Manifest, known: Object) -> None:
+        """When an autoscaler takes over: a field that its last owner leaves out is gone, and that would be one replica.
+        So somebody else owns it first, as Kubernetes' documentation of server-side apply has it."""
+        if "replicas" in manifest["spec"] or cluster.is_scaled(known):
+            return
+        kept = {name: manifest["metadata"][name] for name in ("name", "namespace")}
+        size = {"replicas": known["spec"].get("replicas", 1)}
+        document = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": kept,
+            "spec": size,
+        }
+        self.api.apply(DEPLOYMENT, document, force=True, manager=f"{names.MANAGER}-handover")
 
     def _scale(self, name: str, replicas: int) -> None:
         self.api.merge(DEPLOYMENT, name, self.place.namespace, {"spec": {"replicas": replicas}}, part="scale")

@@ -1,5 +1,8 @@
 """The local target as the rest of the product sees it: the port, spoken to the node."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from controlplane.core.errors import NotFound
 from deployments.domain.plan import Finding, Plan, Severity
 from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
@@ -12,6 +15,8 @@ MAX_WAIT_S = 8.0
 
 class LocalTarget:
     """See `deployments.targets.port.Target`."""
+
+    rolls = False
 
     def __init__(self, client: NodeClient) -> None:
         self._node = client
@@ -62,6 +67,9 @@ class LocalTarget:
         found = self._node.get("events", key=key, after=after, wait_ms=wait_ms)["events"]
         return tuple(TargetEvent.from_json(event) for event in found)
 
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """It is asked each time: that costs little here."""
+
     def delete(self, key: str) -> None:
         self._node.delete("deployments", key)
 
@@ -70,9 +78,9 @@ class LocalTarget:
         return self._node.text("proxy", "stats")
 
 
-def open_target() -> LocalTarget:
-    """The node that the project's settings name."""
-    from django.conf import settings
+def open_target(settings: Mapping[str, Any], secret: bytes) -> LocalTarget:
+    """The node that the project's settings name: there is one."""
+    from django.conf import settings as project
 
-    environment = settings.ENVIRONMENT
+    environment = project.ENVIRONMENT
     return LocalTarget(NodeClient(environment.node_url, token=environment.node_token))

@@ -17,6 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from controlplane.core.errors import NotFound
 from deployments import targets
 from deployments.domain.workload import Batching, DesiredDeployment, Workload
+from deployments.models import Target as Row
 from deployments.targets.local import envoy_config
 from deployments.targets.local.artifacts import Artifacts
 from deployments.targets.local.events import EventLog
@@ -312,11 +313,12 @@ def test_a_mended_revision_becomes_ready() -> None:
 
 
 def test_targets_are_found_in_the_table(settings: Any) -> None:
-    assert list(targets.TABLE) == ["local", "memory"]
-    assert targets.load("memory") is targets.load("memory")
-    assert targets.load("local").desired.__name__ == "desired"
+    assert list(targets.TABLE) == ["local", "kubernetes", "memory"]
+    here, other = (Row(kind="memory", name=name) for name in ("a", "b"))
+    assert targets.of(here) is targets.of(other)
+    assert targets.of(Row(kind="local")).desired.__name__ == "desired"
     with pytest.raises(KeyError):
-        targets.load("moon")
+        targets.of(Row(kind="moon"))
 
 
 def test_the_node_needs_no_django() -> None:

@@ -1,0 +1,51 @@
+"""From a target's settings and its sealed kubeconfig to a target that can be spoken to."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from django.core import signing
+
+from controlplane.core import sealing
+from deployments.targets.kubernetes import kubeconfig
+from deployments.targets.kubernetes.api import Api
+from deployments.targets.kubernetes.kubeconfig import Connection
+from deployments.targets.kubernetes.render.place import FETCH_IMAGE, Place
+from deployments.targets.kubernetes.target import KubernetesTarget
+
+PULL_SALT = "slipway.pull"
+
+
+def open_target(settings: Mapping[str, Any], secret: bytes) -> KubernetesTarget:
+    """Connects to nothing yet. Raises InvalidInput for a kubeconfig that cannot be used, and Conflict for one that
+    was sealed under another key."""
+    return KubernetesTarget(Api(connection(settings, secret)), place(settings), pull_token=pull_token)
+
+
+def connection(settings: Mapping[str, Any], secret: bytes) -> Connection:
+    if settings.get("in_cluster"):
+        host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+        return kubeconfig.in_cluster(host=host, port=port)
+    return kubeconfig.read(sealing.opened(secret), context=settings.get("context", ""))
+
+
+def place(settings: Mapping[str, Any]) -> Place:
+    return Place(
+        namespace=settings["namespace"],
+        fetch_url=settings.get("fetch_url", ""),
+        fetch_image=settings.get("fetch_image") or FETCH_IMAGE,
+        slipway_namespace=settings.get("slipway_namespace", ""),
+        metrics_url=settings.get("metrics_url", ""),
+        keda_secret=settings.get("keda_secret", ""),
+    )
+
+
+def pull_token(key: str) -> str:
+    """With which a deployment's pods fetch its variants, and nothing else; it ends with the deployment. The same each
+    time, or every apply would change a Secret."""
+    return signing.Signer(salt=PULL_SALT).sign(key)
+
+
+def deployment_of(token: str) -> str:
+    """The key of the deployment that a token was made for; raises signing.BadSignature."""
+    return signing.Signer(salt=PULL_SALT).unsign(token)
