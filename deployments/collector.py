@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from controlplane.core import bus
 from controlplane.core.errors import SlipwayError, Unavailable
 from deployments import stacks, targets
+from deployments.autoscaling.external.labels import labels_of
 from deployments.autoscaling.local import Autoscaler
 from deployments.domain.hpa import InvalidHpa
 from deployments.domain.vocabulary import MetricsMap
@@ -42,6 +43,7 @@ from deployments.telemetry.scrape import Scrape
 from deployments.telemetry.scrape import Target as Scraped
 from deployments.telemetry.scraper import Scraper
 from deployments.telemetry.series import SeriesBook
+from deployments.telemetry.sheet import SignalLabels
 from deployments.telemetry.signals import DeploymentSignals, SignalBook
 from deployments.telemetry.snapshot import write_signals
 from deployments.transitions import request_reconcile
@@ -83,6 +85,8 @@ class Collector:
     _series: SeriesBook = field(default_factory=SeriesBook)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
     _watched: dict[str, Watched] = field(default_factory=dict)
+    _labels: dict[str, SignalLabels] | None = None
+    """Of those that autoscalers elsewhere ask for; None until the first look, when it is not known who there is."""
     _maps: dict[str, MetricsMap] = field(default_factory=dict)
     _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
 
@@ -121,6 +125,8 @@ class Collector:
         watched = await self._in_database(self._look)
         if watched is not None:
             self._watched = {one.deployment.key: one for one in watched}
+            found = {key: labels_of(one.deployment) for key, one in self._watched.items()}
+            self._labels = {key: labels for key, labels in found.items() if labels is not None}
         scraped = {key: self._targets(one) for key, one in self._watched.items()}
         everything = [target for some in scraped.values() for target in some]
         self._scraper.replace(everything)
@@ -211,7 +217,7 @@ class Collector:
 
     async def _publish(self, signals: Iterable[DeploymentSignals]) -> None:
         try:
-            await write_signals(self.redis, signals)
+            await write_signals(self.redis, signals, labels=self._labels)
         except (RedisError, OSError) as error:
             log.warning("snapshot_not_written", cause=str(error))
 

@@ -24,7 +24,7 @@ from controlplane.embedded.processes import (
     preparation,
     table,
 )
-from controlplane.embedded.spawn import IMPORT_TOKENS
+from controlplane.embedded.spawn import IMPORT_TOKENS, KEDA_TOKEN
 
 FOLDER = "install/chart/slipway"
 LEFT_OUT: Mapping[str, str] = {
@@ -35,7 +35,7 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """The rows that a cluster does not get, and why."""
 
-SECRETS = ("SLIPWAY_SECRET_KEY", "DATABASE_URL", "REDIS_URL", *IMPORT_TOKENS, "SLIPWAY_KEDA_TOKEN")
+SECRETS = ("SLIPWAY_SECRET_KEY", "DATABASE_URL", "REDIS_URL", *IMPORT_TOKENS, KEDA_TOKEN)
 GIVEN = (
     *("SLIPWAY_HOME", "SLIPWAY_ADDRESS"),
     *("SLIPWAY_METRICS_ADDRESS", "SLIPWAY_METRICS_CERT", "SLIPWAY_METRICS_KEY"),

@@ -13,7 +13,7 @@ import yaml
 
 from controlplane.embedded import edge
 from controlplane.embedded.processes import CONTAINERS, SEES, Process, preparation, table
-from controlplane.embedded.spawn import IMPORT_TOKENS
+from controlplane.embedded.spawn import TOKENS
 
 HEADER = """\
 # Made from the process table in controlplane/embedded/processes.py by `manage.py compose`; edit that.
@@ -23,11 +23,16 @@ HEADER = """\
 # Where the host has NVIDIA GPUs and the container toolkit, build with
 # --build-arg TOOLCHAINS="openvino tensorrt torch sklearn", and `docker compose --profile gpu up` starts a worker for
 # GPU 0 too. For others, or for MIG instances, name them all: `manage.py compose --gpus 0 1 MIG-8f3b...`.
+# Where a cluster's autoscalers are to scale on Slipway's signals, put tls.crt and tls.key for the names under which
+# the cluster calls this host, and its front-proxy CA as client-ca.crt, into the folder SLIPWAY_METRICS_TLS
+# (./metrics-tls), and `docker compose --profile cluster up` serves external.metrics.k8s.io on port 8443.
 # Checked statically, by tests: it was not exercised where no container engine runs.
 """
 FIRST_GPU = ("0",)
 EDGE_PORT = 8400
 DATA_PORT = 8410
+METRICS_PORT = 8443
+METRICS_TLS = "/run/slipway/metrics-tls"
 VALUES: Mapping[str, str] = {
     "SLIPWAY_HOME": "/var/lib/slipway",
     "SLIPWAY_SECRET_KEY": "${SLIPWAY_SECRET_KEY:?}",
@@ -37,7 +42,12 @@ VALUES: Mapping[str, str] = {
     "SLIPWAY_NODE_TOKEN": "${SLIPWAY_NODE_TOKEN:?}",
     "DATABASE_URL": "postgresql://slipway:${POSTGRES_PASSWORD:?}@postgres:5432/slipway",
     "REDIS_URL": "redis://:${REDIS_PASSWORD:?}@redis:6379/0",
-    **{name: f"${{{name}:-}}" for name in IMPORT_TOKENS},
+    "SLIPWAY_METRICS_ADDRESS": f"0.0.0.0:{METRICS_PORT}",
+    "SLIPWAY_METRICS_CERT": f"{METRICS_TLS}/tls.crt",
+    "SLIPWAY_METRICS_KEY": f"{METRICS_TLS}/tls.key",
+    "SLIPWAY_METRICS_CLIENT_CA": f"{METRICS_TLS}/client-ca.crt",
+    "SLIPWAY_METRICS_CLIENT_NAMES": "${SLIPWAY_METRICS_CLIENT_NAMES:-}",
+    **{name: f"${{{name}:-}}" for name in TOKENS},
 }
 HOSTS = "SLIPWAY_HOSTS"
 
@@ -86,7 +96,19 @@ def _service(row: Process) -> dict[str, Any]:
     if row.name == "node":
         service["environment"]["SLIPWAY_DATA_HOST"] = "0.0.0.0"  # noqa: S104  the container's own network
         service["ports"] = [f"127.0.0.1:{DATA_PORT}:{DATA_PORT}"]
+    if row.name == "metrics-api":
+        service |= _for_a_cluster()
     return service
+
+
+def _for_a_cluster() -> dict[str, Any]:
+    """On every address of the host, because clusters are elsewhere; certificates guard it. On request only, because
+    without them it cannot start."""
+    return {
+        "profiles": ["cluster"],
+        "ports": [f"{METRICS_PORT}:{METRICS_PORT}"],
+        "volumes": [f"${{SLIPWAY_METRICS_TLS:-./metrics-tls}}:{METRICS_TLS}:ro"],
+    }
 
 
 def _on_gpu(gpu: str) -> dict[str, Any]:

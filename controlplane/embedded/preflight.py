@@ -16,7 +16,7 @@ from controlplane.embedded import ports, postgres, procfs
 from controlplane.embedded.edge import split
 from controlplane.embedded.errors import SetupError
 from controlplane.embedded.home import Home
-from controlplane.settings.environment import REPOSITORY
+from controlplane.settings.environment import METRICS_ADDRESS, REPOSITORY
 
 NEEDED_BYTES = 500 * 1000**2
 
@@ -24,7 +24,8 @@ NEEDED_BYTES = 500 * 1000**2
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What the operator asked `up` for: `host` is where it is asked, `bind` the number it listens on, `hosts` are
-    further names under which it answers. A port of 0 means any free one."""
+    further names under which it answers. A port of 0 means any free one. `metrics` is where autoscalers of clusters are
+    answered, if they are."""
 
     home: Home
     host: str
@@ -37,6 +38,7 @@ class Wanted:
     node_url: str | None = None
     node_token: str | None = None
     hosts: str = ""
+    metrics: str = ""
 
     @property
     def is_everywhere(self) -> bool:
@@ -67,7 +69,29 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
         node_url=environment.get("SLIPWAY_NODE_URL") or None,
         node_token=environment.get("SLIPWAY_NODE_TOKEN") or None,
         hosts=environment.get("SLIPWAY_HOSTS") or "",
+        metrics=_metrics(environment),
     )
+
+
+def _metrics(environment: Mapping[str, str]) -> str:
+    """Empty where it is switched off, as it is without a certificate. Raises SetupError."""
+    address = environment.get("SLIPWAY_METRICS_ADDRESS", METRICS_ADDRESS)
+    have = [bool(environment.get(f"SLIPWAY_METRICS_{one}")) for one in ("CERT", "KEY")]
+    if not address or not any(have):
+        return ""
+    if not all(have):
+        raise SetupError(
+            "half_a_certificate",
+            "Only one of SLIPWAY_METRICS_CERT and SLIPWAY_METRICS_KEY is set: name both files, or none.",
+        )
+    try:
+        split(address)
+    except ValueError as error:
+        raise SetupError(
+            "bad_metrics_address",
+            f"SLIPWAY_METRICS_ADDRESS is {address!r}, but must be HOST:PORT such as {METRICS_ADDRESS}.",
+        ) from error
+    return address
 
 
 def _address(address: str) -> tuple[str, str, int]:

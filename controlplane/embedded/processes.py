@@ -2,8 +2,7 @@
 
 A row says what runs, what it needs, what it may read and how it is stopped; where it listens is a value
 of the `Site`, because that differs between this machine and a container. Postgres, Valkey and the edge
-are rows only where they are embedded. `metrics-api` runs only where a cluster is attached; it is not in
-the table until there is a target that attaches one.
+are rows only where they are embedded, `metrics-api` only where a cluster's autoscalers are to be answered.
 """
 
 import signal
@@ -14,7 +13,7 @@ from enum import IntEnum, StrEnum
 from controlplane.embedded import edge, postgres, valkey
 from controlplane.embedded.edge import split
 from controlplane.embedded.home import Home
-from controlplane.embedded.spawn import IMPORT_TOKENS, INSTALLATION
+from controlplane.embedded.spawn import IMPORT_TOKENS, INSTALLATION, KEDA_TOKEN
 from optimizer.queues import GPU_QUEUE
 from optimizer.toolchains import CPU_QUEUE
 
@@ -74,7 +73,8 @@ class Process:
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Where one installation's processes listen, and which GPUs have a worker each, as CUDA_VISIBLE_DEVICES and
-    container engines name them. `home` is None where no part is embedded."""
+    container engines name them. `home` is None where no part is embedded, `metrics` empty where nobody asks for
+    metrics."""
 
     python: str
     web: str
@@ -82,10 +82,11 @@ class Site:
     home: Home | None = None
     embedded_postgres: bool = False
     embedded_valkey: bool = False
+    metrics: str = ""
     gpus: tuple[str, ...] = ()
 
 
-CONTAINERS = Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001")
+CONTAINERS = Site(python="python", web="0.0.0.0:8000", live="0.0.0.0:8001", metrics="0.0.0.0:8443")
 """The site that docker-compose and the chart describe."""
 
 ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
@@ -96,6 +97,18 @@ SEES = "CUDA_VISIBLE_DEVICES"
 
 NODE_READS = ("SLIPWAY_HOME", "SLIPWAY_DATA_PORT", "SLIPWAY_NODE_URL", "SLIPWAY_NODE_TOKEN")
 """The node runs other people's models: it is given neither database, broker nor key."""
+
+METRICS_READS = (
+    "SLIPWAY_HOME",
+    "REDIS_URL",
+    "SLIPWAY_METRICS_ADDRESS",
+    "SLIPWAY_METRICS_CERT",
+    "SLIPWAY_METRICS_KEY",
+    "SLIPWAY_METRICS_CLIENT_CA",
+    "SLIPWAY_METRICS_CLIENT_NAMES",
+    KEDA_TOKEN,
+)
+"""It answers a cluster from Redis: it is given neither database nor key."""
 
 
 PREPARE = ("manage.py", "prepare")
@@ -129,7 +142,7 @@ def copies(rows: Iterable[Process]) -> tuple[Process, ...]:
 
 def table(site: Site) -> tuple[Process, ...]:
     """The rows in the order in which they start."""
-    return (*_servers(site), *_work(site), _live(site), _web(site), *_edge(site))
+    return (*_servers(site), *_work(site), *_metrics(site), _live(site), _web(site), *_edge(site))
 
 
 def _servers(site: Site) -> tuple[Process, ...]:
@@ -245,6 +258,21 @@ def _gpu_worker(site: Site, number: int, gpu: str) -> Process:
 def _without_gpus(site: Site, row: Process) -> Process:
     """Where GPUs have workers of their own, no other takes their jobs or seems to have them."""
     return replace(row, environment={**row.environment, SEES: ""}) if site.gpus else row
+
+
+def _metrics(site: Site) -> tuple[Process, ...]:
+    """Once, because copies on one machine would need a port each; a cluster runs two behind its Service."""
+    if not site.metrics:
+        return ()
+    row = Process(
+        name="metrics-api",
+        argv=(site.python, "manage.py", "metrics_api"),
+        tier=Tier.WEB,
+        needs=("valkey",),
+        reads=METRICS_READS,
+        container=Container(image="web", port=split(site.metrics)[1]),
+    )
+    return (row,)
 
 
 def _live(site: Site) -> Process:

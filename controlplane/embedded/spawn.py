@@ -22,12 +22,14 @@ INSTALLATION = (
 )
 """The variables by which one installation differs from another; several are secrets."""
 IMPORT_TOKENS = ("SLIPWAY_HF_TOKEN", "SLIPWAY_MLFLOW_USER", "SLIPWAY_MLFLOW_TOKEN")
+KEDA_TOKEN = "SLIPWAY_KEDA_TOKEN"  # noqa: S105  the name of a variable
+TOKENS = (*IMPORT_TOKENS, KEDA_TOKEN)
 """What the operator's environment has for one process alone."""
 
 
 def child_environment(*, home: Path, values: Mapping[str, str], reads: Sequence[str]) -> dict[str, str]:
     """The operator's environment, less what the child does not read, plus what it does and the mark."""
-    withheld = {*INSTALLATION, *IMPORT_TOKENS} - ({*reads} & {*IMPORT_TOKENS})
+    withheld = {*INSTALLATION, *TOKENS} - ({*reads} & {*TOKENS})
     inherited = {name: value for name, value in os.environ.items() if name not in withheld}
     return inherited | {name: values[name] for name in reads if name in values} | {MARK: str(home)}
 

@@ -99,6 +99,15 @@ def decide(wanted: Wanted) -> Plan:
     preflight.check_port(
         "127.0.0.1", data_port, variable="SLIPWAY_DATA_PORT", example=f"{data_port + 100}", home=home
     )
+    if wanted.metrics:
+        host, metrics_port = split(wanted.metrics)
+        preflight.check_port(
+            host,
+            metrics_port,
+            variable="SLIPWAY_METRICS_ADDRESS",
+            example=f"{_shown(host)}:{metrics_port + 100}",
+            home=home,
+        )
     site = Site(
         python=sys.executable,
         web=f"127.0.0.1:{chosen['web']}",
@@ -106,6 +115,7 @@ def decide(wanted: Wanted) -> Plan:
         home=home,
         embedded_postgres=wanted.database_url is None,
         embedded_valkey=wanted.redis_url is None,
+        metrics=wanted.metrics,
         gpus=tuple(gpus.units(gpus.found().gpus)),
     )
     up = _up(wanted, secrets, address=f"{_shown(wanted.host)}:{port}", data_port=data_port, chosen=chosen)

@@ -15,6 +15,7 @@ from environs import Env, EnvError, ValidationError, validate
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVELOPMENT_KEY = "not-secret-until-up-generates-one"
 DATABASE_FORM = "DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/NAME"
+METRICS_ADDRESS = "127.0.0.1:8443"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SILENCE = {
     "tcp_user_timeout": 5000,
@@ -46,6 +47,10 @@ class Environment:
     `torchscript` allows files that run code when a job opens them, each after an admin's word.
     `import_hosts` are those that these may redirect to, with their subdomains; `import_wall_s` is what one import may
     take.
+
+    `metrics_address` is where autoscalers ask for signals, over TLS with `metrics_cert` and `metrics_key`: all three
+    are needed. `metrics_client_ca` signs the front proxy of the cluster, whose certificate names one of
+    `metrics_client_names` (empty: any); `keda_token` lets KEDA in.
     """
 
     home: Path
@@ -79,6 +84,12 @@ class Environment:
     import_hosts: tuple[str, ...]
     import_wall_s: int
     torchscript: bool
+    metrics_address: str
+    metrics_cert: str
+    metrics_key: str
+    metrics_client_ca: str
+    metrics_client_names: tuple[str, ...]
+    keda_token: str
 
 
 def _running_up(home: Path) -> dict[str, Any]:
@@ -133,6 +144,12 @@ def _read(env: Env) -> Environment:
         import_hosts=tuple(env.list("SLIPWAY_IMPORT_HOSTS", ["huggingface.co", "hf.co"])),
         torchscript=env.bool("SLIPWAY_TORCHSCRIPT", False),
         import_wall_s=env.int("SLIPWAY_IMPORT_WALL_S", 3600, validate=validate.Range(min=1)),
+        metrics_address=env.str("SLIPWAY_METRICS_ADDRESS", METRICS_ADDRESS, validate=_listening_address),
+        metrics_cert=env.str("SLIPWAY_METRICS_CERT", ""),
+        metrics_key=env.str("SLIPWAY_METRICS_KEY", ""),
+        metrics_client_ca=env.str("SLIPWAY_METRICS_CLIENT_CA", ""),
+        metrics_client_names=_names(env.list("SLIPWAY_METRICS_CLIENT_NAMES", [])),
+        keda_token=env.str("SLIPWAY_KEDA_TOKEN", ""),
     )
 
 
@@ -155,6 +172,18 @@ def _web_address(value: str) -> None:
         raise ValidationError(
             "Must be the address of a server, such as https://models.example.com, without a user."
         )
+
+
+def _names(listed: list[str]) -> tuple[str, ...]:
+    """Without the spaces that people write after commas."""
+    return tuple(name for name in map(str.strip, listed) if name)
+
+
+def _listening_address(value: str) -> None:
+    """Empty, or a host and a port. Raises ValidationError."""
+    host, _, port = value.rpartition(":")
+    if value and not (host and port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise ValidationError(f"Must be HOST:PORT, such as {METRICS_ADDRESS}.")
 
 
 def refusal(sentence: str) -> SystemExit:

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "list_page": "P1",
     "enqueue_to_start": "P6",
     "scrape": "P10",
+    "autoscale_signal": "P15",
     "proxy_overhead": "S1",
     "dynamic_batching": "S2",
     "scale_reaction": "S3",

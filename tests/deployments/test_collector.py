@@ -19,8 +19,9 @@ from deployments import collector, reconciler
 from deployments.collector import Collector
 from deployments.domain.workload import TargetStatus
 from deployments.models import Decision, Deployment, Rollup
-from deployments.telemetry.signals import SignalName
-from deployments.telemetry.snapshot import read_signals
+from deployments.telemetry.sheet import SignalLabels
+from deployments.telemetry.signals import DeploymentSignals, SignalName
+from deployments.telemetry.snapshot import Sheet, read_sheet, read_signals
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
 from tests.deployments.world import World
 
@@ -97,6 +98,25 @@ async def test_scrapes_become_signals_decisions_and_windows(
         assert decision.sentence.startswith("Scaled 1 to 3: inference_queue_depth 25")
         windows = await sync_to_async(Rollup.objects.filter(replica="", revision=0).count)()
         assert windows >= 1, "open windows are written when it stops"
+
+
+async def test_what_runs_in_a_namespace_is_on_the_sheet_for_autoscalers_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = SignalLabels(namespace="models", labels={"deployment": "bert"})
+    monkeypatch.setattr(collector, "labels_of", lambda row: labels if row.pk == world.row.pk else None)
+    await sync_to_async(_second_deployment)(world)
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        exporter.replicas[0].queue_depth = 25
+        async with _collecting() as redis:
+            await _signal(redis, world, SignalName.QUEUE_DEPTH, 25)
+            sheet = await _sheet(redis, deployments=1)
+            (signals,) = sheet.lines.values()
+            assert list(sheet.lines) == [labels.to_json()]
+            assert DeploymentSignals.from_json(signals).deployment == world.row.key
+            monkeypatch.setattr(collector, "labels_of", lambda row: None)
+            await _sheet(redis, deployments=0)
 
 
 async def test_what_a_page_says_can_be_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +232,14 @@ async def _signal(redis: Redis, world: World, name: SignalName, value: float) ->
     async with asyncio.timeout(20):
         while (found := await read_signals(redis, world.row.key)) is None or found[name].value != value:
             await asyncio.sleep(PERIOD_S / 2)
+
+
+async def _sheet(redis: Redis, *, deployments: int) -> Sheet:
+    """Waits until so many are on it."""
+    async with asyncio.timeout(20):
+        while (found := await read_sheet(redis)) is None or len(found.lines) != deployments:
+            await asyncio.sleep(PERIOD_S / 2)
+    return found
 
 
 def _second_deployment(world: World) -> Deployment:

@@ -36,6 +36,7 @@ def test_every_process_that_up_runs_is_a_service_with_the_same_command(services:
         home=Home(root=Path("/var/lib/slipway")),
         embedded_postgres=True,
         embedded_valkey=True,
+        metrics=f"0.0.0.0:{compose.METRICS_PORT}",
         gpus=compose.FIRST_GPU,
     )
     rows = [*table(here), preparation(here, admin_password="secret")]
@@ -57,7 +58,9 @@ def test_the_node_serves_beyond_its_container_under_the_address_that_it_tells(
 
 
 def test_a_gpu_s_worker_is_started_on_request_and_has_its_gpu_to_itself(services: dict[str, Any]) -> None:
-    assert {name for name, service in services.items() if "profiles" in service} == {"worker-gpu-1"}
+    assert {name for name, service in services.items() if service.get("profiles") == ["gpu"]} == {
+        "worker-gpu-1"
+    }
     asked = compose.document(["1", "MIG-8f3b"])["services"]
     for name, gpu in (("worker-gpu-1", "1"), ("worker-gpu-2", "MIG-8f3b")):
         assert asked[name]["profiles"] == ["gpu"]
@@ -69,6 +72,22 @@ def test_a_gpu_s_worker_is_started_on_request_and_has_its_gpu_to_itself(services
         }
         assert asked[name]["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
     assert {name for name in asked if name.startswith("worker-gpu")} == {"worker-gpu-1", "worker-gpu-2"}
+
+
+def test_the_metrics_api_is_started_on_request_and_reads_its_certificates_from_the_host(
+    services: dict[str, Any],
+) -> None:
+    service = services["metrics-api"]
+    assert service["profiles"] == ["cluster"]
+    assert [name for name, one in services.items() if one.get("profiles") == ["cluster"]] == ["metrics-api"]
+    folder = service["volumes"][0].split(":")[-2]
+    files = {
+        service["environment"][f"SLIPWAY_METRICS_{one}"].removeprefix(f"{folder}/")
+        for one in ("CERT", "KEY", "CLIENT_CA")
+    }
+    assert files == {"tls.crt", "tls.key", "client-ca.crt"}
+    port = service["environment"]["SLIPWAY_METRICS_ADDRESS"].rpartition(":")[2]
+    assert service["ports"] == [f"{port}:{port}"]
 
 
 def test_what_asks_replicas_and_endpoints_by_their_address_shares_the_network_of_the_node(

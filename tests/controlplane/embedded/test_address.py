@@ -2,8 +2,11 @@
 
 import pytest
 
+from controlplane.embedded.errors import SetupError
 from controlplane.embedded.preflight import wanted
-from controlplane.settings.environment import read_environment
+from controlplane.settings.environment import METRICS_ADDRESS, read_environment
+
+CERTIFICATE = {"SLIPWAY_METRICS_CERT": "tls.crt", "SLIPWAY_METRICS_KEY": "tls.key"}
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,45 @@ def test_it_answers_under_its_own_address_and_under_the_further_names(
     monkeypatch.setenv("SLIPWAY_HOSTS", "models.example,ml.example")
     hosts = read_environment().hosts
     assert set(hosts) == {"127.0.0.1", "localhost", "[::1]", host, "models.example", "ml.example"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, ""),
+        (CERTIFICATE, METRICS_ADDRESS),
+        (CERTIFICATE | {"SLIPWAY_METRICS_ADDRESS": "0.0.0.0:9443"}, "0.0.0.0:9443"),
+        (CERTIFICATE | {"SLIPWAY_METRICS_ADDRESS": ""}, ""),
+    ],
+)
+def test_autoscalers_are_answered_where_there_is_a_certificate_and_an_address(
+    environment: dict[str, str], address: str
+) -> None:
+    assert wanted(environment).metrics == address
+
+
+@pytest.mark.parametrize(
+    ("environment", "code"),
+    [
+        ({"SLIPWAY_METRICS_CERT": "tls.crt"}, "half_a_certificate"),
+        ({"SLIPWAY_METRICS_KEY": "tls.key"}, "half_a_certificate"),
+        (CERTIFICATE | {"SLIPWAY_METRICS_ADDRESS": "8443"}, "bad_metrics_address"),
+    ],
+)
+def test_what_autoscalers_cannot_be_answered_with_is_refused(environment: dict[str, str], code: str) -> None:
+    with pytest.raises(SetupError) as refused:
+        wanted(environment)
+    assert refused.value.code == code
+
+
+def test_names_of_the_front_proxy_may_be_listed_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_METRICS_CLIENT_NAMES", "front-proxy-client, system:auth-proxy,")
+    assert read_environment().metrics_client_names == ("front-proxy-client", "system:auth-proxy")
+    monkeypatch.setenv("SLIPWAY_METRICS_CLIENT_NAMES", "")
+    assert read_environment().metrics_client_names == ()
+
+
+def test_a_bad_metrics_address_stops_every_process_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_METRICS_ADDRESS", "somewhere")
+    with pytest.raises(SystemExit, match=r"SLIPWAY_METRICS_ADDRESS.*Must be HOST:PORT"):
+        read_environment()

@@ -12,7 +12,7 @@ import pytest
 from controlplane.embedded.home import Home
 from controlplane.embedded.journal import LINE_LIMIT_BYTES, LogFile
 from controlplane.embedded.processes import CONTAINERS, SEES, Kind, Process, Site, Tier, copies, table
-from controlplane.embedded.spawn import IMPORT_TOKENS, INSTALLATION, child_environment
+from controlplane.embedded.spawn import IMPORT_TOKENS, INSTALLATION, KEDA_TOKEN, child_environment
 from controlplane.embedded.supervisor import describe
 from controlplane.settings.environment import REPOSITORY
 from deployments.targets.local.layout import NodeSettings
@@ -43,7 +43,10 @@ def test_the_table_has_every_process_of_the_design() -> None:
         *("worker-optimize", "worker-rollouts", "live", "web"),
     ]
     assert sorted(names(table(SITE))) == sorted(embedded + own)
-    assert sorted(names(table(CONTAINERS))) == sorted(own)
+    assert sorted(names(table(CONTAINERS))) == sorted([*own, "metrics-api"])
+    assert sorted(names(table(replace(SITE, metrics="127.0.0.1:8443")))) == sorted(
+        [*embedded, *own, "metrics-api"]
+    )
 
 
 def test_every_gpu_has_a_worker_that_sees_no_other_and_the_cpu_s_sees_none() -> None:
@@ -98,6 +101,21 @@ def test_only_the_importer_has_the_tokens_of_registries_elsewhere(monkeypatch: p
         if {*IMPORT_TOKENS} & {*child_environment(home=Path("/h"), values={}, reads=each.reads)}
     }
     assert has == {"importer"}
+
+
+def test_the_metrics_api_has_keda_s_token_alone_and_no_way_to_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEDA_TOKEN, "of the operator")
+    rows = table(replace(SITE, metrics="127.0.0.1:8443"))
+    given = {
+        each.name: child_environment(
+            home=Path("/h"), values=dict.fromkeys(INSTALLATION, "ours"), reads=each.reads
+        )
+        for each in rows
+    }
+    assert {name for name, environment in given.items() if KEDA_TOKEN in environment} == {"metrics-api"}
+    assert {"DATABASE_URL", "SLIPWAY_SECRET_KEY", "SLIPWAY_NODE_TOKEN"} & set(given["metrics-api"]) == set()
 
 
 def test_stopping_every_tier_in_turn_fits_the_limit_of_ten_seconds() -> None:
