@@ -51,14 +51,13 @@ def _room(
     fitting: list[Any],
 ) -> Iterator[Finding]:
     assert workload.cluster is not None
-    wanted, surge = workload.cluster.settings.resources, workload.cluster.max_surge
+    wanted = workload.cluster.settings.resources
     free = sum(_allocatable(node, wanted.gpu_resource) for node in fitting)
     here = {node["metadata"]["name"] for node in fitting}
     for pod in api.list(kinds.POD, None).items:
         if (pod.get("spec") or {}).get("nodeName") in here and not _ended(pod):
             free -= requests_of(pod, wanted.gpu_resource).nano // 10**9
-    running = sum(one.replicas for one in live.workloads) if live else 0
-    needed = (max(0, workload.replicas - running) + (surge if running else 0)) * wanted.gpus
+    needed = _more_pods(desired, workload, live) * wanted.gpus
     if free < needed:
         yield Finding(
             severity=Severity.WARNING,
@@ -94,12 +93,10 @@ def quota(
 
 def _asked_for(desired: DesiredDeployment, live: DesiredDeployment | None) -> dict[str, Quantity]:
     """Of the replicas that would come on top of those that run: the difference in size, or the surge."""
-    running = sum(one.replicas for one in live.workloads) if live else 0
     found: dict[str, int] = {}
     for one in desired.workloads:
         assert one.cluster is not None
-        resources, pods = one.cluster.settings.resources, one.replicas
-        pods = max(0, pods - running) + (one.cluster.max_surge if running and not one.cluster.recreate else 0)
+        resources, pods = one.cluster.settings.resources, _more_pods(desired, one, live)
         for resource, text in (
             ("pods", "1"),
             ("requests.cpu", resources.cpu),
@@ -109,6 +106,15 @@ def _asked_for(desired: DesiredDeployment, live: DesiredDeployment | None) -> di
         ):
             found[resource] = found.get(resource, 0) + parsed(text).nano * pods
     return {resource: Quantity(nano) for resource, nano in found.items() if nano}
+
+
+def _more_pods(desired: DesiredDeployment, workload: Workload, live: DesiredDeployment | None) -> int:
+    """Those that would run on top of today's: the difference in size, and the surge where pods are replaced."""
+    assert workload.cluster is not None
+    running = {one.revision: one.replicas for one in live.workloads} if live else {}
+    replaced = any(size and desired.workload(revision) is None for revision, size in running.items())
+    surge = workload.cluster.max_surge if replaced and not workload.cluster.recreate else 0
+    return max(0, workload.replicas - sum(running.values())) + surge
 
 
 def parsed(text: Any) -> Quantity:

@@ -29,7 +29,7 @@ from deployments.targets.kubernetes.errors import Moved
 from deployments.targets.kubernetes.events import events_of
 from deployments.targets.kubernetes.following import Followed
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
-from deployments.targets.kubernetes.live import Live
+from deployments.targets.kubernetes.live import Drift, Live
 from deployments.targets.kubernetes.render import WISH, Manifest, record_name, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.seen import status_of
@@ -183,6 +183,21 @@ class KubernetesTarget:
         for kind, name in now.objects:
             self.api.delete(of({"kind": kind}), name, self.place.namespace)
 
+    def drift(self, key: str) -> tuple[Drift, ...]:
+        """What others changed or deleted of what was applied. Empty where nothing was."""
+        now = cluster.read(self.api, self.place.namespace, key)
+        wish = next((found for one in now.of(CONFIG_MAP) if (found := _wish(one)) is not None), None)
+        return cluster.drift(self._render(wish), now) if wish is not None else ()
+
+    def put_back(self, key: str) -> None:
+        """Takes over every field that somebody else changed, and applies what was wished for once more."""
+        wish = self.desired(key)
+        if wish is None:
+            raise NotFound("no_such_deployment", f"There is no deployment {key} in this cluster.")
+        for manifest in self._render(wish):
+            if not manifest.get("immutable"):
+                self.api.apply(of(manifest), manifest, force=True)
+
     # How it does it
 
     def _mine(self, kind: Kind) -> list[Object]:
@@ -201,6 +216,7 @@ class KubernetesTarget:
         if _wish(now.get(CONFIG_MAP, record_name(desired))) == desired:
             for manifest in missing:  # somebody deleted it: what was wished for still is
                 self._write(manifest, now)
+                self._first_size(desired, manifest)
             return
         self._refuse_stale(desired, now)
         if expected_live_digest not in (None, now.digest):
@@ -208,7 +224,7 @@ class KubernetesTarget:
             raise StaleLive("live_moved", title, "Plan again, and apply that plan.")
         for manifest in manifests:
             self._write(manifest, now)
-            if manifest["kind"] == DEPLOYMENT.kind and manifest in missing:
+            if manifest in missing:
                 self._first_size(desired, manifest)
         self._prune(manifests, now)
         self._tell(desired)
@@ -237,7 +253,7 @@ class KubernetesTarget:
 
     def _first_size(self, desired: DesiredDeployment, manifest: Manifest) -> None:
         """A new Deployment has one replica; whoever scales it later begins at the size that was wished for."""
-        if "replicas" not in manifest["spec"]:
+        if manifest["kind"] == DEPLOYMENT.kind and "replicas" not in manifest["spec"]:
             main = next(one for one in names.with_slots(desired).workloads if not one.candidate)
             self._scale(manifest["metadata"]["name"], main.replicas)
 

@@ -82,6 +82,13 @@ class Room:
         except NotFound:
             return
 
+    def until_quota(self, name: str) -> None:
+        """The quota's controller counts in its own time."""
+        end = time.monotonic() + WITHIN_S
+        while not self.api.get(kinds.QUOTA, name, self.namespace).get("status", {}).get("used"):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
     def says(self, key: str, revision: int, lines: Sequence[str]) -> None:
         """What the pods of a revision have logged. Real clusters ask a kubelet, which is only played here."""
         if self.fake is not None:
