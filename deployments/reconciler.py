@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -163,20 +164,31 @@ def _steady(deployment: Deployment, target: Target, seen: TargetStatus | None) -
     )
 
 
-def _apply_if_different(deployment: Deployment, target: Target, counts: Mapping[int, int]) -> bool:
-    """Writes only if the target's wish differs. The new generation is in the row before the target sees it."""
+def _apply_if_different(
+    deployment: Deployment, target: Target, counts: Mapping[int, int], *, rollout: Rollout | None = None
+) -> bool:
+    """Writes only if the target's wish differs. The new generation is in the row before the target sees it.
+
+    A rollout was asked for by somebody who saw its plan, so it takes over what others wrote, and says so.
+    """
     live = target.desired(deployment.key)
     if live is None and not any(counts.values()):
         return False
     wanted = wishes.wish(deployment, counts, generation=live.generation if live else 0)
     if live is not None and _content(live) == _content(wanted):
+        if target.rolls:
+            target.apply(live)  # others may have taken an object away
         return False
     generation = max(deployment.generation, live.generation if live else 0) + 1
     mine = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)
     if not mine.update(generation=generation):
         raise StaleGeneration("stale_generation", "Somebody else wrote this deployment meanwhile.")
     deployment.generation = generation
-    target.apply(wishes.wish(deployment, counts, generation=generation))
+    told = partial(transitions.record, rollout, kind="took_over") if rollout is not None else None
+    target.apply(
+        wishes.wish(deployment, counts, generation=generation),
+        take_over=(lambda message: told(message=message)) if told is not None else None,
+    )
     return True
 
 
@@ -216,7 +228,7 @@ def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: Tar
         if target.rolls
         else next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy)
     )
-    _apply_if_different(deployment, target, wanted)
+    _apply_if_different(deployment, target, wanted, rollout=rollout)
     if "refused" in rollout.evidence:
         _keep(rollout, {name: value for name, value in rollout.evidence.items() if name != "refused"})
     return CLUSTER_S if target.rolls else SOON_S

@@ -104,7 +104,13 @@ class MemoryTarget:
         self._reach()
         return self._wishes.plan(desired)
 
-    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
+    def apply(
+        self,
+        desired: DesiredDeployment,
+        *,
+        expected_live_digest: str | None = None,
+        take_over: Callable[[str], None] | None = None,
+    ) -> None:
         self._reach()
         if self._wishes.accept(desired, expected_live_digest=expected_live_digest):
             self._wishes.commit(desired)

@@ -50,8 +50,18 @@ class Target(Protocol):
         """The field-level diff of the wish against the one that is live. Changes nothing."""
         ...
 
-    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
-        """Takes up the wish and returns before it is so. Applying the same wish again changes nothing.
+    def apply(
+        self,
+        desired: DesiredDeployment,
+        *,
+        expected_live_digest: str | None = None,
+        take_over: Callable[[str], None] | None = None,
+    ) -> None:
+        """Takes up the wish and returns before it is so. Applying the same wish again changes nothing, but that what
+        somebody else took away comes back.
+
+        Where others may write the same fields, what they have is left to them (Conflict) unless `take_over` is given,
+        which is told what was taken from whom.
 
         Raises StaleGeneration for an older generation, or for another wish of the same generation; StaleLive
         when `expected_live_digest` (of a Plan) is given and the live wish is another one; Conflict when the

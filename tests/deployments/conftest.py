@@ -1,10 +1,48 @@
-"""The world that deployments are tested in: a team, its people, a model and a target in memory."""
+"""The world that deployments are tested in: a team, its people, a model and a target in memory; and clusters."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.deployments.world import World, make
 
+if TYPE_CHECKING:
+    from tests.deployments.targets.kubernetes.room import Room
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return make(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def kubernetes_fake() -> Iterator["Room"]:
+    """A cluster in memory."""
+    from deployments.targets.kubernetes.api import Api
+    from tests.deployments.targets.kubernetes.fake import RunningFake
+    from tests.deployments.targets.kubernetes.room import Room
+
+    fake = RunningFake().start()
+    room = Room(Api(fake.connection), namespace="ml", fake=fake).start()
+    yield room
+    room.stop()
+    fake.stop()
+
+
+@pytest.fixture(scope="session")
+def kubernetes_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Room"]:
+    """A real control plane, where KUBEBUILDER_ASSETS names one."""
+    from deployments.targets.kubernetes import kubeconfig
+    from deployments.targets.kubernetes.api import Api
+    from tests.deployments.targets.kubernetes.control_plane import ControlPlane, why_not
+    from tests.deployments.targets.kubernetes.room import Room
+
+    if reason := why_not():
+        pytest.skip(reason)
+    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
+    plane.start()
+    room = Room(Api(kubeconfig.read(plane.kubeconfig())), namespace="ml").start()
+    yield room
+    room.stop()
+    plane.stop()

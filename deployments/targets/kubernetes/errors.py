@@ -24,7 +24,13 @@ class Moved(Conflict):
 
 
 class FieldConflict(Conflict):
-    """`owners` is by field: which manager has it."""
+    """Some fields belong to another manager."""
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """By field: whose it is."""
+        owners: dict[str, str] = self.extra["owners"]
+        return owners
 
 
 class Refused(Conflict):
@@ -114,7 +120,7 @@ def _owned(owners: Mapping[str, str], what: str) -> FieldConflict:
     return FieldConflict(
         "field_conflict",
         "Somebody else owns a field that this would change.",
-        f"{what}: {listed}. Take the field over, or let the other tool set it.",
+        f"{what}: {listed}.",
         extra={"owners": dict(owners)},
     )
 

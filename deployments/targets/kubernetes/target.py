@@ -25,7 +25,7 @@ from deployments.domain.workload import (
 from deployments.targets.kubernetes import live as cluster
 from deployments.targets.kubernetes import names, preflight
 from deployments.targets.kubernetes.api import Api, Object
-from deployments.targets.kubernetes.errors import Moved
+from deployments.targets.kubernetes.errors import FieldConflict, Moved
 from deployments.targets.kubernetes.events import events_of
 from deployments.targets.kubernetes.following import Followed
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
@@ -38,6 +38,8 @@ from deployments.targets.port import StaleGeneration, StaleLive
 MINE = f"{names.MANAGED_BY}={names.MANAGER}"
 SEEN = (CONFIG_MAP, DEPLOYMENT, POD, HPA)
 """What a status is made of."""
+ALWAYS_OURS = frozenset({".spec.replicas"})
+"""Where a size is applied at all there is no autoscaler, and what an earlier one wrote is not another's wish."""
 TRIES = 4
 """Status is written to the same objects by controllers, so what was read is soon old; four looks in a row are not."""
 MOST_TAILS, TAIL_LINES = 3, 50
@@ -75,10 +77,16 @@ class KubernetesTarget:
             manifests=tuple(_shown(one) for one in manifests),
         )
 
-    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
+    def apply(
+        self,
+        desired: DesiredDeployment,
+        *,
+        expected_live_digest: str | None = None,
+        take_over: Callable[[str], None] | None = None,
+    ) -> None:
         for attempt in range(TRIES):
             try:
-                return self._apply(desired, expected_live_digest if attempt == 0 else None)
+                return self._apply(desired, expected_live_digest if attempt == 0 else None, take_over)
             except Moved:
                 if attempt == TRIES - 1:
                     raise
@@ -208,7 +216,12 @@ class KubernetesTarget:
     def _render(self, desired: DesiredDeployment) -> tuple[Manifest, ...]:
         return render(desired, self.place, pull_token=self._pull_token(desired.key))
 
-    def _apply(self, desired: DesiredDeployment, expected_live_digest: str | None) -> None:
+    def _apply(
+        self,
+        desired: DesiredDeployment,
+        expected_live_digest: str | None,
+        take_over: Callable[[str], None] | None,
+    ) -> None:
         now = cluster.read(self.api, self.place.namespace, desired.key)
         manifests = self._render(desired)
         self._refuse_names_of_others(manifests, desired.key, now)
@@ -223,7 +236,14 @@ class KubernetesTarget:
             title = "What is live has changed since this plan was made."
             raise StaleLive("live_moved", title, "Plan again, and apply that plan.")
         for manifest in manifests:
-            self._write(manifest, now)
+            try:
+                self._write(manifest, now)
+            except FieldConflict as error:
+                if error.owners.keys() - ALWAYS_OURS:
+                    if take_over is None:
+                        raise
+                    take_over(f"Took over from others: {error.detail}")
+                self._write(manifest, now, force=True)
             if manifest in missing:
                 self._first_size(desired, manifest)
         self._prune(manifests, now)
@@ -239,7 +259,7 @@ class KubernetesTarget:
                     tail = self.logs(key, replica=one.name, tail=TAIL_LINES)
             yield replace(one, log_tail=tail)
 
-    def _write(self, manifest: Manifest, now: Live) -> None:
+    def _write(self, manifest: Manifest, now: Live, *, force: bool = False) -> None:
         """Under the condition that it is as it was read. An immutable ConfigMap that is there is the same one."""
         known = now.objects.get(cluster.ref(manifest))
         if known is not None and manifest.get("immutable"):
@@ -249,7 +269,7 @@ class KubernetesTarget:
         if known is not None:
             version = {"resourceVersion": known["metadata"]["resourceVersion"]}
             manifest = manifest | {"metadata": manifest["metadata"] | version}
-        self.api.apply(of(manifest), manifest)
+        self.api.apply(of(manifest), manifest, force=force)
 
     def _first_size(self, desired: DesiredDeployment, manifest: Manifest) -> None:
         """A new Deployment has one replica; whoever scales it later begins at the size that was wished for."""

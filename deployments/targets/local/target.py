@@ -40,7 +40,13 @@ class LocalTarget:
     def plan(self, desired: DesiredDeployment) -> Plan:
         return plan(desired, live=self.desired(desired.key))
 
-    def apply(self, desired: DesiredDeployment, *, expected_live_digest: str | None = None) -> None:
+    def apply(
+        self,
+        desired: DesiredDeployment,
+        *,
+        expected_live_digest: str | None = None,
+        take_over: Callable[[str], None] | None = None,
+    ) -> None:
         self._node.put("deployments", desired.key, body=desired.to_json(), if_match=expected_live_digest)
 
     def observe(self, key: str) -> TargetStatus:

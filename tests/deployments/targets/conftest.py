@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import psutil
@@ -23,9 +23,6 @@ from deployments.targets.local.client import NodeClient
 from deployments.targets.local.ports import is_free
 from deployments.targets.local.target import LocalTarget
 from deployments.targets.port import Unreachable
-
-if TYPE_CHECKING:
-    from tests.deployments.targets.kubernetes.room import Room
 
 NODE = Path(__file__).with_name("node_for_tests.py")
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -212,35 +209,3 @@ def resting_node() -> Iterator[Node]:
 def node(resting_node: Node) -> Node:
     resting_node.start()
     return resting_node
-
-
-@pytest.fixture(scope="session")
-def kubernetes_fake() -> Iterator["Room"]:
-    """A cluster in memory."""
-    from deployments.targets.kubernetes.api import Api
-    from tests.deployments.targets.kubernetes.fake import RunningFake
-    from tests.deployments.targets.kubernetes.room import Room
-
-    fake = RunningFake().start()
-    room = Room(Api(fake.connection), namespace="ml", fake=fake).start()
-    yield room
-    room.stop()
-    fake.stop()
-
-
-@pytest.fixture(scope="session")
-def kubernetes_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Room"]:
-    """A real control plane, where KUBEBUILDER_ASSETS names one."""
-    from deployments.targets.kubernetes import kubeconfig
-    from deployments.targets.kubernetes.api import Api
-    from tests.deployments.targets.kubernetes.control_plane import ControlPlane, why_not
-    from tests.deployments.targets.kubernetes.room import Room
-
-    if reason := why_not():
-        pytest.skip(reason)
-    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
-    plane.start()
-    room = Room(Api(kubeconfig.read(plane.kubeconfig())), namespace="ml").start()
-    yield room
-    room.stop()
-    plane.stop()

@@ -8,8 +8,8 @@ from typing import Any
 from controlplane.core.errors import NotFound
 from deployments.domain.cluster import ClusterSettings, ClusterWorkload
 from deployments.domain.spec import default_autoscaling
-from deployments.domain.workload import Batching, TargetStatus, Workload
-from deployments.targets.kubernetes import kinds, names
+from deployments.domain.workload import Batching, DesiredDeployment, TargetStatus, Workload
+from deployments.targets.kubernetes import kinds
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.kubeconfig import Connection
 from deployments.targets.kubernetes.render.place import Place
@@ -107,8 +107,33 @@ class Room:
         other.manager = manager
         other.merge(kind, name, self.namespace, change)
 
-    def named(self, key: str) -> str:
-        return names.object_name(key)
+    def edit_size(self, name: str, replicas: int) -> None:
+        """As the cluster's autoscaler."""
+        other = Api(self.api.connection)
+        other.manager = "horizontal-pod-autoscaler"
+        change = {"spec": {"replicas": replicas}}
+        other.merge(kinds.DEPLOYMENT, name, self.namespace, change, part="scale")
+
+    def evict(self, pod: str) -> None:
+        self.api.delete(kinds.POD, pod, self.namespace)
+
+    def has(self, key: str) -> bool:
+        try:
+            self.target.observe(key)
+        except NotFound:
+            return False
+        return True
+
+    def complain(self, name: str, message: str) -> None:
+        """As the Deployment controller does that may make no pod."""
+        condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+        change = {"status": {"conditions": [condition]}}
+        self.api.merge(kinds.DEPLOYMENT, name, self.namespace, change, part="status")
+
+    def target_wish(self) -> DesiredDeployment:
+        return DesiredDeployment(
+            key="other", path="/team/other", generation=1, workloads=(cluster_workload(1, 1),)
+        )
 
 
 def elsewhere(room: Room, namespace: str) -> Room:

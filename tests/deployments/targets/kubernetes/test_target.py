@@ -168,10 +168,14 @@ def test_a_foreign_field_is_named_with_its_owner_and_taken_over_only_on_request(
         room.target.apply(second)
     findings = {one.code: one for one in room.target.preflight(second, live=None)}
     assert "kubectl-edit" in findings["field_conflict"].evidence
+    taken: list[str] = []
+    room.target.apply(second, take_over=taken.append)
+    assert "belongs to kubectl-edit" in " ".join(taken)
+    assert room.api.get(HPA, key, room.namespace)["spec"]["maxReplicas"] == 20
+    room.edit(HPA, key, {"spec": {"maxReplicas": 7}})
     room.target.put_back(key)
     assert room.api.get(HPA, key, room.namespace)["spec"]["maxReplicas"] == 20
     assert room.target.drift(key) == ()
-    room.target.apply(second)
 
 
 @pytest.mark.parametrize("kind", [SERVICE, HPA, DEPLOYMENT, CONFIG_MAP])
