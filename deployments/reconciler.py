@@ -341,10 +341,11 @@ def _said(one: ReplicaStatus, tail: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _last_lines(target: Target, key: str, replica: str) -> tuple[str, ...]:
-    """A replica that hangs has not ended, so the target has kept nothing of it and must be asked."""
+    """A replica that hangs has not ended, so the target has kept nothing of it and must be asked. Where it cannot
+    tell (the replica's node may be gone), going back does not wait for that."""
     try:
         return target.logs(key, replica=replica, tail=TAIL_LINES)
-    except NotFound:
+    except SlipwayError:
         return ()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.domain.hpa import HpaSpec
-from deployments.domain.spec import RevisionSpec
+from deployments.domain.spec import RevisionSpec, RolloutPolicy, Strategy
 
 _EVERY = {"Percent": " %", "Pods": " replicas"}
 
@@ -34,7 +34,7 @@ def document(
         "batching": spec.batching.to_json()
         | {"preferred_batch_size": ", ".join(map(str, spec.batching.preferred_batch_size)) or "none"},
         "autoscaling": _autoscaling(spec.hpa()),
-        "rollout": spec.rollout.to_json(),
+        "rollout": _rollout(spec.rollout),
     }
     if spec.memory_bytes is not None:
         found["memory_bytes"] = spec.memory_bytes
@@ -57,6 +57,23 @@ def signature_words(signature: Mapping[str, Any]) -> str:
         )
         for side in (signature["inputs"], signature["outputs"])
     )
+
+
+def _rollout(policy: RolloutPolicy) -> dict[str, Any]:
+    """What the strategy reads; the defaults of the others would be noise."""
+    fields = policy.to_json()
+    steps, gate, hold_s = fields.pop("steps"), fields.pop("gate"), fields.pop("hold_s")
+    if policy.strategy is Strategy.BLUE_GREEN:
+        fields["hold_s"] = hold_s
+    if policy.strategy is Strategy.CANARY:
+        fields["steps"] = ", ".join(_step(**step) for step in steps)
+        fields["gate"] = gate
+    return fields
+
+
+def _step(*, weight: int, min_requests: int, pause_s: int) -> str:
+    more = [f"{min_requests:,} requests"] * bool(min_requests) + [f"{pause_s:,} s"] * bool(pause_s)
+    return f"{weight} %" + (f" for at least {' and '.join(more)}" if more else "")
 
 
 def _autoscaling(hpa: HpaSpec) -> dict[str, Any]:

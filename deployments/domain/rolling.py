@@ -12,10 +12,14 @@ from deployments.domain.spec import RolloutPolicy
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Of one revision: replicas asked for, and replicas ready to serve."""
+    """Of one revision: replicas asked for, and replicas ready to serve.
+
+    `present` are those that exist in any state, draining ones too: who may not start beside them waits for 0.
+    """
 
     asked: int
     ready: int
+    present: int = 0
 
 
 def next_counts(

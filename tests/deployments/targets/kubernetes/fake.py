@@ -357,12 +357,10 @@ def _without_log(one: Object) -> Object:
 
 
 def _unversioned(one: Object) -> str:
-    metadata = {
-        name: value
-        for name, value in one["metadata"].items()
-        if name not in ("resourceVersion", "managedFields")
-    }
-    return json.dumps(one | {"metadata": metadata}, sort_keys=True)
+    """The object with who owns what, but not since when."""
+    metadata = {name: value for name, value in one["metadata"].items() if name != "resourceVersion"}
+    owners = {owner: sorted(paths) for owner, paths in _owners(one).items()}
+    return json.dumps(one | {"metadata": metadata | {"managedFields": owners}}, sort_keys=True)
 
 
 def _owner(pod: Object) -> str:
