@@ -145,6 +145,8 @@ class Rollout(models.Model):
     """The diff that was shown and applied."""
     evidence = models.JSONField(default=dict)
     """Kept when it failed: replica reasons and their last log lines."""
+    step = models.JSONField(default=dict)
+    """`domain.strategy.StepState`: at which step it is, and since when; `share` in words besides."""
     progressed_at = models.DateTimeField()
     """When a replica last became ready; the progress deadline counts from it."""
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True)

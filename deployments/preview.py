@@ -8,6 +8,7 @@ from controlplane.registry.engines import Engine
 from controlplane.registry.models import Artifact, Variant
 from deployments import stacks, targets
 from deployments.domain import readable
+from deployments.domain.cluster_strategy import Part
 from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
 from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
@@ -43,7 +44,9 @@ def preview(deployment: Deployment, revision: Revision) -> Preview:
     """Plan and pre-flight against what runs now. Talks to the target; changes nothing."""
     target = targets.of(deployment.target)
     desired = wish(
-        deployment, {revision.number: start_size(deployment, revision)}, generation=deployment.generation + 1
+        deployment,
+        [Part(revision=revision.number, replicas=start_size(deployment, revision))],
+        generation=deployment.generation + 1,
     )
     live = target.desired(deployment.key)
     findings = target.preflight(desired, live=live)

@@ -18,11 +18,12 @@ from django.db.models.functions import Now
 
 from controlplane.core.clock import database_now
 from controlplane.core.errors import NotFound, SlipwayError
-from deployments import targets, transitions, wishes
+from deployments import canaries, moves, targets, transitions, wishes
+from deployments.domain.cluster_strategy import Part
 from deployments.domain.loglines import last_error
-from deployments.domain.rolling import Count, finished, next_counts
 from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
+from deployments.domain.strategy import Phase
 from deployments.domain.workload import DesiredDeployment, ReplicaState, ReplicaStatus, TargetStatus
 from deployments.models import Deployment, Revision, Rollout
 from deployments.selectors import ACTIVE_STATES, active_rollout
@@ -149,32 +150,22 @@ def _unreachable(deployment: Deployment, cause: str) -> None:
         transitions.announce(deployment)
 
 
-def _steady(deployment: Deployment, target: Target, seen: TargetStatus | None) -> dict[int, int]:
-    """The live revision alone. What else serves goes as a rollout takes it away: when that one is ready."""
+def _steady(deployment: Deployment, target: Target, seen: TargetStatus | None) -> Sequence[Part]:
     live = deployment.live_revision
-    if live is None:
-        return {}
-    if target.rolls:
-        return {live.number: deployment.replicas}
-    return next_counts(
-        to=live.number,
-        wanted=deployment.replicas,
-        counts=_counts(target, deployment, seen),
-        policy=RevisionSpec.from_json(live.spec).rollout,
-    )
+    return moves.of_steady(deployment, live, target, seen, now=database_now()) if live is not None else ()
 
 
 def _apply_if_different(
-    deployment: Deployment, target: Target, counts: Mapping[int, int], *, rollout: Rollout | None = None
+    deployment: Deployment, target: Target, parts: Sequence[Part], *, rollout: Rollout | None = None
 ) -> bool:
     """Writes only if the target's wish differs. The new generation is in the row before the target sees it.
 
     A rollout was asked for by somebody who saw its plan, so it takes over what others wrote, and says so.
     """
     live = target.desired(deployment.key)
-    if live is None and not any(counts.values()):
+    if live is None and not any(part.replicas for part in parts):
         return False
-    wanted = wishes.wish(deployment, counts, generation=live.generation if live else 0)
+    wanted = wishes.wish(deployment, parts, generation=live.generation if live else 0)
     if live is not None and _content(live) == _content(wanted):
         if target.rolls:
             target.apply(live)  # others may have taken an object away
@@ -186,7 +177,7 @@ def _apply_if_different(
     deployment.generation = generation
     told = partial(transitions.record, rollout, kind="took_over") if rollout is not None else None
     target.apply(
-        wishes.wish(deployment, counts, generation=generation),
+        wishes.wish(deployment, parts, generation=generation),
         take_over=(lambda message: told(message=message)) if told is not None else None,
     )
     return True
@@ -196,57 +187,43 @@ def _content(wish: DesiredDeployment) -> dict[str, object]:
     return {name: value for name, value in wish.to_json().items() if name != "generation"}
 
 
-def _counts(target: Target, deployment: Deployment, seen: TargetStatus | None) -> dict[int, Count]:
-    live = target.desired(deployment.key)
-    return {
-        workload.revision: Count(asked=workload.replicas, ready=seen.ready(workload.revision) if seen else 0)
-        for workload in (live.workloads if live else ())
-    }
-
-
 def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: TargetStatus | None) -> float:
     if rollout.state == RolloutState.PENDING and not transitions.move_rollout(
         rollout, to=RolloutState.RUNNING, message=f"Rolling out revision {rollout.to_revision.number}."
     ):
         return SOON_S
-    if rollout.state == RolloutState.PAUSED:
-        return RESYNC_S
     back = rollout.state == RolloutState.ROLLING_BACK
     goal = rollout.from_revision if back else rollout.to_revision
     if goal is None:
         transitions.move_rollout(rollout, to=RolloutState.FAILED, message=rollout.message)
         return SOON_S
-    policy = RevisionSpec.from_json(goal.spec).rollout
-    counts = _counts(target, deployment, seen)
-    if _is_finished(deployment, target, goal, counts, seen):
+    move = moves.of_rollout(deployment, rollout, target, seen, now=database_now(), back=back)
+    if move.phase is Phase.FINISHED:
         return _complete(deployment, rollout, goal, back=back)
-    _note_progress(rollout, goal, counts)
-    if _is_late(rollout, policy.progress_deadline_s):
+    _note_progress(rollout, goal, seen)
+    if rollout.state == RolloutState.PAUSED and move.phase is Phase.MOVING:
+        return RESYNC_S  # what a person holds goes no further; where it judges or holds it is kept as it is
+    policy = RevisionSpec.from_json(goal.spec).rollout
+    late = move.phase is Phase.MOVING and _is_late(rollout, policy.progress_deadline_s)
+    if late:
         return _give_up(deployment, rollout, goal, target, seen, deadline_s=policy.progress_deadline_s)
-    wanted = (
-        {goal.number: deployment.replicas}
-        if target.rolls
-        else next_counts(to=goal.number, wanted=deployment.replicas, counts=counts, policy=policy)
-    )
-    _apply_if_different(deployment, target, wanted, rollout=rollout)
+    _apply_if_different(deployment, target, move.parts, rollout=rollout)
+    _keep_step(rollout, move)
     if "refused" in rollout.evidence:
         _keep(rollout, {name: value for name, value in rollout.evidence.items() if name != "refused"})
+    if move.phase is Phase.JUDGING and rollout.state == RolloutState.RUNNING:
+        return canaries.judge_step(deployment, rollout, move, now=database_now())
     return CLUSTER_S if target.rolls else SOON_S
 
 
-def _is_finished(
-    deployment: Deployment,
-    target: Target,
-    goal: Revision,
-    counts: Mapping[int, Count],
-    seen: TargetStatus | None,
-) -> bool:
-    """A target that rolls by itself also says whether it is done with it."""
-    if not finished(to=goal.number, wanted=deployment.replicas, counts=counts):
-        return False
-    others = [one for one in seen.replicas if one.revision != goal.number] if seen else []
-    left = [one for one in others if one.state is not ReplicaState.DRAINING]
-    return not target.rolls or (seen is not None and seen.rolled and not left)
+def _keep_step(rollout: Rollout, move: moves.Move) -> None:
+    """Once the target has it. A gate or a hold is no lateness: the deadline counts from its end."""
+    step = move.state.to_json() | ({"share": move.share.to_json()} if move.share else {})
+    fields: dict[str, Any] = {} if step == rollout.step else {"step": step}
+    fields |= {"progressed_at": Now()} if move.phase in (Phase.JUDGING, Phase.HOLDING) else {}
+    if fields:
+        Rollout.objects.filter(pk=rollout.pk, state=rollout.state).update(**fields)
+        rollout.step = step
 
 
 def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back: bool) -> float:
@@ -263,9 +240,9 @@ def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back:
     return RESYNC_S
 
 
-def _note_progress(rollout: Rollout, goal: Revision, counts: Mapping[int, Count]) -> None:
+def _note_progress(rollout: Rollout, goal: Revision, seen: TargetStatus | None) -> None:
     """Another replica became ready: say so, and let the deadline count from here."""
-    ready = counts[goal.number].ready if goal.number in counts else 0
+    ready = seen.ready(goal.number) if seen else 0
     best = rollout.evidence.get("ready", 0)
     if ready <= best:
         return
@@ -318,7 +295,7 @@ def _give_up(
         return 0.0
     transitions.move_rollout(rollout, to=RolloutState.FAILED, message=message, evidence=evidence)
     if rollout.from_revision_id is None:
-        _apply_if_different(deployment, target, {rollout.to_revision.number: 0})
+        _apply_if_different(deployment, target, [Part(revision=rollout.to_revision.number, replicas=0)])
     return SOON_S
 
 

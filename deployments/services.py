@@ -412,6 +412,10 @@ def remove_deployment(actor: Actor, deployment: Deployment) -> None:
         transitions.request_reconcile(deployment.pk)
 
 
+def audit_of(actor: Actor, verb: str, rollout: Rollout) -> None:
+    _audit(actor, verb, rollout.deployment, details={"rollout": rollout.pk})
+
+
 def _audit(
     actor: Actor, verb: str, deployment: Deployment, *, details: Mapping[str, Any] | None = None
 ) -> None:

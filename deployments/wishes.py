@@ -1,6 +1,6 @@
 """What a target is asked for: a deployment's revisions as workloads, with the bytes and the sizes they run with."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 from controlplane.core import storage
@@ -8,21 +8,27 @@ from controlplane.core.errors import Conflict, NotFound
 from controlplane.registry.engines import Engine
 from controlplane.registry.formats import TENSORRT
 from controlplane.registry.models import Variant
+from deployments.domain.cluster_strategy import Part
 from deployments.domain.spec import RevisionSpec
 from deployments.domain.workload import DesiredDeployment, Workload
 from deployments.models import Deployment, Revision
 
 
-def wish(deployment: Deployment, counts: Mapping[int, int], *, generation: int) -> DesiredDeployment:
-    """The wish for these replicas by revision number. One query."""
-    rows = deployment.revisions.filter(number__in=counts).select_related(
+def wish(deployment: Deployment, parts: Sequence[Part], *, generation: int) -> DesiredDeployment:
+    """The wish for these replicas of these revisions. One query."""
+    rows = deployment.revisions.filter(number__in={one.revision for one in parts}).select_related(
         "variant__artifact", "variant__version__model"
     )
+    by_number = {row.number: row for row in rows}
     return DesiredDeployment(
         key=deployment.key,
         path=f"/{deployment.team.name}/{deployment.name}",
         generation=generation,
-        workloads=tuple(_workload(deployment, row, counts[row.number]) for row in rows.order_by("number")),
+        workloads=tuple(
+            _workload(deployment, by_number[part.revision], part)
+            for part in sorted(parts, key=lambda part: (part.candidate, part.revision))
+            if part.revision in by_number
+        ),
     )
 
 
@@ -32,19 +38,20 @@ def start_size(deployment: Deployment, revision: Revision) -> int:
     return min(max(deployment.replicas, hpa.min_replicas), hpa.max_replicas)
 
 
-def _workload(deployment: Deployment, revision: Revision, replicas: int) -> Workload:
+def _workload(deployment: Deployment, revision: Revision, part: Part) -> Workload:
     spec = RevisionSpec.from_json(revision.spec)
     if spec.cluster is not None and deployment.autoscaling_paused:
         # Then the size is a person's alone, and the cluster's own autoscaler is taken away.
         spec = replace(spec, cluster=replace(spec.cluster, autoscaler="none"))
-    return workload_of(
+    workload = workload_of(
         revision.variant,
         spec,
         revision=revision.number,
-        replicas=replicas,
+        replicas=part.replicas,
         path=_artifact_path(revision.variant),
         api_key_sha256=deployment.api_key_sha256,
     )
+    return replace(workload, candidate=part.candidate, weight=part.weight)
 
 
 def workload_of(

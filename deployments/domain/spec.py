@@ -177,6 +177,7 @@ class RevisionSpec(Document):
             max_surge=self.rollout.max_surge,
             max_unavailable=self.rollout.max_unavailable,
             progress_deadline_s=self.rollout.progress_deadline_s,
+            recreate=self.rollout.strategy is Strategy.RECREATE,
             capabilities=capabilities,
         )
 

@@ -158,6 +158,7 @@ class ReplicaStatus(Document):
     reason: str
     log_tail: tuple[str, ...]
     node: str = ""
+    candidate: bool = False
     phases: dict[str, datetime] = field(default_factory=dict)
 
 

@@ -122,7 +122,7 @@ def test_the_target_is_told_the_format_of_the_artifact_and_what_no_stack_serves_
 ) -> None:
     revision = world.revision()
     Variant.objects.filter(pk=revision.variant_id).update(format="openvino")
-    told = wish(world.row, {revision.number: 1}, generation=1).workloads[0]
+    told = wish(world.row, [Part(revision=revision.number, replicas=1)], generation=1).workloads[0]
     assert told.artifact_format == "openvino"
     revision.variant.format = "abacus"
     with pytest.raises(Unprocessable, match="does not serve the format ABACUS"):

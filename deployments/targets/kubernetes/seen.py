@@ -71,6 +71,7 @@ def _replica(pod: Mapping[str, Any]) -> ReplicaStatus:
         else None,
         reason=words.reason(pod),
         log_tail=(),
+        candidate=_label(pod, names.SLOT) == names.CANDIDATE,
         node=str((pod.get("spec") or {}).get("nodeName") or ""),
         phases=words.phases(pod),
     )

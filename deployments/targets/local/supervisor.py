@@ -245,13 +245,20 @@ class Supervisor:
         # Not at once: a change may be part of a pass that is still going on.
         asyncio.get_running_loop().call_soon(self.reconcile, key)
 
+    def _silent(self, key: str) -> frozenset[int]:
+        """Revisions that are ready and get no request yet, or none any more."""
+        wish = self._wishes.get(key)
+        return frozenset(one.revision for one in wish.workloads if one.weight == 0) if wish else frozenset()
+
     def _routes(self) -> list[Route]:
         return [
             Route(
                 key=key,
                 path=wish.path if (wish := self._wishes.get(key)) is not None else None,
                 ports=tuple(
-                    one.record.port for one in self._replicas.get(key, {}).values() if one.takes_requests
+                    one.record.port
+                    for one in self._replicas.get(key, {}).values()
+                    if one.takes_requests and one.record.workload.revision not in self._silent(key)
                 ),
             )
             for key in self.known_keys()
