@@ -135,7 +135,8 @@ def build() -> World:
     Target.objects.filter(team=stranger.actor.team).update(kind="memory")
     target = MemoryTarget()
     targets.forget()
-    targets.TABLE._loaded["memory"] = lambda: target
+    targets.TABLE._loaded["memory"] = lambda settings, secret: target
+    targets.forget()
     _register(team)
     jobs = _optimize(team)
     live, turning = _deploy(team, admin.actor, target)

@@ -117,7 +117,7 @@ class World:
 def make(monkeypatch: pytest.MonkeyPatch) -> World:
     """Replaces every target of this process by one in memory."""
     memory = MemoryTarget(start_s=1)
-    monkeypatch.setattr(targets, "load", lambda kind: memory)
+    monkeypatch.setattr(targets, "of", lambda row: memory)
     owner, viewer, stranger = factories.three_people(factories.team())
     where = Target.objects.create(team=owner.team, name="memory", kind="memory")
     row, _ = services.create_deployment(owner, name="scorer", target=where)
