@@ -1,8 +1,8 @@
 """A team's cluster for tests of pages, the API and the reconciler: its API is the fake, its nodes are played.
 
-    @pytest.fixture
-    def cluster(monkeypatch) -> Iterator[Cluster]:
-        with clusters.running(monkeypatch) as one: yield one
+@pytest.fixture
+def cluster(monkeypatch) -> Iterator[Cluster]:
+    with clusters.running(monkeypatch) as one: yield one
 """
 
 from collections.abc import Iterator
