@@ -23,6 +23,7 @@ urlpatterns = [
     path("models/", include("controlplane.registry.urls")),
     path("", include("optimizer.urls")),
     path("deployments/", include("deployments.urls")),
+    path("pull/", include("deployments.api.pull")),
     path("", include("controlplane.accounts.urls")),
     path("account/", include(ACCOUNT)),
     path("api/v1/", include("controlplane.api")),

@@ -10,8 +10,9 @@ class CoreConfig(AppConfig):
     def ready(self) -> None:
         from django.urls import register_converter
 
-        from controlplane.core.converters import IdConverter, NameConverter
+        from controlplane.core.converters import DigestConverter, IdConverter, NameConverter
 
         register_converter(IdConverter, "id")
         register_converter(NameConverter, "name")
+        register_converter(DigestConverter, "sha256")
         from controlplane.core import checks  # noqa: F401  registers the system checks

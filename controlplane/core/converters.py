@@ -21,3 +21,15 @@ class NameConverter:
 
     def to_url(self, value: str) -> str:
         return value
+
+
+class DigestConverter:
+    """A SHA-256, as `sha256sum` prints it."""
+
+    regex = "[0-9a-f]{64}"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value

@@ -49,6 +49,8 @@ def preview(shown: Preview) -> schemas.Plan:
         "blocked": shown.blocked,
         "counts": shown.counts.to_json(),
         "diff": [change.to_json() for change in shown.diff],
+        "objects": [one.to_json() for one in shown.plan.objects],
+        "manifests": list(shown.plan.manifests),
         "findings": [finding.to_json() for finding in shown.findings],
     }
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from controlplane.core.openapi import Like
 from deployments.domain.cluster import ClusterSettings
-from deployments.domain.plan import Change, Counts, Finding
+from deployments.domain.plan import Change, Counts, Finding, ObjectDiff
 from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.spec import RolloutPolicy
 from deployments.domain.workload import Batching, ReplicaStatus
@@ -101,12 +101,16 @@ class Revision(TypedDict):
 
 
 class Plan(TypedDict):
-    """What rolling out would change. `etag` goes into If-Match; `blocked` says that a finding forbids it."""
+    """What rolling out would change. `etag` goes into If-Match; `blocked` says that a finding forbids it. On a cluster
+    also what changes in each of its objects, and the objects as they would be applied; elsewhere both are empty."""
 
     etag: str
     blocked: bool
     counts: Annotated[dict[str, Any], Like(Counts)]
     diff: list[Annotated[dict[str, Any], Like(Change)]]
+    objects: list[Annotated[dict[str, Any], Like(ObjectDiff)]]
+    manifests: list[dict[str, Any]]
+    """Without what is secret."""
     findings: list[Annotated[dict[str, Any], Like(Finding)]]
 
 

@@ -13,6 +13,7 @@ urlpatterns = [
     path(ONE + "revisions/", views.Revisions.as_view(), name="revisions"),
     path(ONE + "revisions/<id:number>/", views.Revision.as_view(), name="revision"),
     path(ONE + "revisions/<id:number>/plan/", views.Plan.as_view(), name="plan"),
+    path(ONE + "revisions/<id:number>/manifests/", views.Manifests.as_view(), name="manifests"),
     path(ONE + "rollouts/", views.Rollouts.as_view(), name="rollouts"),
     path(ONE + "rollouts/<id:rollout>/", views.Rollout.as_view(), name="rollout"),
     path(ONE + "rollouts/<id:rollout>/cancel/", views.RolloutCancel.as_view(), name="rollout-cancel"),

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,15 +13,18 @@ from rest_framework.views import APIView
 from controlplane.accounts.access import Actor, actor_of
 from controlplane.core.api import page_response, parse, word
 from controlplane.core.errors import PreconditionRequired
+from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
-from deployments import preview, selectors, services, specs
+from controlplane.registry.api import bodies
+from deployments import exports, preview, selectors, services, specs
 from deployments.api import documents, inputs, schemas
 from deployments.domain.rollouts import Health
 from deployments.models import Deployment as DeploymentRow
 from deployments.models import Load as LoadRow
 from deployments.models import Revision as RevisionRow
 from deployments.models import Rollout as RolloutRow
+from deployments.targets.kubernetes.export import Form
 from deployments.telemetry.figures import ALL, DEFAULT_RANGE, RANGES_S, figure
 
 IF_MATCH = header("If-Match", "The ETag of the plan it was decided on; `*` takes any.", required=True)
@@ -150,6 +155,31 @@ class Plan(APIView):
         _, deployment = _deployment(request, name)
         shown = preview.preview(deployment, _revision(deployment, number))
         return Response(documents.preview(shown), headers={"ETag": f'"{shown.etag}"'})
+
+
+class Manifests(APIView):
+    renderer_classes = (JSONRenderer, bodies.Bytes)
+
+    @extend_schema(
+        parameters=[query("as", enum=list(Form), default=str(Form.YAML))],
+        responses={
+            (200, "application/yaml"): OpenApiTypes.STR,
+            (200, "application/zip"): OpenApiTypes.BINARY,
+            (200, "application/gzip"): OpenApiTypes.BINARY,
+            **refusals(409),
+        },
+    )
+    def get(self, request: Request, name: str, number: int) -> HttpResponse:
+        """The objects that a cluster is given: one YAML file, a Kustomize base (zip) or a Helm chart (tgz).
+
+        For the deployment's present size, and for people who apply them themselves: they carry no token and nothing
+        by which Slipway would take them for its own.
+        """
+        _, deployment = _deployment(request, name)
+        form = exports.form_of(request.GET.get("as", ""))
+        file = exports.export(deployment, _revision(deployment, number), form)
+        disposition = {"Content-Disposition": f'attachment; filename="{file.name}"'}
+        return HttpResponse(file.content, content_type=file.content_type, headers=disposition)
 
 
 class Rollouts(APIView):

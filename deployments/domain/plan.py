@@ -7,7 +7,7 @@ log show the same lines. Refused: a text diff of two JSON files, which moves whe
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -38,12 +38,25 @@ class Counts(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectDiff(Document):
+    """What changes in one object of a cluster; the changes' paths are those inside of it."""
+
+    kind: str
+    name: str
+    changes: tuple[Change, ...]
+
+    @property
+    def counts(self) -> Counts:
+        return counts(self.changes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan(Document):
     """The diff against what is live, and the live state it was made against.
 
     An apply that carries `live_digest` is refused when the live state has moved since.
     Where nothing is live, `live_generation` is None and `live_digest` is empty. `manifests` are the objects that a
-    cluster is given, without what is secret.
+    cluster is given, without what is secret; there, the first part of a change's path is “kind name”.
     """
 
     diff: tuple[Change, ...]
@@ -54,6 +67,16 @@ class Plan(Document):
     @property
     def counts(self) -> Counts:
         return counts(self.diff)
+
+    @property
+    def objects(self) -> tuple[ObjectDiff, ...]:
+        """The diff of a cluster's objects, object by object; none elsewhere."""
+        found: dict[str, list[Change]] = {}
+        for change in self.diff if self.manifests else ():
+            one, _, path = change.path.partition(".")
+            found.setdefault(one, []).append(replace(change, path=path))
+        split = ((*one.partition(" ")[::2], tuple(changes)) for one, changes in found.items())
+        return tuple(ObjectDiff(kind=kind, name=name, changes=changes) for kind, name, changes in split)
 
 
 class Severity(StrEnum):

@@ -13,12 +13,17 @@ from controlplane.core.addresses import whole_number
 from controlplane.core.errors import SlipwayError
 from controlplane.core.lists import Listing
 from deployments import preview, selectors, services
-from deployments.domain.plan import Finding, Severity, counts
+from deployments.domain.plan import Finding, Plan, Severity, counts
 from deployments.models import Deployment, Revision
+from deployments.targets.kubernetes import written
+from deployments.targets.kubernetes.export import Form
+from deployments.targets.kubernetes.render import ordered
 from deployments.views import frame, tables
 
 _SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
 _WORST_FIRST = list(_SEVERITY)
+MOST_CHANGES, LONGEST_TEXT = 200, 40_000
+"""Of one object on a page: changed fields, and characters of its YAML."""
 
 
 def find_revision(row: Deployment, number: int) -> Revision:
@@ -87,6 +92,8 @@ def plan(request: HttpRequest, name: str, number: int) -> HttpResponse:
         preview=shown,
         findings=_findings(shown.findings) if shown else [],
         after_label=f"Revision {number}",
+        objects=_objects(shown.plan) if shown else None,
+        exports=_exports(row, number),
         plan_path=f"/api/v1/deployments/{row.name}/revisions/{number}/plan/",
         rollout_path=f"/api/v1/deployments/{row.name}/{'rollback' if kind == 'rollback' else 'rollouts'}/",
         rollout_body={"revision": number},
@@ -100,6 +107,35 @@ def _preview(row: Deployment, revision: Revision) -> tuple[preview.Preview | Non
         return preview.preview(row, revision), None
     except SlipwayError as error:
         return None, error
+
+
+def _objects(plan: Plan) -> dict[str, Any] | None:
+    """A cluster's part of the plan: what changes by object, and the YAML of each. What is too long for a page is cut,
+    and the API has it whole."""
+    if not plan.manifests:
+        return None
+    texts = [(one["kind"], one["metadata"]["name"], written.document(one)) for one in ordered(plan.manifests)]
+    return {
+        "changes": [
+            {"one": one, "shown": one.changes[:MOST_CHANGES], "more": len(one.changes) - MOST_CHANGES}
+            for one in plan.objects
+        ],
+        "texts": [
+            {"kind": kind, "name": name, "text": text if len(text) <= LONGEST_TEXT else ""}
+            for kind, name, text in texts
+        ],
+    }
+
+
+def _exports(row: Deployment, number: int) -> list[dict[str, str]]:
+    """None of a deployment whose target is no cluster."""
+    address = f"/api/v1/deployments/{row.name}/revisions/{number}/manifests/"
+    labels = {Form.YAML: "YAML", Form.KUSTOMIZE: "Kustomize", Form.HELM: "Helm chart"}
+    return [
+        {"label": label, "url": f"{address}?as={form}"}
+        for form, label in labels.items()
+        if row.target.is_cluster
+    ]
 
 
 def _findings(found: tuple[Finding, ...]) -> list[dict[str, str]]:

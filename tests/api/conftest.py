@@ -36,7 +36,7 @@ def world(built: World, db: None, settings: Any) -> Iterator[World]:
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, torchscript=True)
     world = deepcopy(built)
     targets.forget()
-    targets.TABLE._loaded["memory"] = lambda: world.target
+    targets.TABLE._loaded["memory"] = lambda settings, secret: world.target
     # As they were when the file's first test began: read without a write, and heard of.
     Worker.objects.update(heartbeat_at=timezone.now())
     ApiToken.objects.filter(last_used_at__isnull=False).update(last_used_at=timezone.now())

@@ -135,7 +135,8 @@ def build() -> World:
     Target.objects.filter(team=stranger.actor.team).update(kind="memory")
     target = MemoryTarget()
     targets.forget()
-    targets.TABLE._loaded["memory"] = lambda: target
+    targets.TABLE._loaded["memory"] = lambda settings, secret: target
+    targets.forget()
     _register(team)
     jobs = _optimize(team)
     live, turning = _deploy(team, admin.actor, target)
@@ -179,6 +180,7 @@ def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> 
     ]  # fmt: skip
     fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}
     return {
+        "manifests": {"name": "elsewhere"},
         **dict.fromkeys(("import", "import-cancel"), fetched),
         **{name: {"name": live.name} for name in of_live},
         **{name: {"name": turning.name} for name in ("rollout", "rollout-cancel")},
@@ -265,6 +267,7 @@ def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment,
             services.add_revision(actor, row, variant=variant, spec=spec)
         rows.append(row)
     live, turning = rows
+    _deploy_elsewhere(actor, variant)
     target.apply(wishes.wish(live, {1: 1}, generation=1))
     target.advance(5)
     Deployment.objects.filter(pk=live.pk).update(
@@ -282,6 +285,14 @@ def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment,
         signals={}, sentence="2 replicas, because 12 requests wait.",
     )  # fmt: skip
     return live, turning
+
+
+def _deploy_elsewhere(actor: Actor, variant: Variant) -> None:
+    """`elsewhere` is on a cluster that nobody can reach."""
+    settings = {"namespace": "ml", "fetch_url": "https://slipway.example.com"}
+    place = Target.objects.create(team=actor.team, name="cluster", kind="kubernetes", settings=settings)
+    row, _ = services.create_deployment(actor, name="elsewhere", target=place)
+    services.add_revision(actor, row, variant=variant, spec=specs.read_spec({}))
 
 
 def fingerprint() -> dict[str, str]:

@@ -10,6 +10,7 @@ from django.db import connection
 
 from controlplane.core.errors import Conflict, StorageFull
 from deployments import reconciler, selectors, services, transitions
+from deployments.domain.cluster_strategy import Part
 from deployments.domain.rollouts import RolloutState
 from deployments.models import Deployment, Rollout
 from deployments.targets.port import StaleGeneration
@@ -336,7 +337,7 @@ def test_a_reconciler_that_lost_its_turn_writes_nothing(world: World) -> None:
     Deployment.objects.filter(pk=stale.pk).update(generation=stale.generation + 1)
     before = world.target.desired(world.row.key)
     with pytest.raises(StaleGeneration):
-        reconciler._apply_if_different(stale, world.target, {1: 8})
+        reconciler._apply_if_different(stale, world.target, [Part(revision=1, replicas=8)])
     assert world.target.desired(world.row.key) == before
 
 

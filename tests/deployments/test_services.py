@@ -8,6 +8,7 @@ from controlplane.core.errors import Conflict, PreconditionFailed, Unprocessable
 from controlplane.registry import usage
 from controlplane.registry.models import Artifact, Variant
 from deployments import preview, services, specs
+from deployments.domain.cluster_strategy import Part
 from deployments.models import Deployment, Target
 from deployments.wishes import wish
 from tests import factories

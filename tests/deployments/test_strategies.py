@@ -1,5 +1,5 @@
-"""Rollouts by strategy: a canary proves itself or goes back, blue/green switches at once, and a person can hold, release
-and promote; on replicas that we count out, and on a cluster that rolls by itself."""
+"""Rollouts by strategy: a canary proves itself or goes back, blue/green switches at once, and a person can hold,
+release and promote."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -32,7 +32,7 @@ def traffic(world: World, rollout: Rollout, revision: int, *, p50_ms: float, err
     random = np.random.default_rng(revision)
     latency = Sketch.from_values(p50_ms / 1000 * np.exp(random.normal(0, 0.4, ENOUGH)))
     key = WindowKey(
-        ts=int(moment) // 10 * 10 + 10, resolution_s=10, deployment=world.row.key, revision=revision
+        ts=int(moment) // 10 * 10 - 10, resolution_s=10, deployment=world.row.key, revision=revision
     )
     window = Window(
         key=key,

@@ -19,7 +19,15 @@ from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.core.pagination import Wanted
 from controlplane.core.uploads import accept_file
-from controlplane.registry import artifacts, costs, formats, listing, report_file, selectors, services
+from controlplane.registry import (
+    costs,
+    downloads,
+    formats,
+    listing,
+    report_file,
+    selectors,
+    services,
+)
 from controlplane.registry.answers import Answers as AnswersValue
 from controlplane.registry.api import bodies, documents, inputs, schemas
 from controlplane.registry.gate import Gate as GateValue
@@ -298,12 +306,7 @@ class VariantContent(APIView):
         row = selectors.variant(actor_of(request), name, number, variant)
         suffix = formats.SUFFIXES.get(row.format, row.format)
         filename = f"{name}-v{number}-{row.number}.{suffix}"
-        return FileResponse(
-            artifacts.intact(row).open("rb"),
-            as_attachment=True,
-            filename=filename,
-            content_type="application/octet-stream",
-        )
+        return downloads.content(row, filename=filename)
 
 
 class Aliases(APIView):

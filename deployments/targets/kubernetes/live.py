@@ -22,7 +22,7 @@ _SERVERS_OWN = (
     "managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink", "deletionTimestamp",
     "deletionGracePeriodSeconds",
 )  # fmt: skip
-_CONTROLLERS_OWN = "deployment.kubernetes.io/revision"
+_BOOKKEEPING = ("deployment.kubernetes.io/revision", names.GENERATION)
 _NAMED_BY = ("name", "type", "mountPath", "key")
 
 
@@ -71,17 +71,20 @@ def ref(manifest: Mapping[str, Any]) -> Ref:
 
 
 def cleaned(one: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what the server and controllers write; lists whose entries have names are read by name, and what is
-    secret only by its digest."""
+    """Without what the server and controllers write, and without our own bookkeeping (the generation, the record of
+    the wish): it moves with every apply and decides nothing. Lists whose entries have names are read by name, and what
+    is secret only by its digest."""
     metadata = {name: value for name, value in one["metadata"].items() if name not in _SERVERS_OWN}
     annotations = {
-        name: value for name, value in (metadata.get("annotations") or {}).items() if name != _CONTROLLERS_OWN
+        name: value for name, value in (metadata.get("annotations") or {}).items() if name not in _BOOKKEEPING
     }
     metadata.pop("annotations", None)
     found = {name: value for name, value in one.items() if name not in ("status", "metadata")}
     found["metadata"] = metadata | ({"annotations": annotations} if annotations else {})
     if one.get("kind") == DEPLOYMENT.kind and is_scaled(one):
         found["spec"] = {name: value for name, value in found["spec"].items() if name != "replicas"}
+    if names.RECORD in (metadata.get("labels") or {}):
+        found.pop("data", None)
     if one.get("kind") == "Secret":
         found["data"] = {
             name: f"sha256:{digest(value)[:12]}" for name, value in (one.get("data") or {}).items()

@@ -21,7 +21,6 @@ from deployments.targets.kubernetes.kinds import (
 )
 from deployments.targets.kubernetes.live import Drift
 from deployments.targets.kubernetes.target import KubernetesTarget
-from deployments.targets.port import StaleGeneration
 from tests.deployments.targets.kubernetes import kubelet
 from tests.deployments.targets.kubernetes.room import Room, cluster_workload, scaled
 
@@ -93,7 +92,7 @@ def test_a_writer_that_was_paused_in_the_middle_is_refused(room, key):
             room.place,
             pull_token=lambda key: f"token-of-{key}",
         )
-        with pytest.raises(StaleGeneration):
+        with pytest.raises(Conflict):
             slow.apply(wish(key, cluster_workload(2, 9, threads=2), generation=2))
         assert room.target.desired(key) == newer
         assert size_of(room, key) == 2
