@@ -14,11 +14,13 @@ from controlplane.core.errors import Conflict, PreconditionFailed
 from deployments import preview, reconciler, selectors, services, specs, targets
 from deployments.domain.workload import TargetStatus
 from deployments.models import Deployment, Revision, Rollout, Target
+from deployments.targets.kubernetes import names
 from deployments.targets.kubernetes.kinds import DEPLOYMENT, HPA, NAMESPACE, SERVICE
 from tests import factories
 from tests.deployments.targets.kubernetes import kubelet
 from tests.deployments.targets.kubernetes.fake import Script
 from tests.deployments.targets.kubernetes.room import Room
+from tests.deployments.traffic import judged, traffic
 from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
@@ -358,3 +360,59 @@ def test_a_worker_killed_between_any_two_calls_loses_and_doubles_no_rollout(fake
         assert fake.finish(rollout).state == "succeeded", nth
         assert served_by(fake.seen) == {rollout.to_revision.number}
         assert fake.deployment.rollouts.filter(state="succeeded").count() == fake.deployment.rollouts.count()
+
+
+def test_a_canary_stands_beside_the_main_place_and_takes_it_when_it_has_proved_itself(cluster):
+    cluster.serve_two()
+    revision = cluster.revision(rollout={"strategy": "canary", "steps": [{"weight": 30}]})
+    rollout = cluster.start(revision)
+    cluster.until(lambda: in_step(rollout))
+    assert (cluster.seen.ready(1), cluster.seen.ready(2)) == (2, 1)
+    assert "1 of 3 replicas takes 33 %" in rollout.step["share"]["sentence"]
+    assert cluster.room.api.find(HPA, cluster.name, cluster.room.namespace) is not None
+    judged(cluster, rollout)
+    for number in (1, 2):
+        traffic(cluster, rollout, number, p50_ms=20)
+    assert cluster.finish(rollout).state == "succeeded"
+    cluster.until(lambda: served_by(cluster.seen) == {2} and len(cluster.seen.replicas) == 2)
+    assert cluster.room.api.find(DEPLOYMENT, f"{cluster.name}-candidate", cluster.room.namespace) is None
+
+
+def test_a_canary_that_is_worse_leaves_the_main_place_untouched(cluster):
+    cluster.serve_two()
+    before = cluster.room.api.get(DEPLOYMENT, cluster.name, cluster.room.namespace)["spec"]["template"]
+    rollout = cluster.start(cluster.revision(rollout={"strategy": "canary", "steps": [{"weight": 30}]}))
+    cluster.until(lambda: in_step(rollout))
+    judged(cluster, rollout)
+    traffic(cluster, rollout, 1, p50_ms=20)
+    traffic(cluster, rollout, 2, p50_ms=80)
+    assert cluster.finish(rollout).state == "rolled_back"
+    assert "times worse at 95 % confidence" in rollout.message
+    after = cluster.room.api.get(DEPLOYMENT, cluster.name, cluster.room.namespace)["spec"]["template"]
+    assert after == before
+    assert served_by(cluster.seen) == {1}
+
+
+def test_blue_green_switches_the_service_and_ends_in_the_main_place(cluster):
+    cluster.serve_two()
+    rollout = cluster.start(cluster.revision(rollout={"strategy": "blue_green", "hold_s": 0}))
+    selectors_seen = set()
+
+    def over() -> bool:
+        service = cluster.room.api.get(SERVICE, cluster.name, cluster.room.namespace)
+        selectors_seen.add(service["spec"]["selector"].get(names.SLOT))
+        rollout.refresh_from_db()
+        return rollout.finished_at is not None
+
+    cluster.until(over)
+    assert rollout.state == "succeeded"
+    assert selectors_seen >= {"main", "candidate"}
+    cluster.step()
+    service = cluster.room.api.get(SERVICE, cluster.name, cluster.room.namespace)
+    assert names.SLOT not in service["spec"]["selector"]
+    cluster.until(lambda: served_by(cluster.seen) == {2} and len(cluster.seen.replicas) == 2)
+
+
+def in_step(rollout: Rollout) -> bool:
+    rollout.refresh_from_db()
+    return rollout.step.get("since") is not None

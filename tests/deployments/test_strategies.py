@@ -5,50 +5,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 from django.db.models import F
 
 from controlplane.core.errors import Conflict, Forbidden
 from deployments import reconciler, rollouts, services
-from deployments.domain.sketch import Sketch
 from deployments.models import Deployment, Revision, Rollout
 from deployments.telemetry import store
-from deployments.telemetry.rollup import Window, WindowKey
+from tests.deployments.traffic import ENOUGH, judged, traffic
 from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
 
 CANARY = {"strategy": "canary", "steps": [{"weight": 25}, {"weight": 50}]}
-ENOUGH = 20_000
-
-
-def traffic(world: World, rollout: Rollout, revision: int, *, p50_ms: float, errors: int = 0) -> None:
-    """What the collector would have counted of one revision since the step began."""
-    rollout.refresh_from_db()
-    since = rollout.step["since"]
-    assert since is not None
-    moment = Rollout.objects.get(pk=rollout.pk).created_at.timestamp()
-    random = np.random.default_rng(revision)
-    latency = Sketch.from_values(p50_ms / 1000 * np.exp(random.normal(0, 0.4, ENOUGH)))
-    key = WindowKey(
-        ts=int(moment) // 10 * 10 - 10, resolution_s=10, deployment=world.row.key, revision=revision
-    )
-    window = Window(
-        key=key,
-        observed_s=10,
-        requests=ENOUGH,
-        errors={"500": errors} if errors else {},
-        latency=latency.to_bytes(),
-    )
-    store.write([window], living=[world.row.pk])
-
-
-def judged(world: World, rollout: Rollout) -> None:
-    """As if the step had begun a minute ago, in windows that have closed since."""
-    rollout.refresh_from_db()
-    step = rollout.step | {"since": (rollout.created_at - timedelta(seconds=30)).isoformat()}
-    Rollout.objects.filter(pk=rollout.pk).update(step=step)
 
 
 def serving(world: World) -> dict[int, int]:
