@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from deployments.domain.wire import Document
 
@@ -94,6 +94,19 @@ class Finding(Document):
     title: str
     evidence: str
     action: str
+
+    @classmethod
+    def error(cls, code: str, title: str, evidence: str, action: str) -> Self:
+        """Stands in the way."""
+        return cls(severity=Severity.ERROR, code=code, title=title, evidence=evidence, action=action)
+
+    @classmethod
+    def warning(cls, code: str, title: str, evidence: str, action: str) -> Self:
+        return cls(severity=Severity.WARNING, code=code, title=title, evidence=evidence, action=action)
+
+    @classmethod
+    def info(cls, code: str, title: str, evidence: str, action: str) -> Self:
+        return cls(severity=Severity.INFO, code=code, title=title, evidence=evidence, action=action)
 
 
 def canonical(document: Any) -> str:

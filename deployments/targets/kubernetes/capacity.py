@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployments.domain.hpa.quantity import Quantity
-from deployments.domain.plan import Finding, Severity
+from deployments.domain.plan import Finding
 from deployments.domain.workload import DesiredDeployment, Workload
 from deployments.targets.kubernetes import kinds
 from deployments.targets.kubernetes.api import Api
@@ -23,7 +23,7 @@ def findings(
     nodes = api.list(kinds.NODE, None).items
     having = [node for node in nodes if _allocatable(node, wanted.gpu_resource) > 0]
     if not having:
-        yield _error(
+        yield Finding.error(
             "no_gpus",
             f"No node offers {wanted.gpu_resource}.",
             f"Looked at {len(nodes)} nodes.",
@@ -32,7 +32,7 @@ def findings(
         return
     fitting = [node for node in having if _fits(node, workload.cluster.capabilities)]
     if not fitting:
-        yield _error(
+        yield Finding.error(
             "engine_fits_no_node",
             f"0 of {len(having)} GPU nodes have {_sm(workload.cluster.capabilities)}.",
             f"The engine was built for compute capability {', '.join(workload.cluster.capabilities)}; "
@@ -59,13 +59,12 @@ def _room(
             free -= requests_of(pod, wanted.gpu_resource).nano // 10**9
     needed = _more_pods(desired, workload, live) * wanted.gpus
     if free < needed:
-        yield Finding(
-            severity=Severity.WARNING,
-            code="gpus_short",
-            title="There may not be enough free GPUs.",
-            evidence=f"{needed} more {wanted.gpu_resource} are needed while it rolls out, {free} are free on nodes "
+        yield Finding.warning(
+            "gpus_short",
+            "There may not be enough free GPUs.",
+            f"{needed} more {wanted.gpu_resource} are needed while it rolls out, {free} are free on nodes "
             "that fit.",
-            action="Free some, set the surge to 0 and let replicas go one by one, or wait for the autoscaler of the "
+            "Free some, set the surge to 0 and let replicas go one by one, or wait for the autoscaler of the "
             "nodes.",
         )
 
@@ -82,7 +81,7 @@ def quota(
                 continue
             left = parsed(hard[resource]).nano - parsed(used.get(resource, "0")).nano
             if amount.nano > left:
-                yield _error(
+                yield Finding.error(
                     "quota_short",
                     "The namespace's quota does not leave room for this rollout.",
                     f"ResourceQuota {one['metadata']['name']}: {resource} {used.get(resource, '0')} of "
@@ -160,7 +159,3 @@ def _present(nodes: list[Any]) -> str:
 
 def _sm(capabilities: tuple[str, ...]) -> str:
     return " or ".join(f"sm_{one.replace('.', '')}" for one in capabilities)
-
-
-def _error(code: str, title: str, evidence: str, action: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, title=title, evidence=evidence, action=action)

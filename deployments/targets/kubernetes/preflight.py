@@ -31,7 +31,7 @@ def findings(
         return tuple(_all(api, place, desired, live))
     except Unreachable as error:
         return (
-            _error(
+            Finding.error(
                 error.code, error.title, error.detail, "Wait until the cluster answers, or mend its access."
             ),
         )
@@ -62,34 +62,25 @@ def _asked(question: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from list(question())
     except (Refused, NotFound) as error:
-        yield Finding(
-            severity=Severity.INFO,
-            code="not_known",
-            title="The cluster does not let Slipway look at this.",
-            evidence=error.detail,
-            action="Grant it by the table of rights on the target's page if you want it checked.",
+        yield Finding.info(
+            "not_known",
+            "The cluster does not let Slipway look at this.",
+            error.detail,
+            "Grant it by the table of rights on the target's page if you want it checked.",
         )
-
-
-def _error(code: str, title: str, evidence: str, action: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, title=title, evidence=evidence, action=action)
-
-
-def _warning(code: str, title: str, evidence: str, action: str) -> Finding:
-    return Finding(severity=Severity.WARNING, code=code, title=title, evidence=evidence, action=action)
 
 
 def _namespace(api: Api, place: Place) -> Iterator[Finding]:
     found = api.find(kinds.NAMESPACE, place.namespace, None)
     if found is None:
-        yield _error(
+        yield Finding.error(
             "namespace_missing",
             f"There is no namespace {place.namespace}.",
             "The cluster does not have it.",
             f"kubectl create namespace {place.namespace}",
         )
     elif (found.get("status") or {}).get("phase") == "Terminating":
-        yield _error(
+        yield Finding.error(
             "namespace_terminating",
             f"The namespace {place.namespace} is being deleted.",
             "Nothing new can be made in it.",
@@ -106,26 +97,25 @@ def _rights(api: Api, place: Place) -> Iterator[Finding]:
             if not (answer.get("status") or {}).get("allowed"):
                 missing[right.optional].append(f"{verb} {right.resource}")
     if missing[False]:
-        yield _error(
+        yield Finding.error(
             "permission_missing",
             "Slipway is not permitted what a rollout needs.",
             f"Missing: {', '.join(missing[False])}.",
             "Apply the role that the target's page prints.",
         )
     if missing[True]:
-        yield Finding(
-            severity=Severity.INFO,
-            code="permission_partial",
-            title="Some things cannot be looked at with these rights.",
-            evidence=f"Missing: {', '.join(missing[True])}.",
-            action="Nothing, if you can do without; the target's page says what each is for.",
+        yield Finding.info(
+            "permission_partial",
+            "Some things cannot be looked at with these rights.",
+            f"Missing: {', '.join(missing[True])}.",
+            "Nothing, if you can do without; the target's page says what each is for.",
         )
 
 
 def _address(place: Place) -> Iterator[Finding]:
     host = urlsplit(place.fetch_url).hostname
     if host is None or host in _LOOPBACK:
-        yield _error(
+        yield Finding.error(
             "address_unreachable",
             "Pods could not fetch the variant.",
             f"They would ask {place.fetch_url or 'nobody'}, which from inside a pod is the pod itself."
@@ -140,7 +130,7 @@ def _of_spec(workload: Workload) -> Iterator[Finding]:
     settings = workload.cluster.settings
     resources = settings.resources
     if resources.memory_may_grow:
-        yield _warning(
+        yield Finding.warning(
             "memory_overcommitted",
             "The memory request is below its limit.",
             f"It asks for {resources.memory} and may use {resources.memory_limit}: a full node ends such pods first.",
@@ -148,7 +138,7 @@ def _of_spec(workload: Workload) -> Iterator[Finding]:
         )
     image = settings.image or stacks.load(workload.stack).container.image
     if "@sha256:" not in image:
-        yield _warning(
+        yield Finding.warning(
             "image_by_tag",
             "The image is named by a tag.",
             f"{image} can be another image tomorrow, on some nodes.",
@@ -164,7 +154,7 @@ def _named_objects(api: Api, place: Place, workload: Workload) -> Iterator[Findi
         (kinds.PRIORITY_CLASS, settings.priority_class, None),
     ):
         if name and api.find(kind, name, namespace) is None:
-            yield _error(
+            yield Finding.error(
                 f"{kind.kind.lower()}_missing",
                 f"There is no {kind.kind} {name}.",
                 f"The revision names it{f', and the namespace {namespace} has none' if namespace else ''}.",
@@ -179,7 +169,7 @@ def _autoscaling(api: Api, place: Place, desired: DesiredDeployment, workload: W
         aims = (other["spec"].get("scaleTargetRef") or {}).get("name")
         mine = (other["metadata"].get("labels") or {}).get(names.KEY) == desired.key
         if aims == name and not mine:
-            yield _error(
+            yield Finding.error(
                 "two_autoscalers",
                 "Another autoscaler scales the same Deployment.",
                 f"HorizontalPodAutoscaler {other['metadata']['name']} has it as its target: both would fight.",
@@ -193,7 +183,7 @@ def _metrics_provider(api: Api) -> Iterator[Finding]:
     """Only one can own the API in a cluster."""
     service = api.find(kinds.API_SERVICE, EXTERNAL_METRICS, None)
     if service is None:
-        yield _warning(
+        yield Finding.warning(
             "no_metrics_provider",
             "Nobody answers the autoscaler's questions yet.",
             f"The APIService {EXTERNAL_METRICS} does not exist: the HPA would hold its size.",
@@ -204,7 +194,7 @@ def _metrics_provider(api: Api) -> Iterator[Finding]:
     owner = f"{reference.get('namespace')}/{reference.get('name')}"
     labels = service["metadata"].get("labels") or {}
     if labels.get(names.MANAGED_BY) != names.MANAGER:
-        yield _error(
+        yield Finding.error(
             "foreign_metrics_provider",
             "Another product answers the autoscaler's questions.",
             f"The APIService {EXTERNAL_METRICS} is served by {owner}, and a cluster has only one.",
@@ -214,7 +204,7 @@ def _metrics_provider(api: Api) -> Iterator[Finding]:
     conditions = (service.get("status") or {}).get("conditions") or ()
     broken = [one for one in conditions if one.get("type") == "Available" and one.get("status") != "True"]
     for one in broken:
-        yield _warning(
+        yield Finding.warning(
             "metrics_provider_down",
             "Slipway's metrics API does not answer the cluster.",
             f"{one.get('reason')}: {one.get('message')}",
@@ -229,9 +219,11 @@ def _would_be_taken(api: Api, manifests: Sequence[Manifest]) -> Iterator[Finding
         try:
             api.apply(kind, manifest, dry_run=True)
         except FieldConflict as error:
-            yield _warning("field_conflict", error.title, error.detail, "Applying takes the fields over.")
+            yield Finding.warning(
+                "field_conflict", error.title, error.detail, "Applying takes the fields over."
+            )
         except (Unprocessable, Refused, NotFound) as error:
-            yield _error(error.code, error.title, error.detail, _to_do(manifest, error))
+            yield Finding.error(error.code, error.title, error.detail, _to_do(manifest, error))
         except Conflict:
             continue
 
