@@ -163,7 +163,7 @@ class Manifests(APIView):
     @extend_schema(
         parameters=[query("as", enum=list(Form), default=str(Form.YAML))],
         responses={
-            (200, "application/yaml"): OpenApiTypes.STR,
+            (200, "text/plain"): OpenApiTypes.STR,
             (200, "application/zip"): OpenApiTypes.BINARY,
             (200, "application/gzip"): OpenApiTypes.BINARY,
             **refusals(409),

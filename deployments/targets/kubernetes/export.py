@@ -50,7 +50,7 @@ def export(wished: DesiredDeployment, place: Place, form: Form) -> File:
     match form:
         case Form.YAML:
             text = f"{_heading(base, revision)}---\n" + "---\n".join(map(_text, found))
-            return File(name=f"{name}.yaml", content_type="application/yaml", content=text.encode())
+            return File(name=f"{name}.yaml", content_type="text/plain", content=text.encode())
         case Form.KUSTOMIZE:
             files = _kustomize(found, place, heading=_heading(base, revision))
             return File(
