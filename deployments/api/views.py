@@ -136,7 +136,7 @@ class Revisions(APIView):
             actor,
             deployment,
             variant=registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
-            spec=specs.read_spec(wanted["spec"]),
+            spec=specs.read_spec(wanted["spec"], deployment.target),
         )
         return Response(documents.revision(row), status=201)
 
