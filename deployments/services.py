@@ -17,7 +17,7 @@ from controlplane.core.errors import Conflict, NotFound, PreconditionFailed, Unp
 from controlplane.core.names import check_name
 from controlplane.core.rows import locked
 from controlplane.registry.models import Variant
-from deployments import targets, transitions
+from deployments import canaries, targets, transitions
 from deployments.domain.plan import Severity
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec
@@ -259,7 +259,9 @@ def _turn_round(rollout: Rollout, *, by: str) -> bool:
     else:
         moves.append((RolloutState.ROLLING_BACK, f"Cancelled by {by}; going back.", under_way))
     return any(
-        transitions.move_rollout(rollout, to=to, message=message, evidence={}, only_from=list(states))
+        transitions.move_rollout(
+            rollout, to=to, message=message, evidence=canaries.judged(rollout), only_from=list(states)
+        )
         for to, message, states in moves
     )
 

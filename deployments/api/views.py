@@ -18,6 +18,7 @@ from controlplane.core.openapi import PAGING, Page, header, query, refusals, sor
 from controlplane.registry import selectors as registry
 from controlplane.registry.api import bodies
 from deployments import exports, preview, selectors, services, specs
+from deployments import rollouts as verbs
 from deployments.api import documents, inputs, schemas
 from deployments.domain.rollouts import Health
 from deployments.models import Deployment as DeploymentRow
@@ -232,6 +233,30 @@ class RolloutCancel(APIView):
         """Stop the move and go back to what served before."""
         actor, row = _rollout(request, name, rollout)
         return Response(documents.rollout(services.cancel_rollout(actor, row)), status=202)
+
+
+class RolloutPause(APIView):
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Stop where it is: what serves goes on serving, and nothing moves further."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(verbs.pause(actor, row)), status=202)
+
+
+class RolloutResume(APIView):
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Go on where it stopped. A canary's step collects its evidence anew."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(verbs.resume(actor, row)), status=202)
+
+
+class RolloutPromote(APIView):
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Let a canary's step pass without its gate, by your word."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(verbs.promote(actor, row)), status=202)
 
 
 class Scale(APIView):
