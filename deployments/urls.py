@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from deployments.views import lists, logs, overview, revisions, rollouts, scaling, settings
+from deployments.views import drift, lists, logs, overview, revisions, rollouts, scaling, settings
 
 app_name = "deployments"
 ONE = "<name:name>/"
@@ -27,6 +27,9 @@ urlpatterns = [
     path(ONE + "scaling/", scaling.scaling, name="scaling"),
     path(ONE + "scaling/scale/", scaling.scale, name="scale"),
     path(ONE + "scaling/pause/", scaling.pause, name="pause"),
+    path(ONE + "drift/", drift.drift, name="drift"),
+    path(ONE + "drift/put-back/", drift.put_back, name="drift-put-back"),
+    path(ONE + "drift/take-over/", drift.take_over, name="drift-take-over"),
     path(ONE + "logs/", logs.logs, name="logs"),
     path(ONE + "logs/lines/", logs.lines, name="log-lines"),
     path(ONE + "logs/text/", logs.text, name="log-text"),

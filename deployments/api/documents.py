@@ -1,6 +1,7 @@
 """Deployments and what belongs to them, as the API says them."""
 
 from deployments.api import schemas
+from deployments.domain.drift import Drift
 from deployments.domain.spec import RevisionSpec, RolloutPolicy, Strategy
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
 from deployments.moves import step_of
@@ -101,6 +102,10 @@ def _steps(policy: RolloutPolicy, row: Rollout) -> list[schemas.StepShown]:
 
 def rollout_event(row: RolloutEvent) -> schemas.RolloutEvent:
     return {"id": row.pk, "at": row.at, "kind": row.kind, "message": row.message, "data": row.data}
+
+
+def drift(found: tuple[Drift, ...]) -> schemas.DriftList:
+    return {"items": [one.to_json() for one in found], "next": None}
 
 
 def load(row: Load) -> schemas.Load:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from controlplane.core.openapi import Like
 from deployments.domain.canary import StepVerdict
 from deployments.domain.cluster import ClusterSettings
+from deployments.domain.drift import Drift
 from deployments.domain.plan import Change, Counts, Finding, ObjectDiff
 from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.spec import RolloutPolicy, Strategy
@@ -166,6 +167,14 @@ class OneRollout(Rollout):
 
     plan: list[Annotated[dict[str, Any], Like(Change)]]
     events: list[RolloutEvent]
+
+
+class DriftList(TypedDict):
+    """Fields that Slipway applied and that are another now, each with the manager that wrote it; an empty `path` is
+    the whole object."""
+
+    items: list[Annotated[dict[str, Any], Like(Drift)]]
+    next: None
 
 
 class Scaled(TypedDict):

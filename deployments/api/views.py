@@ -17,7 +17,7 @@ from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
 from controlplane.registry.api import bodies
-from deployments import exports, preview, selectors, services, specs
+from deployments import drift, exports, preview, selectors, services, specs
 from deployments import rollouts as verbs
 from deployments.api import documents, inputs, schemas
 from deployments.domain.rollouts import Health
@@ -257,6 +257,22 @@ class RolloutPromote(APIView):
         """Let a canary's step pass without its gate, by your word."""
         actor, row = _rollout(request, name, rollout)
         return Response(documents.rollout(verbs.promote(actor, row)), status=202)
+
+
+class Drift(APIView):
+    @extend_schema(responses={200: schemas.DriftList, **refusals(409, 503)})
+    def get(self, request: Request, name: str) -> Response:
+        """What others changed of the endpoint's objects in its cluster, asked of the cluster now."""
+        _, row = _deployment(request, name)
+        return Response(documents.drift(drift.look(row)))
+
+
+class PutBack(APIView):
+    @extend_schema(request=None, responses={200: schemas.DriftList, **refusals(409, 503)})
+    def post(self, request: Request, name: str) -> Response:
+        """Write what was applied over what others changed; answers what that was. Repeatable."""
+        actor, row = _deployment(request, name)
+        return Response(documents.drift(drift.put_back(actor, row)))
 
 
 class Scale(APIView):
