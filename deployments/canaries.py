@@ -61,6 +61,11 @@ def _go_on(rollout: Rollout, state: StepState, message: str) -> bool:
     return True
 
 
+def judged(rollout: Rollout) -> dict[str, object]:
+    """What of a rollout's evidence stays when it is turned round: the verdicts on its steps."""
+    return {name: value for name, value in rollout.evidence.items() if name == "steps"}
+
+
 def _keep(rollout: Rollout, verdict: StepVerdict, *, index: int) -> None:
     """By step; the last word on each."""
     steps = dict(rollout.evidence.get("steps") or {}) | {str(index): verdict.to_json()}

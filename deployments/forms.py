@@ -14,32 +14,44 @@ from controlplane.core.errors import SlipwayError
 from controlplane.core.vocabulary import word_of
 from controlplane.registry.models import Variant
 from deployments import specs, stacks
+from deployments.cluster_fields import PLACES, ClusterFields, initial_cluster
+from deployments.domain.cluster import ClusterSettings
 from deployments.domain.rollouts import Health
 from deployments.domain.spec import DEFAULT_STACK, RevisionSpec, default_autoscaling
 from deployments.domain.workload import Batching
 from deployments.models import Target
+from deployments.rollout_fields import RolloutFields, initial_rollout
 from deployments.telemetry.signals import SignalName
 
 _FIELD_OF = {
-    "minReplicas": "min_replicas",
-    "maxReplicas": "max_replicas",
+    "autoscaling.minReplicas": "min_replicas",
+    "autoscaling.maxReplicas": "max_replicas",
     "autoscaling": "max_replicas",
-    "rate_per_s": "rate_per_s",
+    "rollout.steps": "steps",
+    **{f"cluster.{place}": name for name, place in PLACES.items()},
 }
+"""Where a spec's field stands in the form; the others have the name of their last part."""
 
 
 def take_refusal(form: forms.Form, error: SlipwayError) -> None:
     """Shows a service's refusal in the form: each message beside its field, the rest above the form."""
     placed = False
-    for name, messages in error.fields.items():
-        last = name.rpartition(".")[2].partition("[")[0]
-        field = _FIELD_OF.get(last, last)
+    for path, messages in error.fields.items():
+        field = _field_of(path)
         if field in form.fields:
             placed = True
             for message in messages:
                 form.add_error(field, _sentence(message))
     if not placed:
         form.add_error(None, f"{error.title} {error.detail}".strip())
+
+
+def _field_of(path: str) -> str:
+    """The longest part of the path that is known: what is wrong within a list or a map is said beside the whole."""
+    parts = path.removeprefix("spec.").split(".")
+    plain = [part.partition("[")[0] for part in parts]
+    known = (".".join(plain[:length]) for length in range(len(plain), 0, -1))
+    return next((_FIELD_OF[one] for one in known if one in _FIELD_OF), plain[-1])
 
 
 def _sentence(message: str) -> str:
@@ -55,8 +67,9 @@ def _variant_label(variant: Variant) -> str:
     return f"{variant.version} · {variant.label}" + (f" – {verdict}" if verdict else "")
 
 
-class SpecForm(forms.Form):
-    """The fields of a revision. `variants` are those that the reader may choose."""
+class SpecForm(RolloutFields, ClusterFields):
+    """The fields of a revision. `variants` are those that the reader may choose; `target` is where it will run, None
+    where that is chosen in the form."""
 
     variant = forms.ChoiceField(
         label="Variant", help_text="What is served. The verdict is of its measurement against its parent."
@@ -83,8 +96,12 @@ class SpecForm(forms.Form):
     threads = forms.IntegerField(
         label="Threads", help_text="Of one inference. Replicas times threads should not exceed the cores."
     )
-    min_replicas = forms.IntegerField(label="Fewest replicas")
-    max_replicas = forms.IntegerField(label="Most replicas")
+    min_replicas = forms.IntegerField(
+        label="Fewest replicas", required=False, help_text="Empty: 1 here, 2 on a cluster."
+    )
+    max_replicas = forms.IntegerField(
+        label="Most replicas", required=False, help_text="Empty: 4 here, 20 on a cluster."
+    )
     queue_depth_target = forms.DecimalField(
         label="Waiting requests per replica",
         min_value=0,
@@ -96,16 +113,20 @@ class SpecForm(forms.Form):
         min_value=0,
         help_text="Signal 2, waiting and running. Empty: 0.7 × 2 × the largest batch.",
     )
-    max_surge = forms.IntegerField(label="Surge", help_text="Replicas above the wanted number while moving.")
-    max_unavailable = forms.IntegerField(
-        label="Unavailable", help_text="Replicas that may be missing while moving. 0 never drops below."
-    )
-    progress_deadline_s = forms.IntegerField(
-        label="Deadline", help_text="Without another ready replica for so long, it goes back by itself."
+    queue_only = forms.BooleanField(
+        label="Keep only queue depth",
+        required=False,
+        help_text="Not advised: the queue is empty whenever capacity suffices, so replicas are taken away until it "
+        "is full again, and the number swings.",
     )
 
-    def __init__(self, *args: Any, variants: list[Variant], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, variants: list[Variant], target: Target | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._target = target
+        if target is not None and not target.is_cluster:
+            self.leave_out_cluster()
         self._variants = {variant_key(one): one for one in variants}
         chosen = self.fields["variant"]
         assert isinstance(chosen, forms.ChoiceField)
@@ -113,6 +134,23 @@ class SpecForm(forms.Form):
         software = self.fields["stack"]
         assert isinstance(software, forms.ChoiceField)
         software.choices = _stacks()
+
+    def leave_out_cluster(self) -> None:
+        for name in PLACES:
+            del self.fields[name]
+
+    @property
+    def for_clusters(self) -> bool:
+        """Whether it has the fields that only a cluster is told."""
+        return "autoscaler" in self.fields
+
+    @property
+    def opens_cluster(self) -> bool:
+        """Whether these stand open: there is no other target to choose, or something in them is wrong."""
+        return self._target is not None or any(name in self.errors for name in PLACES)
+
+    def chosen_target(self) -> Target | None:
+        return self._target
 
     def chosen_variant(self) -> Variant:
         return self._variants[self.cleaned_data["variant"]]
@@ -126,33 +164,53 @@ class SpecForm(forms.Form):
 
     def document(self) -> dict[str, Any]:
         """The spec as the API takes it. Raises InvalidInput."""
+        given, target = self.cleaned_data, self.chosen_target()
+        document = {
+            "stack": given["stack"] or DEFAULT_STACK,
+            "threads": given["threads"],
+            "batching": {name: given[name] for name in _BATCHING},
+            "rollout": self.rollout_document(),
+            "autoscaling": self._autoscaling(specs.usual(target)),
+        }
+        if target is not None and target.is_cluster:
+            document["cluster"] = self.cluster_document()
+        elif target is not None:
+            self.refuse_without_cluster(target.name)
+        return document
+
+    def _autoscaling(self, usual: specs.Usual) -> dict[str, Any]:
+        """Raises InvalidInput for batching that no default can be made of."""
         given = self.cleaned_data
-        batching = Batching.from_json({name: given[name] for name in _BATCHING})
+        fewest, most = given["min_replicas"], given["max_replicas"]
+        fewest = usual.min_replicas if fewest is None else fewest
+        most = max(usual.max_replicas, fewest) if most is None else most
         autoscaling = default_autoscaling(
-            min_replicas=max(1, given["min_replicas"]),
-            max_replicas=max(1, given["max_replicas"], given["min_replicas"]),
-            batching=batching,
+            min_replicas=max(1, fewest),
+            max_replicas=max(1, most, fewest),
+            batching=Batching.from_json({name: given[name] for name in _BATCHING}),
         )
-        autoscaling |= {"minReplicas": given["min_replicas"], "maxReplicas": given["max_replicas"]}
+        autoscaling |= {"minReplicas": fewest, "maxReplicas": most}
         targets = {
             SignalName.QUEUE_DEPTH: given["queue_depth_target"],
             SignalName.IN_FLIGHT: given["in_flight_target"],
         }
+        if given["queue_only"]:
+            autoscaling["metrics"] = [
+                one for one in autoscaling["metrics"] if _signal_of(one) == SignalName.QUEUE_DEPTH
+            ]
         for metric in autoscaling["metrics"]:
-            wanted = targets[metric["external"]["metric"]["name"]]
+            wanted = targets[_signal_of(metric)]
             if wanted is not None:
                 metric["external"]["target"]["averageValue"] = _amount(wanted)
-        return {
-            "stack": given["stack"] or DEFAULT_STACK,
-            "threads": given["threads"],
-            "batching": batching.to_json(),
-            "autoscaling": autoscaling,
-            "rollout": {name: given[name] for name in _ROLLOUT},
-        }
+        return autoscaling
 
     def spec(self) -> RevisionSpec:
         """Raises InvalidInput that names the fields."""
-        return specs.read_spec(self.document())
+        return specs.read_spec(self.document(), self.chosen_target())
+
+
+def _signal_of(metric: Mapping[str, Any]) -> SignalName:
+    return SignalName(metric["external"]["metric"]["name"])
 
 
 def _stacks() -> list[tuple[str, str]]:
@@ -170,17 +228,17 @@ def _amount(value: Decimal) -> str:
 
 
 _BATCHING = ("max_batch_size", "preferred_batch_size", "max_queue_delay_microseconds", "max_queue_size")
-_ROLLOUT = ("max_surge", "max_unavailable", "progress_deadline_s")
 
 
 def initial_of(spec: RevisionSpec) -> dict[str, Any]:
     """The form's values for a spec, so that a new revision begins as the live one."""
     hpa = spec.hpa()
     targets = {metric.name: metric.target.words().replace(",", "") for metric in hpa.metrics}
-    batching, rollout = spec.batching.to_json(), spec.rollout.to_json()
+    batching = spec.batching.to_json()
     return {
         **{name: batching[name] for name in _BATCHING},
-        **{name: rollout[name] for name in _ROLLOUT},
+        **initial_rollout(spec.rollout),
+        **initial_cluster(spec.cluster or ClusterSettings()),
         "stack": spec.stack,
         "preferred_batch_size": ", ".join(str(size) for size in spec.batching.preferred_batch_size),
         "threads": spec.threads,
@@ -188,12 +246,16 @@ def initial_of(spec: RevisionSpec) -> dict[str, Any]:
         "max_replicas": hpa.max_replicas,
         "queue_depth_target": targets.get(SignalName.QUEUE_DEPTH, "10"),
         "in_flight_target": targets.get(SignalName.IN_FLIGHT, ""),
+        "queue_only": SignalName.IN_FLIGHT not in targets,
     }
 
 
+_BY_TARGET = ("min_replicas", "max_replicas", "progress_deadline_s", "in_flight_target")
+
+
 def defaults() -> Mapping[str, Any]:
-    found = initial_of(specs.read_spec({}))
-    return found | {"in_flight_target": ""}
+    """Empty where the default hangs on what else is chosen."""
+    return initial_of(specs.read_spec({})) | dict.fromkeys(_BY_TARGET, "")
 
 
 class DeploymentForm(SpecForm):
@@ -216,6 +278,8 @@ class DeploymentForm(SpecForm):
         chosen = self.fields["target"]
         assert isinstance(chosen, forms.ChoiceField)
         chosen.choices = [(name, name) for name in self._targets]
+        if not any(one.is_cluster for one in targets):
+            self.leave_out_cluster()
 
     def chosen_target(self) -> Target:
         return self._targets[self.cleaned_data["target"]]

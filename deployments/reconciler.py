@@ -289,7 +289,7 @@ def _give_up(
     reasons = [rollout.evidence.get("refused"), complaint, *(one["reason"] for one in failing)]
     why = next((reason for reason in reasons if reason), "no replica became ready")
     message = f"Not ready within {deadline_s} s: {why.rstrip('.')}."
-    evidence = {"replicas": [*rollout.evidence.get("replicas", ()), *failing]}
+    evidence = canaries.judged(rollout) | {"replicas": [*rollout.evidence.get("replicas", ()), *failing]}
     if rollout.state == RolloutState.RUNNING and rollout.from_revision_id is not None:
         transitions.move_rollout(rollout, to=RolloutState.ROLLING_BACK, message=message, evidence=evidence)
         return 0.0

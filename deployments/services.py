@@ -17,7 +17,8 @@ from controlplane.core.errors import Conflict, NotFound, PreconditionFailed, Unp
 from controlplane.core.names import check_name
 from controlplane.core.rows import locked
 from controlplane.registry.models import Variant
-from deployments import targets, transitions
+from deployments import canaries, targets, transitions
+from deployments.domain.drift import Drift
 from deployments.domain.plan import Severity
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec
@@ -259,7 +260,9 @@ def _turn_round(rollout: Rollout, *, by: str) -> bool:
     else:
         moves.append((RolloutState.ROLLING_BACK, f"Cancelled by {by}; going back.", under_way))
     return any(
-        transitions.move_rollout(rollout, to=to, message=message, evidence={}, only_from=list(states))
+        transitions.move_rollout(
+            rollout, to=to, message=message, evidence=canaries.judged(rollout), only_from=list(states)
+        )
         for to, message, states in moves
     )
 
@@ -410,6 +413,15 @@ def remove_deployment(actor: Actor, deployment: Deployment) -> None:
         _audit(actor, "removed", deployment)
         transitions.announce(deployment)
         transitions.request_reconcile(deployment.pk)
+
+
+def audit_drift(actor: Actor, verb: str, deployment: Deployment, found: tuple[Drift, ...]) -> None:
+    """With which fields of whom: the values themselves may be long."""
+    fields = [f"{one.object} {one.path}".strip() for one in found]
+    owners = sorted({one.owner for one in found if one.owner})
+    _audit(actor, f"{verb} what others changed of", deployment, details={"fields": fields, "owners": owners})
+    transitions.announce(deployment)
+    transitions.request_reconcile(deployment.pk)
 
 
 def audit_of(actor: Actor, verb: str, rollout: Rollout) -> None:

@@ -1,6 +1,7 @@
 """The spec of a revision as somebody wrote it: read with its defaults, and refused where it could never run."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -8,7 +9,7 @@ from controlplane.core.errors import Conflict, InvalidInput, Unprocessable
 from controlplane.registry import formats
 from controlplane.registry.models import Variant
 from deployments import stacks
-from deployments.domain.cluster import ClusterSettings, Resources
+from deployments.domain.cluster import ClusterSettings
 from deployments.domain.hpa import InvalidHpa
 from deployments.domain.spec import RevisionSpec, default_autoscaling
 from deployments.domain.workload import MAX_REPLICAS, Batching
@@ -16,28 +17,51 @@ from deployments.models import Deployment, Target
 from deployments.telemetry.signals import SignalName
 from deployments.wishes import workload_of
 
-DEFAULT_MAX_REPLICAS = 4
 MEASURED = (SignalName.QUEUE_DEPTH, SignalName.IN_FLIGHT)
 """What an autoscaling spec can scale by."""
 
 
-def read_spec(document: object) -> RevisionSpec:
-    """The spec that a person or a program wrote; what it leaves out gets its default.
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """What depends on where it runs: how many replicas, and how long one may take to become ready."""
+
+    min_replicas: int
+    max_replicas: int
+    progress_deadline_s: int
+
+
+ON_A_CLUSTER = Usual(min_replicas=2, max_replicas=20, progress_deadline_s=600)
+"""A node may have to be added and an image pulled, which takes minutes."""
+ON_A_MACHINE = Usual(min_replicas=1, max_replicas=4, progress_deadline_s=60)
+
+
+def usual(target: Target | None) -> Usual:
+    return ON_A_CLUSTER if target is not None and target.is_cluster else ON_A_MACHINE
+
+
+def read_spec(document: object, target: Target | None = None) -> RevisionSpec:
+    """The spec that a person or a program wrote for `target`; what it leaves out gets the target's default.
 
     Raises InvalidInput that names the field.
     """
     if not isinstance(document, dict):
         raise InvalidInput("invalid_spec", "The spec cannot be used.", "It must be a JSON object.")
     try:
-        batching = Batching.from_json(document.get("batching", {}))
-        autoscaling = document.get("autoscaling")
-        if autoscaling is None:
-            autoscaling = default_autoscaling(
-                min_replicas=1, max_replicas=DEFAULT_MAX_REPLICAS, batching=batching
-            )
-        return RevisionSpec.from_json(document | {"autoscaling": autoscaling})
+        return RevisionSpec.from_json(_filled(document, usual(target)))
     except InvalidInput as error:
         raise _of_spec(error) from error
+
+
+def _filled(document: dict[str, Any], usual: Usual) -> dict[str, Any]:
+    batching = Batching.from_json(document.get("batching", {}))
+    autoscaling, rollout = document.get("autoscaling"), document.get("rollout", {})
+    if autoscaling is None:
+        autoscaling = default_autoscaling(
+            min_replicas=usual.min_replicas, max_replicas=usual.max_replicas, batching=batching
+        )
+    if isinstance(rollout, dict):
+        rollout = {"progress_deadline_s": usual.progress_deadline_s} | rollout
+    return document | {"autoscaling": autoscaling, "rollout": rollout}
 
 
 def _of_spec(error: InvalidInput) -> InvalidInput:
@@ -67,11 +91,14 @@ def on_target(spec: RevisionSpec, target: Target, variant: Variant) -> RevisionS
                 fields={"spec.cluster": ["Only for a target that is a cluster."]},
             )
         return spec
-    settings = spec.cluster
-    if settings is None:
-        gpus = int(spec.stack in stacks.TABLE and variant.format in stacks.load(spec.stack).gpu_formats)
-        settings = ClusterSettings(resources=Resources(gpus=gpus))
+    settings = spec.cluster or ClusterSettings()
+    if needs_gpu(spec.stack, variant) and not settings.resources.gpus:
+        settings = replace(settings, resources=replace(settings.resources, gpus=1))
     return replace(spec, cluster=settings)
+
+
+def needs_gpu(stack: str, variant: Variant) -> bool:
+    return stack in stacks.TABLE and variant.format in stacks.load(stack).gpu_formats
 
 
 def refuse_unusable(deployment: Deployment, variant: Variant, spec: RevisionSpec) -> None:

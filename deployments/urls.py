@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from deployments.views import lists, logs, overview, revisions, rollouts, scaling, settings
+from deployments.views import drift, lists, logs, overview, revisions, rollouts, scaling, settings
 
 app_name = "deployments"
 ONE = "<name:name>/"
@@ -19,11 +19,17 @@ urlpatterns = [
     path(ONE + "rollouts/", rollouts.rollouts, name="rollouts"),
     path(ONE + "rollouts/<id:rollout>/", rollouts.rollout, name="rollout"),
     path(ONE + "rollouts/<id:rollout>/cancel/", rollouts.cancel, name="rollout-cancel"),
+    path(ONE + "rollouts/<id:rollout>/pause/", rollouts.pause, name="rollout-pause"),
+    path(ONE + "rollouts/<id:rollout>/resume/", rollouts.resume, name="rollout-resume"),
+    path(ONE + "rollouts/<id:rollout>/promote/", rollouts.promote, name="rollout-promote"),
     path(ONE + "revisions/", revisions.revisions, name="revisions"),
     path(ONE + "revisions/<id:number>/plan/", revisions.plan, name="plan"),
     path(ONE + "scaling/", scaling.scaling, name="scaling"),
     path(ONE + "scaling/scale/", scaling.scale, name="scale"),
     path(ONE + "scaling/pause/", scaling.pause, name="pause"),
+    path(ONE + "drift/", drift.drift, name="drift"),
+    path(ONE + "drift/put-back/", drift.put_back, name="drift-put-back"),
+    path(ONE + "drift/take-over/", drift.take_over, name="drift-take-over"),
     path(ONE + "logs/", logs.logs, name="logs"),
     path(ONE + "logs/lines/", logs.lines, name="log-lines"),
     path(ONE + "logs/text/", logs.text, name="log-text"),

@@ -55,6 +55,8 @@ WORDS: dict[str, Word] = {
     "rolling_back": _word("Rolling back", Tone.WARNING, "rollback"),
     "rolled_back": _word("Rolled back", Tone.WARNING, "rollback"),
     "refused": _word("Refused", Tone.WARNING),
+    "step": _word("Step passed", Tone.OK),
+    "took_over": _word("Took over", Tone.WARNING),
     # deployment health
     "progressing": _word("Progressing", Tone.PROGRESSING),
     "healthy": _word("Healthy", Tone.OK),

@@ -1,7 +1,10 @@
 """Deployments and what belongs to them, as the API says them."""
 
 from deployments.api import schemas
+from deployments.domain.drift import Drift
+from deployments.domain.spec import RevisionSpec, RolloutPolicy, Strategy
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
+from deployments.moves import step_of
 from deployments.preview import Preview
 from deployments.selectors import active_rollout, health_of, status
 
@@ -56,6 +59,7 @@ def preview(shown: Preview) -> schemas.Plan:
 
 
 def rollout(row: Rollout) -> schemas.Rollout:
+    policy = RevisionSpec.from_json(row.to_revision.spec).rollout
     return {
         "id": row.pk,
         "kind": row.kind,
@@ -63,6 +67,9 @@ def rollout(row: Rollout) -> schemas.Rollout:
         "message": row.message,
         "from_revision": row.from_revision.number if row.from_revision else None,
         "to_revision": row.to_revision.number,
+        "strategy": policy.strategy,
+        "step": _step(row),
+        "steps": _steps(policy, row),
         "evidence": row.evidence,
         "created_by": str(row.created_by) if row.created_by else None,
         "created_at": row.created_at,
@@ -70,8 +77,35 @@ def rollout(row: Rollout) -> schemas.Rollout:
     }
 
 
+def _step(row: Rollout) -> schemas.StepNow | None:
+    if not row.step:
+        return None
+    state = step_of(row)
+    return {"index": state.index, "since": state.since, "share": row.step.get("share")}
+
+
+def _steps(policy: RolloutPolicy, row: Rollout) -> list[schemas.StepShown]:
+    """None where there is nothing that a share could be compared with."""
+    if policy.strategy is not Strategy.CANARY or row.from_revision is None:
+        return []
+    verdicts = row.evidence.get("steps") or {}
+    return [
+        {
+            "weight": step.weight,
+            "min_requests": step.min_requests,
+            "pause_s": step.pause_s,
+            "verdict": verdicts.get(str(index)),
+        }
+        for index, step in enumerate(policy.steps)
+    ]
+
+
 def rollout_event(row: RolloutEvent) -> schemas.RolloutEvent:
     return {"id": row.pk, "at": row.at, "kind": row.kind, "message": row.message, "data": row.data}
+
+
+def drift(found: tuple[Drift, ...]) -> schemas.DriftList:
+    return {"items": [one.to_json() for one in found], "next": None}
 
 
 def load(row: Load) -> schemas.Load:

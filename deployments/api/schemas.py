@@ -4,10 +4,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from controlplane.core.openapi import Like
+from deployments.domain.canary import StepVerdict
 from deployments.domain.cluster import ClusterSettings
+from deployments.domain.drift import Drift
 from deployments.domain.plan import Change, Counts, Finding, ObjectDiff
 from deployments.domain.rollouts import Health, RolloutState
-from deployments.domain.spec import RolloutPolicy
+from deployments.domain.spec import RolloutPolicy, Strategy
+from deployments.domain.strategy import Share
 from deployments.domain.workload import Batching, ReplicaStatus
 
 
@@ -114,8 +117,27 @@ class Plan(TypedDict):
     findings: list[Annotated[dict[str, Any], Like(Finding)]]
 
 
+class StepNow(TypedDict):
+    """The step a rollout is at, counted from 0; `since` it has the share of the requests that it shall have. For
+    blue/green `since` is when all of them had moved, from which the hold counts."""
+
+    index: int
+    since: datetime | None
+    share: Annotated[dict[str, Any], Like(Share)] | None
+
+
+class StepShown(TypedDict):
+    """One step of a canary with the last verdict on it, null before there was one."""
+
+    weight: int
+    min_requests: int
+    pause_s: int
+    verdict: Annotated[dict[str, Any], Like(StepVerdict)] | None
+
+
 class Rollout(TypedDict):
-    """The move to a revision. `evidence` is kept where it failed."""
+    """The move to a revision. `evidence` is kept where it failed. `steps` are a canary's, `step` is the one it is at:
+    null before the first move."""
 
     id: int
     kind: Annotated[str, Like(Literal["update", "rollback"])]
@@ -123,6 +145,9 @@ class Rollout(TypedDict):
     message: str
     from_revision: int | None
     to_revision: int
+    strategy: Annotated[str, Like(Strategy)]
+    step: StepNow | None
+    steps: list[StepShown]
     evidence: dict[str, Any]
     created_by: str | None
     created_at: datetime
@@ -142,6 +167,14 @@ class OneRollout(Rollout):
 
     plan: list[Annotated[dict[str, Any], Like(Change)]]
     events: list[RolloutEvent]
+
+
+class DriftList(TypedDict):
+    """Fields that Slipway applied and that are another now, each with the manager that wrote it; an empty `path` is
+    the whole object."""
+
+    items: list[Annotated[dict[str, Any], Like(Drift)]]
+    next: None
 
 
 class Scaled(TypedDict):

@@ -17,7 +17,8 @@ from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
 from controlplane.registry.api import bodies
-from deployments import exports, preview, selectors, services, specs
+from deployments import drift, exports, preview, selectors, services, specs
+from deployments import rollouts as verbs
 from deployments.api import documents, inputs, schemas
 from deployments.domain.rollouts import Health
 from deployments.models import Deployment as DeploymentRow
@@ -136,7 +137,7 @@ class Revisions(APIView):
             actor,
             deployment,
             variant=registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
-            spec=specs.read_spec(wanted["spec"]),
+            spec=specs.read_spec(wanted["spec"], deployment.target),
         )
         return Response(documents.revision(row), status=201)
 
@@ -232,6 +233,46 @@ class RolloutCancel(APIView):
         """Stop the move and go back to what served before."""
         actor, row = _rollout(request, name, rollout)
         return Response(documents.rollout(services.cancel_rollout(actor, row)), status=202)
+
+
+class RolloutPause(APIView):
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Stop where it is: what serves goes on serving, and nothing moves further."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(verbs.pause(actor, row)), status=202)
+
+
+class RolloutResume(APIView):
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Go on where it stopped. A canary's step collects its evidence anew."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(verbs.resume(actor, row)), status=202)
+
+
+class RolloutPromote(APIView):
+    @extend_schema(request=None, responses={202: schemas.Rollout, **refusals(409)})
+    def post(self, request: Request, name: str, rollout: int) -> Response:
+        """Let a canary's step pass without its gate, by your word."""
+        actor, row = _rollout(request, name, rollout)
+        return Response(documents.rollout(verbs.promote(actor, row)), status=202)
+
+
+class Drift(APIView):
+    @extend_schema(responses={200: schemas.DriftList, **refusals(409, 503)})
+    def get(self, request: Request, name: str) -> Response:
+        """What others changed of the endpoint's objects in its cluster, asked of the cluster now."""
+        _, row = _deployment(request, name)
+        return Response(documents.drift(drift.look(row)))
+
+
+class PutBack(APIView):
+    @extend_schema(request=None, responses={200: schemas.DriftList, **refusals(409, 503)})
+    def post(self, request: Request, name: str) -> Response:
+        """Write what was applied over what others changed; answers what that was. Repeatable."""
+        actor, row = _deployment(request, name)
+        return Response(documents.drift(drift.put_back(actor, row)))
 
 
 class Scale(APIView):

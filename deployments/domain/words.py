@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from deployments.domain.cluster_words import phases
 from deployments.domain.loglines import Line, last_error, read
 from deployments.domain.workload import ReplicaState, ReplicaStatus
 
@@ -117,14 +118,19 @@ class ReplicaWords:
     since: datetime | None
     note: str
     lines: tuple[Line, ...] = ()
+    phases: str = ""
+    """On a cluster, how long each part of coming up took."""
 
 
 def replica(status: ReplicaStatus, *, now: datetime) -> ReplicaWords:
     """`since` is when the present state began where that is known; `note` says what it waits for or why."""
     if status.state is ReplicaState.READY:
-        return ReplicaWords(status=status, since=status.ready_at or status.started_at, note=status.reason)
+        since = status.ready_at or status.started_at
+        return ReplicaWords(status=status, since=since, note=status.reason, phases=phases(status.phases))
     waited_s = max(0, round((now - status.started_at).total_seconds()))
     starting = f"loading the model for {waited_s} s" if status.state is ReplicaState.STARTING else ""
     note = ": ".join(part for part in (status.reason, last_error(status.log_tail)) if part) or starting
     lines = tuple(read(text) for text in status.log_tail[-8:])
-    return ReplicaWords(status=status, since=status.started_at, note=note, lines=lines)
+    return ReplicaWords(
+        status=status, since=status.started_at, note=note, lines=lines, phases=phases(status.phases)
+    )

@@ -15,9 +15,10 @@ caller that dies between two such calls leaves a state nobody asked for.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from controlplane.core.errors import Conflict, PreconditionFailed, Unavailable
+from deployments.domain.drift import Drift
 from deployments.domain.plan import Finding, Plan
 from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
 
@@ -109,4 +110,17 @@ class Target(Protocol):
 
         The fence outlives the deployment: a wish of a generation that was already seen stays refused.
         """
+        ...
+
+
+@runtime_checkable
+class SharedTarget(Target, Protocol):
+    """One whose objects others write too: people with kubectl, other controllers."""
+
+    def drift(self, key: str) -> tuple[Drift, ...]:
+        """What others changed or deleted of what was applied; what is secret only by its digest."""
+        ...
+
+    def put_back(self, key: str) -> None:
+        """Writes what was wished for over what others changed. Raises NotFound where nothing was applied."""
         ...

@@ -28,8 +28,11 @@ TABS = (
     ("revisions", "Revisions", "revisions"),
     ("scaling", "Scaling", "scaling"),
     ("logs", "Logs", "logs"),
+    ("drift", "Drift", "drift"),
     ("settings", "Settings", "settings"),
 )
+ON_CLUSTERS = {"drift"}
+"""Tabs of a deployment on a cluster alone."""
 
 
 def now() -> datetime:
@@ -68,6 +71,7 @@ def page(
         "tabs": [
             {"label": label, "url": reverse(f"deployments:{name}", args=[row.name]), "current": key == tab}
             for key, label, name in TABS
+            if row.target.is_cluster or key not in ON_CLUSTERS
         ],
         "live_topic": f"deployment:{row.pk}",
         "metrics_topic": f"metrics:{row.pk}",

@@ -17,7 +17,7 @@ from controlplane.accounts.models import Role
 from controlplane.core.addresses import whole_number
 from controlplane.core.errors import SlipwayError
 from deployments import selectors, services
-from deployments.domain import words
+from deployments.domain import cluster_words, words
 from deployments.domain.snippets import snippets
 from deployments.domain.spec import RevisionSpec
 from deployments.forms import LoadForm, take_refusal
@@ -64,6 +64,8 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
         why=words.why(
             selectors.latest_decision(row), paused=row.autoscaling_paused, replicas=row.replicas, now=now
         ),
+        autoscaler=cluster_words.autoscaler(seen.autoscaler) if seen and not row.autoscaling_paused else "",
+        conditions=cluster_words.conditions(seen.autoscaler) if seen else (),
         replicas=[words.replica(one, now=now) for one in seen.replicas] if seen else [],
         events=partial(history, row),
         snippets=_snippets(row, frame.endpoint(row, seen)),

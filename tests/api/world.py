@@ -177,7 +177,7 @@ def build() -> World:
 def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> dict[str, dict[str, str]]:
     of_live = [
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
-        "replicas", "replica-log", "series", "load", "decisions", "key",
+        "replicas", "replica-log", "series", "load", "decisions", "key", "drift", "drift-put-back",
     ]  # fmt: skip
     fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}
     return {
@@ -185,6 +185,10 @@ def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> 
         **dict.fromkeys(("import", "import-cancel"), fetched),
         **{name: {"name": live.name} for name in of_live},
         **{name: {"name": turning.name} for name in ("rollout", "rollout-cancel")},
+        **{
+            f"rollout-{row.name}": {"name": row.name, "rollout": str(row.rollouts.get().pk)}
+            for row in Deployment.objects.filter(team=live.team, name__in=MOVING)
+        },
         "job-retry": {"job": str(jobs[Job.State.FAILED].pk)},
         "DELETE version": {"number": "2"},
         "version-trust": {"name": "scripted"},
@@ -268,6 +272,8 @@ def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment,
             services.add_revision(actor, row, variant=variant, spec=spec)
         rows.append(row)
     live, turning = rows
+    for name, (state, policy) in MOVING.items():
+        _deploy_moving(actor, place, variant, name=name, state=state, policy=policy)
     _deploy_elsewhere(actor, variant)
     target.apply(wishes.wish(live, [Part(revision=1, replicas=1)], generation=1))
     target.advance(5)
@@ -286,6 +292,23 @@ def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment,
         signals={}, sentence="2 replicas, because 12 requests wait.",
     )  # fmt: skip
     return live, turning
+
+
+MOVING: dict[str, tuple[str, dict[str, Any]]] = {
+    "pause": ("running", {}),
+    "resume": ("paused", {}),
+    "promote": ("running", {"strategy": "canary"}),
+}
+"""Deployments with a rollout in the state, and by the policy, that the verb of their name needs."""
+
+
+def _deploy_moving(
+    actor: Actor, place: Target, variant: Variant, *, name: str, state: str, policy: dict[str, Any]
+) -> None:
+    row, _ = services.create_deployment(actor, name=name, target=place)
+    spec = specs.read_spec({"rollout": policy})
+    revision = services.add_revision(actor, row, variant=variant, spec=spec)
+    row.rollouts.create(to_revision=revision, state=state, progressed_at=timezone.now())
 
 
 def _deploy_elsewhere(actor: Actor, variant: Variant) -> None:

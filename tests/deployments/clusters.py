@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from django.test import Client
 
 from controlplane.accounts.access import Actor
 from controlplane.core import sealing
@@ -42,6 +43,12 @@ class Cluster:
         row, _ = services.create_deployment(self.owner, name=name, target=self.row)
         self.deployments.append(row)
         return row
+
+    def browser(self, actor: Actor) -> Client:
+        client = Client()
+        assert actor.user is not None
+        client.force_login(actor.user)
+        return client
 
 
 @contextmanager

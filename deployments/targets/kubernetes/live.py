@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core.errors import NotFound
+from deployments.domain.drift import Drift
 from deployments.domain.plan import digest
 from deployments.targets.kubernetes import names
 from deployments.targets.kubernetes.api import Api, Object
@@ -86,9 +87,7 @@ def cleaned(one: Mapping[str, Any]) -> dict[str, Any]:
     if names.RECORD in (metadata.get("labels") or {}):
         found.pop("data", None)
     if one.get("kind") == "Secret":
-        found["data"] = {
-            name: f"sha256:{digest(value)[:12]}" for name, value in (one.get("data") or {}).items()
-        }
+        found["data"] = _digests(one.get("data") or {})
     return {name: by_name(value) for name, value in found.items()}
 
 
@@ -114,17 +113,6 @@ def by_name(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drift:
-    """A field that we applied and that is another now; `owner` is the manager that wrote it, empty if unknown."""
-
-    object: str
-    path: str
-    ours: Any
-    live: Any
-    owner: str
-
-
 def drift(manifests: Iterable[Mapping[str, Any]], live: Live) -> tuple[Drift, ...]:
     """What others changed or deleted of what we applied. Fields that we never set are theirs, and no drift."""
     found: list[Drift] = []
@@ -135,11 +123,23 @@ def drift(manifests: Iterable[Mapping[str, Any]], live: Live) -> tuple[Drift, ..
             found.append(Drift(object=label, path="", ours="present", live="deleted", owner=""))
             continue
         wanted = {part: value for part, value in manifest.items() if part not in ("metadata", "apiVersion")}
+        wanted, now = _without_secrets(wanted), _without_secrets(now)
         found += [
             Drift(object=label, path=path, ours=ours, live=theirs, owner=_owner(now, path))
             for path, ours, theirs in _differences("", by_name(wanted), by_name(now))
         ]
     return tuple(found)
+
+
+def _without_secrets(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What people are shown of a Secret is whether it is another one."""
+    if one.get("kind") != "Secret":
+        return dict(one)
+    return dict(one) | {"data": _digests(one.get("data") or {})}
+
+
+def _digests(data: Mapping[str, str]) -> dict[str, str]:
+    return {name: f"sha256:{digest(value)[:12]}" for name, value in data.items()}
 
 
 def _differences(path: str, wanted: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controlplane.core.errors import Conflict, InvalidInput, NotFound, SlipwayError, Unprocessable
+from deployments.domain.drift import Drift
 from deployments.domain.plan import Finding, Plan, diff
 from deployments.domain.workload import (
     DesiredDeployment,
@@ -29,7 +30,7 @@ from deployments.targets.kubernetes.errors import FieldConflict, Moved
 from deployments.targets.kubernetes.events import events_of
 from deployments.targets.kubernetes.following import Followed
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
-from deployments.targets.kubernetes.live import Drift, Live
+from deployments.targets.kubernetes.live import Live
 from deployments.targets.kubernetes.render import WISH, Manifest, record_name, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.seen import status_of

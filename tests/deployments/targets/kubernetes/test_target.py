@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane.core.errors import Conflict
+from deployments.domain.drift import Drift
 from deployments.domain.plan import Op
 from deployments.domain.workload import DesiredDeployment, ReplicaState, TargetStatus, Workload
 from deployments.targets.kubernetes import live, names
@@ -19,7 +20,6 @@ from deployments.targets.kubernetes.kinds import (
     SERVICE,
     Kind,
 )
-from deployments.targets.kubernetes.live import Drift
 from deployments.targets.kubernetes.target import KubernetesTarget
 from tests.deployments.targets.kubernetes import kubelet
 from tests.deployments.targets.kubernetes.room import Room, cluster_workload, scaled
