@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -51,6 +52,8 @@ from deployments.transitions import request_reconcile
 log = structlog.get_logger(__name__)
 
 PERIOD_S = 2.0
+HURRY_S = 0.2
+"""Between two looks at what moved in clusters: a rollout moves a dozen objects at once."""
 PORTION = 2000
 """Windows that are written in one go: what an outage left is caught up with while the periods go on."""
 SCRAPED = frozenset({ReplicaState.READY, ReplicaState.NOT_READY, ReplicaState.DRAINING})
@@ -88,6 +91,9 @@ class Collector:
     _labels: dict[str, SignalLabels] | None = None
     """Of those that autoscalers elsewhere ask for; None until the first look, when it is not known who there is."""
     _maps: dict[str, MetricsMap] = field(default_factory=dict)
+    _moved: set[str] = field(default_factory=set)
+    """Keys of deployments that moved in a cluster and were not looked at since."""
+    _stirred: asyncio.Event = field(default_factory=asyncio.Event)
     _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
 
     def __post_init__(self) -> None:
@@ -99,15 +105,13 @@ class Collector:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what is in open windows is written."""
+        self._loop = asyncio.get_running_loop()
         scraping = asyncio.create_task(self._scraper.run())
         due = time.monotonic()
         while not stopping.is_set():
             await self._period()
             due = max(due + self.period_s, time.monotonic())
-            try:
-                await asyncio.wait_for(stopping.wait(), timeout=due - time.monotonic())
-            except TimeoutError:
-                continue
+            await self._between(stopping, due)
         scraping.cancel()
         await asyncio.gather(scraping, return_exceptions=True)
         self.waiting.add(self._windows.close_all())
@@ -115,6 +119,24 @@ class Collector:
             continue
         await self._in_database(connections.close_all)
         self._database.shutdown()
+
+    async def _between(self, stopping: asyncio.Event, due: float) -> None:
+        """Until the next period. What moves in a cluster meanwhile is shown before it."""
+        stopped = asyncio.create_task(stopping.wait())
+        while not stopping.is_set() and (left_s := due - time.monotonic()) > 0:
+            stirred = asyncio.create_task(self._stirred.wait())
+            await asyncio.wait({stopped, stirred}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            stirred.cancel()
+            if self._stirred.is_set():
+                self._stirred.clear()
+                moved, self._moved = self._moved, set()
+                await self._in_database(self._look_again, moved)
+                await asyncio.wait({stopped}, timeout=min(HURRY_S, max(0.0, due - time.monotonic())))
+        stopped.cancel()
+
+    def _stir(self, key: str) -> None:
+        self._moved.add(key)
+        self._stirred.set()
 
     async def _heard(self, scrape: Scrape) -> None:
         reading = self._series.observe(scrape)
@@ -169,7 +191,7 @@ class Collector:
         clusters are followed by watches."""
         close_old_connections()
         rows = Deployment.objects.select_related("team", "target", "live_revision")
-        seen = _observe_all({row.target_id: row.target for row in rows})
+        seen = _observe_all({row.target_id: row.target for row in rows}, self._told)
         watched = []
         for row in rows:
             rollout = active_rollout(row) if row.live_revision is None else None
@@ -185,6 +207,21 @@ class Collector:
                 )
             )
         return watched
+
+    def _look_again(self, keys: Iterable[str]) -> None:
+        """At these deployments alone. One query, and no call: their clusters are followed."""
+        ids = [int(key.removeprefix("d")) for key in keys if key.removeprefix("d").isdecimal()]
+        rows = Deployment.objects.select_related("team", "target", "live_revision").filter(pk__in=ids)
+        seen = _observe_all({row.target_id: row.target for row in rows}, self._told)
+        for row in rows:
+            statuses = seen[row.target_id]
+            if statuses is not None and (row.key in statuses or row.observed):
+                self._record(row, statuses.get(row.key))
+
+    def _told(self, key: str) -> None:
+        """By a thread that follows a cluster, which outlives the loop."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stir, key)
 
     def _record(self, row: Deployment, seen: TargetStatus | None) -> None:
         """What moved in a cluster wakes the reconciler of a rollout, which there looks seldom by itself."""
@@ -255,15 +292,18 @@ class Collector:
             bus.publish_each((f"metrics:{row.pk}", row.team_id) for row in living)
 
 
-def _observe_all(rows: Mapping[int, TargetRow]) -> dict[int, dict[str, TargetStatus] | None]:
-    """By the target's id; None where it cannot be reached or opened. The rows of one machine are one target."""
+def _observe_all(
+    rows: Mapping[int, TargetRow], moved: Callable[[str], None]
+) -> dict[int, dict[str, TargetStatus] | None]:
+    """By the target's id; None where it cannot be reached or opened. The rows of one machine are one target. `moved`
+    gets the keys of deployments of which something moved, from targets that can be followed."""
     asked: dict[int, dict[str, TargetStatus] | None] = {}
     found: dict[int, dict[str, TargetStatus] | None] = {}
     for pk, row in rows.items():
         try:
             target = targets.of(row)
             if id(target) not in asked:
-                asked[id(target)] = _statuses(target, row.kind)
+                asked[id(target)] = _statuses(target, row.kind, moved)
             found[pk] = asked[id(target)]
         except SlipwayError as error:
             log.warning("target_not_opened", target=row.name, cause=str(error))
@@ -271,9 +311,9 @@ def _observe_all(rows: Mapping[int, TargetRow]) -> dict[int, dict[str, TargetSta
     return found
 
 
-def _statuses(target: Target, kind: str) -> dict[str, TargetStatus] | None:
+def _statuses(target: Target, kind: str, moved: Callable[[str], None]) -> dict[str, TargetStatus] | None:
     try:
-        target.follow(lambda key: None)
+        target.follow(moved)
         return {status.key: status for status in target.observe_all()}
     except Unavailable as error:
         log.warning("target_unreachable", kind=kind, cause=error.title)

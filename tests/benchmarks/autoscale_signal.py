@@ -28,7 +28,7 @@ from tests.benchmarks.accounting import CpuOf
 from tests.benchmarks.autoscale_signal_child import BURST, DEPLOYMENTS, NAMESPACE, PERIOD_S, name
 from tests.benchmarks.installation import Installation, Running, installation
 from tests.benchmarks.result import Row, median, moved, percentile, quartiles
-from tests.deployments.autoscaling.external.certificates import FRONT_PROXY, Authority
+from tests.certificates import FRONT_PROXY, Authority
 from tests.deployments.domain.hpa_cases import hpa, sync
 
 AUTOSCALERS, EVERY_S = 200, 15.0

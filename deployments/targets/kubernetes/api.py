@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,26 @@ class Listed:
     version: str
 
 
+class Line:
+    """A watch's connection, to be cut from another thread by whoever learns that nothing will come of it."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+        self._answer: Any = None
+
+    def opened(self, answer: Any) -> None:
+        self._answer = answer
+        if self.is_cut:
+            self.cut()
+
+    def cut(self) -> None:
+        """Whoever reads it is woken; it cannot be used again."""
+        self.is_cut = True
+        if self._answer is not None:
+            with suppress(ValueError, RuntimeError, OSError):  # it ended meanwhile
+                self._answer.shutdown()
+
+
 class Api:
     """One cluster, as one identity. Safe in several threads. Each method raises Unreachable and what `errors` lists."""
 
@@ -61,13 +81,16 @@ class Api:
         asked: dict[str, str] = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:
             page = self._json("GET", kind.path(namespace), asked, what=f"list {kind.plural}")
+            metadata = page.get("metadata")
+            if not isinstance(metadata, dict):
+                raise self._nonsense("its answer is no list")
             for item in page.get("items") or ():
                 item.setdefault("kind", kind.kind)
                 item.setdefault("apiVersion", kind.api_version)
                 items.append(item)
-            more = page["metadata"].get("continue")
+            more = metadata.get("continue")
             if not more:
-                return Listed(items, str(page["metadata"].get("resourceVersion", "")))
+                return Listed(items, str(metadata.get("resourceVersion", "")))
             asked["continue"] = more
 
     def apply(
@@ -126,30 +149,37 @@ class Api:
         path = f"{POD.path(namespace, name)}/log"
         return self._call("GET", path, asked, what=f"read the log of {name}").decode("utf-8", "replace")
 
-    def raw(self, path: str) -> bytes:
+    def raw(self, path: str, *, within_s: float | None = None) -> bytes:
         """Anything else that is only read: versions, a pod's own page through the API server."""
-        return self._call("GET", path, what=f"read {path}")
+        return self._call("GET", path, what=f"read {path}", within_s=within_s)
 
     def watch(
-        self, kind: Kind, namespace: str | None, *, version: str, labels: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        version: str,
+        labels: str = "",
+        for_s: float = WATCH_S,
+        line: Line | None = None,
     ) -> Iterator[tuple[str, Object]]:
-        """(ADDED, MODIFIED, DELETED or BOOKMARK, object) until the server ends it. Raises errors.Expired on 410."""
+        """(ADDED, MODIFIED, DELETED or BOOKMARK, object) until the server ends it, after `for_s` at the latest, or
+        `line` is cut. Raises errors.Expired on 410."""
         asked = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(WATCH_S),
+            "timeoutSeconds": str(max(1, round(for_s))),
         } | ({"labelSelector": labels} if labels else {})
         what = f"watch {kind.plural}"
-        with self._stream(kind.path(namespace), asked, what=what) as lines:
-            for line in lines:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    status = event["object"]
-                    if status.get("code") == 410:
-                        raise errors.Expired(status.get("message", ""))
-                    raise self._error(int(status.get("code") or 500), json.dumps(status).encode(), what=what)
-                yield event["type"], event["object"]
+        with self._stream(kind.path(namespace), asked, what=what, line=line or Line()) as said:
+            for text in said:
+                event, one = self._event(text)
+                if event == "ERROR":
+                    if one.get("code") == 410:
+                        raise errors.Expired(str(one.get("message", "")))
+                    raise self._error(int(one.get("code") or 500), json.dumps(one).encode(), what=what)
+                yield event, one
 
     # How it does it
 
@@ -167,8 +197,24 @@ class Api:
         try:
             document = json.loads(answer)
         except ValueError as error:
-            raise errors.away(self.connection.server, "its answer is not JSON") from error
-        return document if isinstance(document, dict) else {}
+            raise self._nonsense("its answer is not JSON") from error
+        if not isinstance(document, dict):
+            raise self._nonsense("its answer is no object")
+        return document
+
+    def _event(self, text: bytes) -> tuple[str, Object]:
+        try:
+            event = json.loads(text)
+            kind, one = str(event["type"]), event["object"]
+            if kind != "ERROR":
+                str(one["metadata"]["resourceVersion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._nonsense("what its watch said is no event") from error
+        return kind, one if isinstance(one, dict) else {}
+
+    def _nonsense(self, cause: str) -> SlipwayError:
+        """Something else answers at that address, such as a proxy's page."""
+        return errors.away(self.connection.server, cause)
 
     def _call(
         self,
@@ -179,15 +225,17 @@ class Api:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
         what: str,
+        within_s: float | None = None,
     ) -> bytes:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
         url = f"{self.connection.server}{path}" + (f"?{urlencode(asked)}" if asked else "")
+        read_s = READ_S if within_s is None else within_s
         headers = self._headers() | ({"Content-Type": content} if body is not None else {})
         try:
             answer = self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=(CONNECT_S, READ_S)
+                method, url, headers=headers, body=body, _request_timeout=(min(CONNECT_S, read_s), read_s)
             )
             data: bytes = answer.response.read(decode_content=True)
             answer.response.release_conn()
@@ -200,20 +248,25 @@ class Api:
         return data
 
     @contextmanager
-    def _stream(self, path: str, asked: Mapping[str, str], *, what: str) -> Iterator[Iterator[bytes]]:
+    def _stream(
+        self, path: str, asked: Mapping[str, str], *, what: str, line: Line
+    ) -> Iterator[Iterator[bytes]]:
         from urllib3.exceptions import HTTPError
 
         url = f"{self.connection.server}{path}?{urlencode(asked)}"
         try:
             answer = self._rest.pool_manager.request(
-                "GET", url, headers=self._headers(), preload_content=False, timeout=_timeout(WATCH_READ_S)
+                "GET", url, headers=self._headers(), preload_content=False, timeout=_timeout(READ_S)
             )
             try:
+                line.opened(answer)
                 if answer.status == 410:
                     raise errors.Expired(answer.data.decode("utf-8", "replace"))
                 if answer.status >= 300:
                     after = answer.headers.get("Retry-After", "")
                     raise self._error(answer.status, answer.data, what=what, retry_after=after)
+                # It is answered at once; what it says then may take long.
+                answer.connection.sock.settimeout(WATCH_READ_S)
                 yield _lines(answer)
             finally:
                 answer.close()
@@ -223,7 +276,11 @@ class Api:
     def _headers(self) -> dict[str, str]:
         token = self.connection.token
         if self.connection.token_file:
-            token = Path(self.connection.token_file).read_text().strip()
+            try:
+                token = Path(self.connection.token_file).read_text().strip()
+            except OSError as error:
+                cause = f"the token of this installation cannot be read ({error.strerror})"
+                raise errors.away(self.connection.server, cause) from error
         found = {"Accept": "application/json", "User-Agent": "slipway"}
         return found | ({"Authorization": f"Bearer {token}"} if token else {})
 
@@ -260,6 +317,7 @@ def _rest_client(connection: Connection) -> Any:
     configuration = Configuration()
     configuration.host = connection.server
     configuration.retries = False
+    configuration.keep_alive = True  # so that the kernel notices a watch whose other end is gone
     configuration.connection_pool_maxsize = 8
     configuration.ca_cert_data = connection.ca_pem or None
     configuration.tls_server_name = connection.server_name or None

@@ -17,6 +17,7 @@ from controlplane.core.errors import Conflict, NotFound, SlipwayError, Unprocess
 from deployments.targets.port import Unreachable
 
 BUSY_S, AWAY_S, CREDENTIALS_S = 5.0, 2.0, 30.0
+BUSY, AWAY = "cluster_busy", "cluster_unreachable"
 
 
 class Moved(Conflict):
@@ -43,7 +44,7 @@ class Expired(Exception):
 
 def away(server: str, cause: str) -> Unreachable:
     return Unreachable(
-        "cluster_unreachable",
+        AWAY,
         "The cluster does not answer.",
         f"{server}: {cause}. What it runs keeps running; Slipway tries again.",
         retry_after_s=AWAY_S,
@@ -76,7 +77,7 @@ def of(status: int, body: bytes, *, server: str, what: str, retry_after: str = "
             return _invalid(document, message, what)
         case 429:
             return Unreachable(
-                "cluster_busy",
+                BUSY,
                 "The cluster asks to slow down.",
                 message,
                 retry_after_s=_seconds(retry_after, BUSY_S),
@@ -102,7 +103,10 @@ def _seconds(text: str, default: float) -> float:
 
 
 def _causes(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return (document.get("details") or {}).get("causes") or []
+    """Of whatever shape the answer is: proxies answer, too."""
+    details = document.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    return [one for one in causes if isinstance(one, Mapping)] if isinstance(causes, list) else []
 
 
 def _owners(document: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from tests.deployments.autoscaling.external.certificates import Authority
+from tests.certificates import Authority
 
 _DATABASES = {"test_book": 9, "test_server": 10, "test_process": 11}
 

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from controlplane.settings.environment import REPOSITORY
 from deployments.telemetry.snapshot import write_signals
-from tests.deployments.autoscaling.external.certificates import FRONT_PROXY, Authority
+from tests.certificates import FRONT_PROXY, Authority
 from tests.deployments.autoscaling.external.signals import labels, serving
 
 pytestmark = pytest.mark.processes

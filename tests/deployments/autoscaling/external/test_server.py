@@ -22,7 +22,7 @@ from deployments.autoscaling.external.server import Access, application
 from deployments.domain.hpa.quantity import Quantity
 from deployments.telemetry.signals import SignalError, SignalName
 from deployments.telemetry.snapshot import write_signals
-from tests.deployments.autoscaling.external.certificates import FRONT_PROXY, SERVING, Authority, Pair
+from tests.certificates import FRONT_PROXY, SERVING, Authority, Pair
 from tests.deployments.autoscaling.external.signals import labels, measured, of, serving
 
 ROOT = "/apis/external.metrics.k8s.io"

@@ -15,8 +15,8 @@ from pathlib import Path
 import urllib3
 import yaml
 
+from tests.certificates import FRONT_PROXY, Authority
 from tests.deployments.targets.conftest import free_port
-from tests.deployments.targets.kubernetes.certificates import Authority
 
 STARTS_WITHIN_S = 60
 ADMIN_TOKEN = "admin-of-the-test-control-plane"
@@ -54,8 +54,8 @@ class ControlPlane:
         assert folder is not None, why_not()
         self.folder = folder
         self.port = free_port()
-        self.ca = Authority.make(self.home / "ca")
-        self.front_proxy = Authority.make(self.home / "front-proxy", "front-proxy-ca")
+        self.ca = Authority.make(self.home / "ca", called="test-ca")
+        self.front_proxy = Authority.make(self.home / "front-proxy", called="front-proxy-ca")
 
     @property
     def url(self) -> str:
@@ -84,7 +84,7 @@ class ControlPlane:
             self._run(
                 "kube-controller-manager", str(self.folder / "kube-controller-manager"), *FLAGS,
                 f"--kubeconfig={config}", f"--service-account-private-key-file={key}", "--secure-port=0",
-                f"--root-ca-file={self.ca.path}", "--use-service-account-credentials=false",
+                f"--root-ca-file={self.ca.certificate}", "--use-service-account-credentials=false",
                 "--horizontal-pod-autoscaler-sync-period=2s", "--node-monitor-grace-period=3600s",
             )  # fmt: skip
             self._run(
@@ -101,7 +101,7 @@ class ControlPlane:
     def kubeconfig(self, *, token: str = ADMIN_TOKEN, server: str = "", namespace: str = "default") -> str:
         cluster = {
             "server": server or self.url,
-            "certificate-authority-data": base64.b64encode(self.ca.path.read_bytes()).decode(),
+            "certificate-authority-data": base64.b64encode(self.ca.certificate.read_bytes()).decode(),
         }
         return yaml.safe_dump(
             {
@@ -117,26 +117,26 @@ class ControlPlane:
         )
 
     def _api_server(self, etcd_port: int) -> list[str]:
-        certificate, key = self.ca.issue(
+        serving = self.ca.both(
             "kube-apiserver", hosts=("127.0.0.1", "localhost", "kubernetes.default.svc", "10.0.0.1")
         )
-        proxy_certificate, proxy_key = self.front_proxy.issue("front-proxy-client")
-        _, accounts = self.ca.issue("service-accounts")
+        proxy = self.front_proxy.both(FRONT_PROXY)
+        accounts = self.ca.both("service-accounts").key
         tokens = self.home / "tokens.csv"
         tokens.write_text(f"{ADMIN_TOKEN},admin,admin,system:masters\n")
         return [
             f"--etcd-servers=http://127.0.0.1:{etcd_port}", f"--secure-port={self.port}",
             "--bind-address=127.0.0.1", "--service-cluster-ip-range=10.0.0.0/24",
-            f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
-            f"--client-ca-file={self.ca.path}", f"--token-auth-file={tokens}",
+            f"--tls-cert-file={serving.certificate}", f"--tls-private-key-file={serving.key}",
+            f"--client-ca-file={self.ca.certificate}", f"--token-auth-file={tokens}",
             "--authorization-mode=RBAC", "--allow-privileged=true", "--enable-aggregator-routing=false",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={accounts}", f"--service-account-signing-key-file={accounts}",
-            f"--requestheader-client-ca-file={self.front_proxy.path}",
-            "--requestheader-allowed-names=front-proxy-client", "--requestheader-username-headers=X-Remote-User",
+            f"--requestheader-client-ca-file={self.front_proxy.certificate}",
+            f"--requestheader-allowed-names={FRONT_PROXY}", "--requestheader-username-headers=X-Remote-User",
             "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-            f"--proxy-client-cert-file={proxy_certificate}", f"--proxy-client-key-file={proxy_key}",
+            f"--proxy-client-cert-file={proxy.certificate}", f"--proxy-client-key-file={proxy.key}",
         ]  # fmt: skip
 
     def _run(self, name: str, *argv: str) -> None:
@@ -147,7 +147,7 @@ class ControlPlane:
             )
 
     def _await_ready(self) -> None:
-        pool = urllib3.PoolManager(ca_certs=str(self.ca.path), retries=False)
+        pool = urllib3.PoolManager(ca_certs=str(self.ca.certificate), retries=False)
         until = time.monotonic() + STARTS_WITHIN_S
         while time.monotonic() < until:
             assert self.running[-1].poll() is None, (self.home / "kube-apiserver.log").read_text()[-2000:]

@@ -76,6 +76,14 @@ class FakeCluster(kmock.KubernetesScaffold):
     unserved: set[str] = attrs.field(factory=lambda: set(UNSERVED))
     may: Callable[[Mapping[str, str]], bool] = lambda attributes: True
     oldest_watched: int = 0
+    disturb: Callable[[Object], list[Object]] = lambda event: [event]
+    """What a watch says in place of an event: nothing, the same twice, an older one."""
+    answering: asyncio.Event = attrs.field(factory=asyncio.Event)
+    """Clear while it is silent: lines stay open and nothing comes."""
+    lines: set[asyncio.Transport] = attrs.field(factory=set)
+    """Of the watches that are open."""
+    muted: set[asyncio.Transport] = attrs.field(factory=set)
+    """Lines that are half open: nothing comes on them any more."""
     logs: dict[tuple[str, str], list[str]] = attrs.field(factory=dict)
     """By a deployment's key and revision."""
     _versions: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
@@ -85,6 +93,7 @@ class FakeCluster(kmock.KubernetesScaffold):
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
         path = str(request.url.path)
         self.requests_made.append((str(request.method.value), path))
+        await self.answering.wait()
         for script in list(self.scripts):
             if script.times > 0 and script.matches(request):
                 script.times -= 1
@@ -230,9 +239,17 @@ class FakeCluster(kmock.KubernetesScaffold):
         response = aiohttp.web.StreamResponse()
         raw = request._raw_request
         assert raw is not None
+        assert raw.transport is not None
         await response.prepare(raw)
-        async for event in self._events(request, plural):
-            await response.write(json.dumps(event).encode() + b"\n")
+        self.lines.add(line := raw.transport)
+        try:
+            async for event in self._events(request, plural):
+                for said in self.disturb(event) if event["type"] != "ERROR" else [event]:
+                    await self.answering.wait()
+                    if line not in self.muted:
+                        await response.write(json.dumps(said).encode() + b"\n")
+        finally:
+            self.lines.discard(line)
         return response
 
     async def _events(self, request: kmock.Request, plural: str) -> AsyncIterator[Object]:
@@ -245,18 +262,33 @@ class FakeCluster(kmock.KubernetesScaffold):
             changed = self._changed
             for version, kind, of, one in list(self._changes):
                 inside = request.namespace in (None, one["metadata"].get("namespace", ""))
-                if (
-                    version > since
-                    and of == plural
-                    and inside
-                    and _selected(one, request.params.get("labelSelector", ""))
-                ):
+                meant = inside and _selected(one, request.params.get("labelSelector", ""))
+                if version > since and of == plural and (meant or kind == "BOOKMARK"):
                     yield {"type": kind, "object": _without_log(one)}
                 since = max(since, version)
             try:
                 await asyncio.wait_for(changed.wait(), timeout=0.2)
             except TimeoutError:
                 continue
+
+    # What befalls its watches
+
+    def bookmark(self) -> None:
+        """To every watch: how far it has seen."""
+        for plural in {of for of, _, _ in self.objects}:
+            version = next(self._versions)
+            one = {"metadata": {"resourceVersion": str(version)}}
+            self._changes.append((version, "BOOKMARK", plural, one))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def expire(self) -> None:
+        """Every watch that is open, and every one from a version of until now."""
+        self.oldest_watched = next(self._versions)
+
+    def break_lines(self) -> None:
+        for line in list(self.lines):
+            line.abort()
 
     # Its one controller
 
@@ -501,6 +533,15 @@ class RunningFake:
         yield
         script.times = 0
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Takes connections and answers nothing meanwhile, on open lines neither."""
+        self.call(self.cluster.answering.clear)
+        try:
+            yield
+        finally:
+            self.call(self.cluster.answering.set)
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
@@ -508,6 +549,7 @@ class RunningFake:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
+        self.cluster.answering.set()
         async with self.cluster, kmock.Server(self.cluster) as server:
             self.url = str(server.url).rstrip("/")
             self._started.set()

@@ -1,7 +1,9 @@
-"""A throw-away authority: what a cluster's front proxy and a serving certificate are signed by."""
+"""A throw-away certificate authority for one test run: of a cluster, of its front proxy, of what serves it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +14,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVING = "slipway-metrics.slipway.svc"
 FRONT_PROXY = "front-proxy-client"
+_CLIENT, _SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+_PEM = serialization.Encoding.PEM
+_MAY_SIGN = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=True, content_commitment=False,
+    key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+    decipher_only=False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +33,8 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Authority:
+    """What it signs lies in the folder as NAME.crt and NAME.key, beside its own ca.crt."""
+
     name: x509.Name
     key: ec.EllipticCurvePrivateKey
     folder: Path
@@ -32,12 +43,12 @@ class Authority:
     def make(cls, folder: Path, *, called: str) -> Self:
         folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)])
+        name = _name(called)
         own = (
             _builder(name, name, key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(_may_sign(), critical=True)
+            .add_extension(_MAY_SIGN, critical=True)
         )
         (folder / "ca.crt").write_bytes(own.sign(key, hashes.SHA256()).public_bytes(_PEM))
         return cls(name=name, key=key, folder=folder)
@@ -48,39 +59,54 @@ class Authority:
 
     def serving(self, name: str = SERVING, *, file: str = "tls") -> Pair:
         """As Python's own clients want it."""
-        names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
-        return self._sign(name, ExtendedKeyUsageOID.SERVER_AUTH, names, signer, file=file)
+        return self._sign(_name(name), [_SERVER], self._hosts([name]), self._signer(), file=file)
 
     def client(self, name: str) -> Pair:
         """With nothing but what kube-apiserver asks of its front proxy."""
-        return self._sign(name, ExtendedKeyUsageOID.CLIENT_AUTH, file=name)
+        return self._sign(_name(name), [_CLIENT], file=name)
+
+    def both(self, name: str, *, hosts: tuple[str, ...] = ()) -> Pair:
+        """One that serves under `hosts`, names or addresses, and shows itself as `name`."""
+        named = [self._hosts(hosts)] if hosts else []
+        return self._sign(_name(name), [_CLIENT, _SERVER], self._signer(), *named, file=name)
+
+    def _hosts(self, hosts: Iterable[str]) -> x509.SubjectAlternativeName:
+        return x509.SubjectAlternativeName([_host(host) for host in hosts])
+
+    def _signer(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
 
     def _sign(
-        self, name: str, usage: x509.ObjectIdentifier, *extensions: x509.ExtensionType, file: str
+        self,
+        subject: x509.Name,
+        usages: list[x509.ObjectIdentifier],
+        *extensions: x509.ExtensionType,
+        file: str,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        made = _builder(subject, self.name, key.public_key()).add_extension(
-            x509.ExtendedKeyUsage([usage]), critical=False
-        )
-        for extension in extensions:
+        made = _builder(subject, self.name, key.public_key())
+        for extension in (x509.ExtendedKeyUsage(usages), *extensions):
             made = made.add_extension(extension, critical=False)
         pair = Pair(certificate=self.folder / f"{file}.crt", key=self.folder / f"{file}.key")
         pair.certificate.write_bytes(made.sign(self.key, hashes.SHA256()).public_bytes(_PEM))
+        # kube-apiserver reads a service account's key in the traditional form alone.
         pair.key.write_bytes(
-            key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            key.private_bytes(
+                _PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+            )
         )
         return pair
 
 
-_PEM = serialization.Encoding.PEM
+def _name(called: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)])
 
 
-def _may_sign() -> x509.KeyUsage:
-    others = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
-    never = ("key_agreement", "crl_sign", "encipher_only", "decipher_only")
-    return x509.KeyUsage(key_cert_sign=True, **dict.fromkeys((*others, *never), False))
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(
@@ -94,5 +120,5 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(hours=6))
+        .not_valid_after(now + timedelta(days=1))
     )
