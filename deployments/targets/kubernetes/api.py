@@ -40,8 +40,11 @@ class Listed:
 class Api:
     """One cluster, as one identity. Safe in several threads. Each method raises Unreachable and what `errors` lists."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, *, connect_s: float = CONNECT_S, read_s: float = READ_S
+    ) -> None:
         self.connection = connection
+        self._timeout_s = (connect_s, read_s)
         self.manager = MANAGER
         self._rest = _rest_client(connection)
 
@@ -187,7 +190,7 @@ class Api:
         headers = self._headers() | ({"Content-Type": content} if body is not None else {})
         try:
             answer = self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=(CONNECT_S, READ_S)
+                method, url, headers=headers, body=body, _request_timeout=self._timeout_s
             )
             data: bytes = answer.response.read(decode_content=True)
             answer.response.release_conn()
@@ -223,11 +226,16 @@ class Api:
     def _headers(self) -> dict[str, str]:
         token = self.connection.token
         if self.connection.token_file:
-            token = Path(self.connection.token_file).read_text().strip()
+            try:
+                token = Path(self.connection.token_file).read_text().strip()
+            except OSError as error:
+                raise errors.away(self.connection.server, "the account's token cannot be read") from error
         found = {"Accept": "application/json", "User-Agent": "slipway"}
         return found | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def _error(self, status: int, body: bytes, *, what: str, retry_after: str = "") -> SlipwayError:
+        if self.connection.token:  # an odd server's answer may have what it was asked with
+            body = body.replace(self.connection.token.encode(), b"(token)")
         return errors.of(status, body, server=self.connection.server, what=what, retry_after=retry_after)
 
 
