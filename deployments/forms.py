@@ -258,6 +258,12 @@ def defaults() -> Mapping[str, Any]:
     return initial_of(specs.read_spec({})) | dict.fromkeys(_BY_TARGET, "")
 
 
+def _target_label(target: Target) -> str:
+    if not target.is_cluster:
+        return target.name
+    return f"{target.name}, Kubernetes namespace {target.settings.get('namespace', '')}"
+
+
 class DeploymentForm(SpecForm):
     name = forms.CharField(
         label="Name",
@@ -277,7 +283,7 @@ class DeploymentForm(SpecForm):
         self._targets = {one.name: one for one in targets}
         chosen = self.fields["target"]
         assert isinstance(chosen, forms.ChoiceField)
-        chosen.choices = [(name, name) for name in self._targets]
+        chosen.choices = [(name, _target_label(one)) for name, one in self._targets.items()]
         if not any(one.is_cluster for one in targets):
             self.leave_out_cluster()
 

@@ -51,6 +51,8 @@ class Environment:
     `metrics_address` is where autoscalers ask for signals, over TLS with `metrics_cert` and `metrics_key`: all three
     are needed. `metrics_client_ca` signs the front proxy of the cluster, whose certificate names one of
     `metrics_client_names` (empty: any); `keda_token` lets KEDA in.
+
+    `in_cluster` lets admins of teams add the cluster that Slipway itself runs in, with Slipway's own account.
     """
 
     home: Path
@@ -90,6 +92,7 @@ class Environment:
     metrics_client_ca: str
     metrics_client_names: tuple[str, ...]
     keda_token: str
+    in_cluster: bool
 
 
 def _running_up(home: Path) -> dict[str, Any]:
@@ -150,6 +153,7 @@ def _read(env: Env) -> Environment:
         metrics_client_ca=env.str("SLIPWAY_METRICS_CLIENT_CA", ""),
         metrics_client_names=_names(env.list("SLIPWAY_METRICS_CLIENT_NAMES", [])),
         keda_token=env.str("SLIPWAY_KEDA_TOKEN", ""),
+        in_cluster=env.bool("SLIPWAY_IN_CLUSTER", False),
     )
 
 

@@ -60,8 +60,11 @@ class Line:
 class Api:
     """One cluster, as one identity. Safe in several threads. Each method raises Unreachable and what `errors` lists."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, *, connect_s: float = CONNECT_S, read_s: float = READ_S
+    ) -> None:
         self.connection = connection
+        self._timeout_s = (connect_s, read_s)
         self.manager = MANAGER
         self._rest = _rest_client(connection)
 
@@ -231,11 +234,11 @@ class Api:
         from urllib3.exceptions import HTTPError
 
         url = f"{self.connection.server}{path}" + (f"?{urlencode(asked)}" if asked else "")
-        read_s = READ_S if within_s is None else within_s
+        connect_s, read_s = self._timeout_s if within_s is None else (min(CONNECT_S, within_s), within_s)
         headers = self._headers() | ({"Content-Type": content} if body is not None else {})
         try:
             answer = self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=(min(CONNECT_S, read_s), read_s)
+                method, url, headers=headers, body=body, _request_timeout=(connect_s, read_s)
             )
             data: bytes = answer.response.read(decode_content=True)
             answer.response.release_conn()
@@ -285,6 +288,8 @@ class Api:
         return found | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def _error(self, status: int, body: bytes, *, what: str, retry_after: str = "") -> SlipwayError:
+        if self.connection.token:  # an odd server's answer may have what it was asked with
+            body = body.replace(self.connection.token.encode(), b"(token)")
         return errors.of(status, body, server=self.connection.server, what=what, retry_after=retry_after)
 
 

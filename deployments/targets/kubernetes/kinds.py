@@ -45,6 +45,14 @@ API_SERVICE = Kind("APIService", "apiregistration.k8s.io/v1", "apiservices", nam
 ACCESS_REVIEW = Kind(
     "SelfSubjectAccessReview", "authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False
 )
+SELF_REVIEW = Kind("SelfSubjectReview", "authentication.k8s.io/v1", "selfsubjectreviews", namespaced=False)
+CLUSTER_ROLE = Kind("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False)
+CLUSTER_ROLE_BINDING = Kind(
+    "ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False
+)
+ENDPOINTS = Kind("Endpoints", "v1", "endpoints")
+EXTERNAL_METRICS = "v1beta1.external.metrics.k8s.io"
+"""The one APIService that says who answers the autoscalers of a cluster."""
 
 CORE_KINDS = (
     HPA, SERVICE, NETWORK_POLICY, BUDGET, DEPLOYMENT, CONFIG_MAP, SECRET, SERVICE_ACCOUNT,

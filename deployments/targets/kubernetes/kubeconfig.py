@@ -6,6 +6,9 @@ the document itself is taken. Refused: the client library's own loader, which ru
 
 import base64
 import binascii
+import ipaddress
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +16,33 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 
 from controlplane.core.errors import InvalidInput
 
 MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _RUNS_CODE = ("exec", "auth-provider")
 _NAMES_A_FILE = ("client-certificate", "client-key", "tokenFile")
+_ADDRESS = re.compile(
+    r"https://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~:@/%-]*)?"
+)
+_HOST = re.compile(r"[A-Za-z0-9._:-]{0,253}")
+_TOKEN = re.compile(r"[!-~]*")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NOT_YAML = (
+    yaml.YAMLError,
+    ValueError,
+    RecursionError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
+"""All that PyYAML raises about documents that are none: a wrong !!timestamp is an AttributeError to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +80,8 @@ def read(text: str, *, context: str = "") -> Connection:
     user = _entry(document, "users", str(chosen.get("user", "")), "user") if chosen.get("user") else {}
     return Connection(
         server=_server(cluster),
-        ca_pem=_pem(cluster, "certificate-authority-data", "cluster"),
-        server_name=str(cluster.get("tls-server-name") or ""),
+        ca_pem=_authority(cluster),
+        server_name=_server_name(cluster),
         namespace=str(chosen.get("namespace") or "default"),
         context=wanted,
         **_identity(user),
@@ -91,12 +114,10 @@ def _refuse(what: str, to_do: str = "") -> InvalidInput:
 def _read(text: str) -> Mapping[str, Any]:
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise _refuse(f"It is larger than {MAX_BYTES // 1024} KiB.", "Send one with this cluster alone.")
-    if any(isinstance(event, yaml.AliasEvent) for event in _events(text)):
-        # Anchors can make a document of kilobytes into one of gigabytes.
-        raise _refuse("It refers to parts of itself (YAML aliases).", "Write them out.")
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        _refuse_bombs(text)
+        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - the safe one, in C where that was built
+    except _NOT_YAML as error:
         place = getattr(error, "problem_mark", None)
         where = f" at line {place.line + 1}" if place else ""
         raise _refuse(f"It is not YAML{where}.") from error
@@ -107,11 +128,16 @@ def _read(text: str) -> Mapping[str, Any]:
     return document
 
 
-def _events(text: str) -> Any:
-    try:
-        yield from yaml.parse(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError):
-        return
+def _refuse_bombs(text: str) -> None:
+    """Aliases can make a document of kilobytes into one of gigabytes, and deep nesting costs its square in time. Both
+    are seen event by event, before anything is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise _refuse("It refers to parts of itself (YAML aliases).", "Write them out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _refuse(f"It is nested more than {MAX_DEPTH} deep.", "A kubeconfig is not.")
 
 
 def _list(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -134,13 +160,16 @@ def _entry(document: Mapping[str, Any], plural: str, name: str, kind: str) -> Ma
 def _server(cluster: Mapping[str, Any]) -> str:
     server = str(cluster.get("server") or "")
     try:
-        parts = urlsplit(server)
-        usable = parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
+        usable = _ADDRESS.fullmatch(server) is not None and urlsplit(server).port != 0
+        host = urlsplit(server).hostname or ""
     except ValueError:
-        usable = False
-    if not usable:
+        usable, host = False, ""
+    if not usable or _is_link_local(host):
+        # What stands before an @ is a password, and a document may have anything in it.
+        plain = isinstance(cluster.get("server"), str) and "@" not in server
+        said = f" “{server[:120]}”" if plain else ""
         raise _refuse(
-            f"Its server “{server[:120]}” must be an https address.", "Tokens are not sent in the clear."
+            f"Its server{said} must be an https address of a cluster.", "Tokens are not sent in the clear."
         )
     if cluster.get("insecure-skip-tls-verify"):
         raise _refuse(
@@ -154,6 +183,31 @@ def _server(cluster: Mapping[str, Any]) -> str:
             "It asks for a proxy (proxy-url), which is not supported.", "Use HTTPS_PROXY for Slipway."
         )
     return server.rstrip("/")
+
+
+def _server_name(cluster: Mapping[str, Any]) -> str:
+    name = str(cluster.get("tls-server-name") or "")
+    if not _HOST.fullmatch(name):
+        raise _refuse("tls-server-name of its cluster is no host name.")
+    return name
+
+
+def _authority(cluster: Mapping[str, Any]) -> str:
+    pem = _pem(cluster, "certificate-authority-data", "cluster")
+    try:
+        if pem:
+            ssl.create_default_context(cadata=pem)
+    except ssl.SSLError as error:
+        raise _refuse("certificate-authority-data of its cluster is no certificate.") from error
+    return pem
+
+
+def _is_link_local(host: str) -> bool:
+    """No cluster lives there, but the metadata of clouds does."""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
 
 
 def _names_a_file(name: str) -> InvalidInput:
@@ -179,9 +233,21 @@ def _identity(user: Mapping[str, Any]) -> dict[str, str]:
     token = str(user.get("token") or "").strip()
     if not token and not (certificate and key):
         raise _refuse("Its user has neither a token nor a client certificate with its key.")
-    if not token.isascii() or any(letter.isspace() for letter in token):
+    if not _TOKEN.fullmatch(token):
         raise _refuse("The token of its user is not one: it has spaces or letters that no token has.")
+    if certificate and key:
+        _refuse_strangers(certificate, key)
     return {"token": token, "certificate_pem": certificate, "key_pem": key}
+
+
+def _refuse_strangers(certificate: str, key: str) -> None:
+    try:
+        theirs = load_pem_x509_certificates(certificate.encode())[0].public_key()
+        ours = load_pem_private_key(key.encode(), password=None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _refuse("The client certificate of its user, or its key, cannot be read.") from error
+    if theirs != ours:
+        raise _refuse("The client certificate of its user and its key do not belong together.")
 
 
 def _pem(entry: Mapping[str, Any], name: str, kind: str) -> str:

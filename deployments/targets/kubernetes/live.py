@@ -14,7 +14,15 @@ from deployments.domain.drift import Drift
 from deployments.domain.plan import digest
 from deployments.targets.kubernetes import names
 from deployments.targets.kubernetes.api import Api, Object
-from deployments.targets.kubernetes.kinds import CORE_KINDS, DEPLOYMENT, OPTIONAL_KINDS, Kind
+from deployments.targets.kubernetes.kinds import (
+    CORE_KINDS,
+    DEPLOYMENT,
+    OPTIONAL_KINDS,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Kind,
+)
 
 type Ref = tuple[str, str]
 """Kind and name."""
@@ -24,6 +32,8 @@ _SERVERS_OWN = (
     "deletionGracePeriodSeconds",
 )  # fmt: skip
 _BOOKKEEPING = ("deployment.kubernetes.io/revision", names.GENERATION)
+_NAMED_AS_IT = (SERVICE.kind, SERVICE_ACCOUNT.kind, DEPLOYMENT.kind)
+"""Some of whose objects bear the deployment's own name."""
 _NAMED_BY = ("name", "type", "mountPath", "key")
 
 
@@ -53,12 +63,20 @@ class Live:
 
 
 def read(api: Api, namespace: str, key: str) -> Live:
-    """One call for each kind. What a cluster does not know (no KEDA, no Gateway API) has no objects."""
+    """One call for each kind. What a cluster does not know (no KEDA, no Gateway API) has no objects. Secrets are asked
+    for by name, so that Slipway needs no right to list those of others."""
     found: dict[Ref, Object] = {}
     for kind in (*CORE_KINDS, *OPTIONAL_KINDS):
+        if kind is SECRET:
+            continue
         with suppress(NotFound):
             for item in api.list(kind, namespace, labels=names.selector(key)).items:
                 found[kind.kind, item["metadata"]["name"]] = item
+    for name in sorted({names.pull_secret(name) for kind, name in found if kind in _NAMED_AS_IT}):
+        secret = api.find(SECRET, name, namespace)
+        if secret is not None and (secret["metadata"].get("labels") or {}).get(names.KEY) == key:
+            secret |= {"kind": SECRET.kind, "apiVersion": SECRET.api_version}
+            found[SECRET.kind, name] = secret
     return Live(found)
 
 

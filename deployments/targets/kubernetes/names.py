@@ -50,6 +50,11 @@ def name_of(desired: DesiredDeployment) -> str:
     return object_name(desired.path.rpartition("/")[2])
 
 
+def pull_secret(name: str) -> str:
+    """Of the object name of a deployment: what its pods fetch variants with."""
+    return f"{name}-pull"
+
+
 def selector(key: str) -> str:
     """What finds every object of a deployment, as the API takes it."""
     return f"{MANAGED_BY}={MANAGER},{KEY}={key}"

@@ -4,9 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from django.conf import settings as django
 from django.core import signing
 
 from controlplane.core import sealing
+from controlplane.core.errors import Conflict
 from deployments.targets.kubernetes import kubeconfig
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.kubeconfig import Connection
@@ -24,9 +26,21 @@ def open_target(settings: Mapping[str, Any], secret: bytes) -> KubernetesTarget:
 
 def connection(settings: Mapping[str, Any], secret: bytes) -> Connection:
     if settings.get("in_cluster"):
+        refuse_in_cluster()
         host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
         return kubeconfig.in_cluster(host=host, port=port)
     return kubeconfig.read(sealing.opened(secret), context=settings.get("context", ""))
+
+
+def refuse_in_cluster() -> None:
+    """Raises Conflict where the operator does not lend Slipway's own account to teams."""
+    if not django.ENVIRONMENT.in_cluster:
+        raise Conflict(
+            "in_cluster_off",
+            "Slipway's own account is not lent to targets here.",
+            "An operator can allow it with SLIPWAY_IN_CLUSTER. Otherwise paste a kubeconfig of an account of its own.",
+            fields={"in_cluster": ["The operator does not allow it (SLIPWAY_IN_CLUSTER)."]},
+        )
 
 
 def place(settings: Mapping[str, Any]) -> Place:

@@ -11,14 +11,13 @@ from controlplane.core.errors import Conflict, NotFound, Unprocessable
 from deployments import stacks
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.workload import DesiredDeployment, Workload
-from deployments.targets.kubernetes import capacity, kinds, names, rights
+from deployments.targets.kubernetes import capacity, kinds, metrics_install, names, rights
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.errors import FieldConflict, Refused
 from deployments.targets.kubernetes.render import Manifest, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.port import Unreachable
 
-EXTERNAL_METRICS = "v1beta1.external.metrics.k8s.io"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -95,7 +94,7 @@ def _rights(api: Api, place: Place) -> Iterator[Finding]:
         for verb in right.verbs:
             answer = api.create(kinds.ACCESS_REVIEW, rights.review(right, verb, place.namespace), None)
             if not (answer.get("status") or {}).get("allowed"):
-                missing[right.optional].append(f"{verb} {right.resource}")
+                missing[right.optional].append(f"{verb} {right.resource}{' everywhere' * right.everywhere}")
     if missing[False]:
         yield Finding.error(
             "permission_missing",
@@ -181,33 +180,26 @@ def _autoscaling(api: Api, place: Place, desired: DesiredDeployment, workload: W
 
 def _metrics_provider(api: Api) -> Iterator[Finding]:
     """Only one can own the API in a cluster."""
-    service = api.find(kinds.API_SERVICE, EXTERNAL_METRICS, None)
-    if service is None:
+    found = metrics_install.provider(api)
+    if found is None:
         yield Finding.warning(
             "no_metrics_provider",
             "Nobody answers the autoscaler's questions yet.",
-            f"The APIService {EXTERNAL_METRICS} does not exist: the HPA would hold its size.",
+            f"The APIService {kinds.EXTERNAL_METRICS} does not exist: the HPA would hold its size.",
             "Install Slipway's metrics API from the target's page.",
         )
-        return
-    reference = service["spec"].get("service") or {}
-    owner = f"{reference.get('namespace')}/{reference.get('name')}"
-    labels = service["metadata"].get("labels") or {}
-    if labels.get(names.MANAGED_BY) != names.MANAGER:
+    elif not found.ours:
         yield Finding.error(
             "foreign_metrics_provider",
             "Another product answers the autoscaler's questions.",
-            f"The APIService {EXTERNAL_METRICS} is served by {owner}, and a cluster has only one.",
+            f"The APIService {kinds.EXTERNAL_METRICS} is served by {found.service}, and a cluster has only one.",
             "Choose KEDA (it asks Slipway itself), or Slipway's own loop, as this revision's autoscaler.",
         )
-        return
-    conditions = (service.get("status") or {}).get("conditions") or ()
-    broken = [one for one in conditions if one.get("type") == "Available" and one.get("status") != "True"]
-    for one in broken:
+    elif found.trouble:
         yield Finding.warning(
             "metrics_provider_down",
             "Slipway's metrics API does not answer the cluster.",
-            f"{one.get('reason')}: {one.get('message')}",
+            found.trouble,
             "Look at the process metrics-api and its Service; until then the HPA holds its size.",
         )
 

@@ -69,7 +69,7 @@ def _pull_secret(desired: DesiredDeployment, token: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": f"{names.name_of(desired)}-pull", "labels": names.labels(desired)},
+        "metadata": {"name": names.pull_secret(names.name_of(desired)), "labels": names.labels(desired)},
         "type": "Opaque",
         "data": {"token": base64.b64encode(token.encode()).decode()},
     }

@@ -271,7 +271,10 @@ def _volumes(desired: DesiredDeployment, workload: Workload, place: Place) -> li
         {"name": MODEL, **model},
         {"name": CONFIG, "configMap": {"name": _config_name(desired, workload)}},
         {"name": TMP, "emptyDir": {}},
-        {"name": TOKEN, "secret": {"secretName": f"{names.name_of(desired)}-pull", "defaultMode": 0o440}},
+        {
+            "name": TOKEN,
+            "secret": {"secretName": names.pull_secret(names.name_of(desired)), "defaultMode": 0o440},
+        },
     ]
 
 

@@ -41,6 +41,7 @@ def _parse_path(path: str) -> parsing.ParsedPath:
 
 
 parsing.parse_path = _parse_path
+GROUPS = {"scaledobjects": "keda.sh", "httproutes": "gateway.networking.k8s.io"}
 UNSERVED = frozenset({"scaledobjects", "triggerauthentications", "httproutes"})
 
 
@@ -75,6 +76,7 @@ class FakeCluster(kmock.KubernetesScaffold):
     requests_made: list[tuple[str, str]] = attrs.field(factory=list)
     unserved: set[str] = attrs.field(factory=lambda: set(UNSERVED))
     may: Callable[[Mapping[str, str]], bool] = lambda attributes: True
+    username: str = "system:serviceaccount:ml:slipway"
     oldest_watched: int = 0
     disturb: Callable[[Object], list[Object]] = lambda event: [event]
     """What a watch says in place of an event: nothing, the same twice, an older one."""
@@ -110,12 +112,18 @@ class FakeCluster(kmock.KubernetesScaffold):
 
     async def _answer(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
         resource = request.resource
+        if str(request.url.path) == "/apis":
+            return _json(
+                {"groups": [{"name": GROUPS[plural]} for plural in GROUPS if plural not in self.unserved]}
+            )
         if resource is None or resource.plural is None:
             return _json({"gitVersion": "v1.36.0-fake", "major": "1", "minor": "36"})
         plural = str(resource.plural)
         if plural == "selfsubjectaccessreviews":
             allowed = self.may(request.data["spec"]["resourceAttributes"])
             return _json(request.data | {"status": {"allowed": allowed}})
+        if plural == "selfsubjectreviews":
+            return _json(request.data | {"status": {"userInfo": {"username": self.username}}})
         if plural in self.unserved:
             raise _Refusal(404, "NotFound", f"the server could not find the requested resource ({plural})")
         key = (plural, request.namespace or "", request.name or "")
