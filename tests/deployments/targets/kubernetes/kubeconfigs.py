@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.deployments.targets.kubernetes.certificates import Authority
+from tests.certificates import Authority
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.c2VjcmV0LXNlY3JldC1zZWNyZXQ.c2lnbmF0dXJl"
 SERVER = "https://cluster.example.com:6443"
@@ -150,13 +150,13 @@ BAD: dict[str, tuple[str, str]] = {
 
 def with_certificate(folder: Path, *, key_of: str = "slipway") -> str:
     """A client certificate of `slipway`, with the key of whom is said."""
-    authority = Authority.make(folder)
-    certificate, _ = authority.issue("slipway")
-    key = authority.issue(key_of)[1] if key_of != "slipway" else folder / "slipway.key"
+    authority = Authority.make(folder, called="cluster")
+    own = authority.client("slipway")
+    key = authority.client(key_of).key if key_of != "slipway" else own.key
     found = document()
-    found["clusters"][0]["cluster"]["certificate-authority-data"] = encoded(authority.path.read_text())
+    found["clusters"][0]["cluster"]["certificate-authority-data"] = encoded(authority.certificate.read_text())
     found["users"][0]["user"] = {
-        "client-certificate-data": encoded(certificate.read_text()),
+        "client-certificate-data": encoded(own.certificate.read_text()),
         "client-key-data": encoded(key.read_text()),
     }
     return yaml.safe_dump(found)

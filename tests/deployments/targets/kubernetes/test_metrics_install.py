@@ -16,7 +16,7 @@ from controlplane.core.errors import Conflict, InvalidInput, NotFound, Precondit
 from deployments.domain.plan import Op
 from deployments.targets.kubernetes import kinds, metrics_install, written
 from deployments.targets.kubernetes.metrics_install import MetricsApi
-from tests.deployments.targets.kubernetes.certificates import Authority
+from tests.certificates import Authority
 from tests.deployments.targets.kubernetes.room import Room
 
 
@@ -24,7 +24,7 @@ def _pem() -> str:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        return Authority.make(Path(folder)).path.read_text()
+        return Authority.make(Path(folder), called="cluster").certificate.read_text()
 
 
 PEM = _pem()
