@@ -24,6 +24,7 @@ urlpatterns = [
     path("", include("optimizer.urls")),
     path("deployments/", include("deployments.urls")),
     path("pull/", include("deployments.api.pull")),
+    path("targets/", include("deployments.target_urls")),
     path("", include("controlplane.accounts.urls")),
     path("account/", include(ACCOUNT)),
     path("api/v1/", include("controlplane.api")),

@@ -196,6 +196,12 @@ def defaults() -> Mapping[str, Any]:
     return found | {"in_flight_target": ""}
 
 
+def _target_label(target: Target) -> str:
+    if not target.is_cluster:
+        return target.name
+    return f"{target.name}, Kubernetes namespace {target.settings.get('namespace', '')}"
+
+
 class DeploymentForm(SpecForm):
     name = forms.CharField(
         label="Name",
@@ -215,7 +221,7 @@ class DeploymentForm(SpecForm):
         self._targets = {one.name: one for one in targets}
         chosen = self.fields["target"]
         assert isinstance(chosen, forms.ChoiceField)
-        chosen.choices = [(name, name) for name in self._targets]
+        chosen.choices = [(name, _target_label(one)) for name, one in self._targets.items()]
 
     def chosen_target(self) -> Target:
         return self._targets[self.cleaned_data["target"]]

@@ -7,11 +7,14 @@ from math import isnan
 
 from django.db.models import (
     Case,
+    Count,
     DateTimeField,
     Exists,
     F,
     Func,
     IntegerField,
+    Max,
+    Min,
     OuterRef,
     Prefetch,
     Q,
@@ -68,7 +71,13 @@ def list_topics(rows: Sequence[Deployment]) -> str:
 
 
 def targets(actor: Actor) -> QuerySet[Target]:
-    return Target.objects.in_team(actor.team)
+    """A team's targets with what is known of each through its deployments: how many, when one was last seen there, and
+    since when it does not answer."""
+    return Target.objects.in_team(actor.team).annotate(
+        used_by=Count("deployments"),
+        last_seen=Max("deployments__observed_at"),
+        away_since=Min("deployments__unreachable_since"),
+    )
 
 
 class _ReadySeen(Func):

@@ -55,6 +55,7 @@ def search(actor: Actor, text: str) -> list[Group]:
         _group("Data sets", "datasets", _datasets(actor, text)),
         _group("Deployments", "deployments", _deployments(actor, text)),
         _group("Revisions", "revisions", _revisions(actor, text)),
+        _group("Targets", "targets", _targets(actor, text)),
         _group("Jobs", "jobs", _jobs(actor, text)),
     )
     return [group for group in groups if group.hits]
@@ -109,6 +110,14 @@ def _revisions(actor: Actor, text: str) -> Iterable[Hit]:
     for row in rows.select_related("deployment", "variant__version__model")[: MOST_HITS + 1]:
         url = reverse("deployments:plan", args=[row.deployment.name, row.number])
         yield Hit(name=f"{row.deployment.name} revision {row.number}", note=f"of {row.variant}", url=url)
+
+
+def _targets(actor: Actor, text: str) -> Iterable[Hit]:
+    """By name, or by the address of a cluster."""
+    wanted = Q(name__icontains=text) | Q(settings__server__icontains=text)
+    for row in deployments.targets(actor).filter(wanted)[: MOST_HITS + 1]:
+        note = f"namespace {row.settings.get('namespace')}" if row.is_cluster else "this machine"
+        yield Hit(name=row.name, note=note, url=row.get_absolute_url())
 
 
 def _jobs(actor: Actor, text: str) -> Iterable[Hit]:

@@ -1,13 +1,67 @@
 """Deployments and what belongs to them, as the API says them."""
 
+from typing import Any
+
 from deployments.api import schemas
+from deployments.domain.plan import counts
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
 from deployments.preview import Preview
 from deployments.selectors import active_rollout, health_of, status
+from deployments.targets.kubernetes import grants, written
+from deployments.targets.kubernetes.metrics_install import Installation
 
 
-def target(row: Target) -> schemas.Target:
-    return {"name": row.name, "kind": row.kind, "created_at": row.created_at}
+def target(row: Any) -> schemas.Target:
+    """`row` is a target of `selectors.targets`."""
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "created_at": row.created_at,
+        "cluster": cluster(row) if row.is_cluster else None,
+        "deployments": row.used_by,
+        "last_seen": row.last_seen,
+        "unreachable_since": row.away_since,
+        "url": f"/api/v1/targets/{row.name}/",
+        "page": row.get_absolute_url(),
+    }
+
+
+def cluster(row: Target) -> schemas.Cluster:
+    said = row.settings
+    return {
+        "server": said.get("server", ""),
+        "context": said.get("context", ""),
+        "in_cluster": bool(said.get("in_cluster")),
+        "namespace": said.get("namespace", ""),
+        "fetch_url": said.get("fetch_url", ""),
+        "fetch_image": said.get("fetch_image", ""),
+        "slipway_namespace": said.get("slipway_namespace", ""),
+        "metrics_url": said.get("metrics_url", ""),
+        "keda_secret": said.get("keda_secret", ""),
+    }
+
+
+def rights(namespace: str) -> schemas.Rights:
+    commands: list[schemas.Command] = [
+        {"says": says, "command": command} for says, command in grants.commands(namespace)
+    ]
+    return {
+        "namespace": namespace,
+        "rights": [row.to_json() for row in grants.rows()],
+        "yaml": grants.as_yaml(namespace),
+        "yaml_with_button": grants.as_yaml(namespace, with_button=True),
+        "commands": commands,
+    }
+
+
+def installation(shown: Installation, *, applied: bool) -> schemas.Installation:
+    return {
+        "applied": applied,
+        "etag": shown.etag,
+        "counts": counts(shown.diff).to_json(),
+        "diff": [change.to_json() for change in shown.diff],
+        "yaml": written.documents(shown.manifests),
+    }
 
 
 def deployment(row: Deployment) -> schemas.Deployment:

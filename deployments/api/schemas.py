@@ -9,14 +9,82 @@ from deployments.domain.plan import Change, Counts, Finding, ObjectDiff
 from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.spec import RolloutPolicy
 from deployments.domain.workload import Batching, ReplicaStatus
+from deployments.targets.kubernetes.grants import Row
+
+
+class Cluster(TypedDict):
+    """How a cluster is used. What it is reached with is not said."""
+
+    server: str
+    context: str
+    in_cluster: bool
+    namespace: str
+    fetch_url: str
+    """Where its pods reach Slipway."""
+    fetch_image: str
+    slipway_namespace: str
+    metrics_url: str
+    keda_secret: str
 
 
 class Target(TypedDict):
-    """Where replicas run."""
+    """Where replicas run. `last_seen` and `unreachable_since` are what its deployments say of it."""
 
     name: str
     kind: str
     created_at: datetime
+    cluster: Cluster | None
+    deployments: int
+    last_seen: datetime | None
+    unreachable_since: datetime | None
+    url: str
+    page: str
+
+
+class Command(TypedDict):
+    says: str
+    command: str
+
+
+class Rights(TypedDict):
+    """What Slipway's account needs in a cluster, as a table, as objects for kubectl, and how to make it."""
+
+    namespace: str
+    rights: list[Annotated[dict[str, Any], Like(Row)]]
+    yaml: str
+    yaml_with_button: str
+    """With what installing the metrics API needs, too."""
+    commands: list[Command]
+
+
+class Connection(TypedDict):
+    """What a test of the connection found, asked now. `usable` says that a rollout could begin."""
+
+    reachable: bool
+    usable: bool
+    server: str
+    version: str
+    latency_ms: float | None
+    identity: str
+    namespace: str
+    namespace_exists: bool | None
+    missing: list[str]
+    missing_optional: list[str]
+    metrics_provider: str | None
+    metrics_provider_is_slipway: bool
+    gateway_api: bool | None
+    keda: bool | None
+    findings: list[Annotated[dict[str, Any], Like(Finding)]]
+
+
+class Installation(TypedDict):
+    """What installing the metrics API changes, or has changed where `applied`."""
+
+    applied: bool
+    etag: str
+    counts: Annotated[dict[str, Any], Like(Counts)]
+    diff: list[Annotated[dict[str, Any], Like(Change)]]
+    yaml: str
 
 
 class ReplicaCounts(TypedDict):

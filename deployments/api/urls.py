@@ -2,12 +2,17 @@
 
 from django.urls import path
 
-from deployments.api import views
+from deployments.api import targets, views
 
 ONE = "deployments/<name:name>/"
+TARGET = "targets/<name:name>/"
 
 urlpatterns = [
-    path("targets/", views.Targets.as_view(), name="targets"),
+    path("targets/", targets.Targets.as_view(), name="targets"),
+    path(TARGET, targets.Target.as_view(), name="target"),
+    path(TARGET + "connection/", targets.TargetConnection.as_view(), name="target-connection"),
+    path(TARGET + "rights/", targets.TargetRights.as_view(), name="target-rights"),
+    path(TARGET + "metrics-api/", targets.TargetMetricsApi.as_view(), name="target-metrics-api"),
     path("deployments/", views.Deployments.as_view(), name="deployments"),
     path(ONE, views.Deployment.as_view(), name="deployment"),
     path(ONE + "revisions/", views.Revisions.as_view(), name="revisions"),

@@ -46,14 +46,6 @@ def _rollout(request: Request, name: str, rollout: int) -> tuple[Actor, RolloutR
     return actor, get_object_or_404(selectors.rollouts(deployment), pk=rollout)
 
 
-class Targets(APIView):
-    @extend_schema(parameters=PAGING, responses=Page[schemas.Target])
-    def get(self, request: Request) -> Response:
-        """Where the team's replicas can run."""
-        actor = actor_of(request)
-        return page_response(selectors.targets(actor), request, documents.target)
-
-
 class Deployments(APIView):
     @extend_schema(
         parameters=[

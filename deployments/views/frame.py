@@ -18,6 +18,7 @@ from controlplane.accounts.models import Role
 from controlplane.core import refusals
 from controlplane.core.errors import SlipwayError
 from deployments import selectors
+from deployments.domain.plan import Finding, Severity
 from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.workload import ReplicaState, TargetStatus
 from deployments.models import Deployment
@@ -30,6 +31,9 @@ TABS = (
     ("logs", "Logs", "logs"),
     ("settings", "Settings", "settings"),
 )
+
+_SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
+_WORST_FIRST = list(_SEVERITY)
 
 
 def now() -> datetime:
@@ -103,6 +107,19 @@ def detail(row: Deployment, health: Health, seen: TargetStatus | None) -> str:
         more = f", {starting} starting" if starting else ""
         return f"{ready} of {row.replicas} ready{more}"
     return ""
+
+
+def findings(found: tuple[Finding, ...]) -> list[dict[str, str]]:
+    """Of a pre-flight or a test, as components/findings.html takes them."""
+    return [
+        {
+            "severity": _SEVERITY[one.severity],
+            "title": one.title,
+            "evidence": one.evidence,
+            "todo": one.action,
+        }
+        for one in sorted(found, key=lambda one: _WORST_FIRST.index(one.severity))
+    ]
 
 
 def done(request: HttpRequest, row: Deployment, to: str, said: str, *args: Any) -> HttpResponse:

@@ -13,15 +13,13 @@ from controlplane.core.addresses import whole_number
 from controlplane.core.errors import SlipwayError
 from controlplane.core.lists import Listing
 from deployments import preview, selectors, services
-from deployments.domain.plan import Finding, Plan, Severity, counts
+from deployments.domain.plan import Plan, counts
 from deployments.models import Deployment, Revision
 from deployments.targets.kubernetes import written
 from deployments.targets.kubernetes.export import Form
 from deployments.targets.kubernetes.render import ordered
 from deployments.views import frame, tables
 
-_SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
-_WORST_FIRST = list(_SEVERITY)
 MOST_CHANGES, LONGEST_TEXT = 200, 40_000
 """Of one object on a page: changed fields, and characters of its YAML."""
 
@@ -90,7 +88,7 @@ def plan(request: HttpRequest, name: str, number: int) -> HttpResponse:
         kind=kind,
         is_live=bool(row.live_revision and row.live_revision.number == number),
         preview=shown,
-        findings=_findings(shown.findings) if shown else [],
+        findings=frame.findings(shown.findings) if shown else [],
         after_label=f"Revision {number}",
         objects=_objects(shown.plan) if shown else None,
         exports=_exports(row, number),
@@ -135,18 +133,6 @@ def _exports(row: Deployment, number: int) -> list[dict[str, str]]:
         {"label": label, "url": f"{address}?as={form}"}
         for form, label in labels.items()
         if row.target.is_cluster
-    ]
-
-
-def _findings(found: tuple[Finding, ...]) -> list[dict[str, str]]:
-    return [
-        {
-            "severity": _SEVERITY[one.severity],
-            "title": one.title,
-            "evidence": one.evidence,
-            "todo": one.action,
-        }
-        for one in sorted(found, key=lambda one: _WORST_FIRST.index(one.severity))
     ]
 
 

@@ -10,7 +10,7 @@ from django.http import StreamingHttpResponse
 
 from controlplane.core.csv_export import CHUNK, csv_response
 from deployments import selectors
-from deployments.models import Decision, Deployment, Revision, Rollout
+from deployments.models import Decision, Deployment, Revision, Rollout, Target
 
 CHART_COLUMNS = (
     "p50_ms",
@@ -38,6 +38,25 @@ def deployments_csv(rows: QuerySet[Deployment]) -> StreamingHttpResponse:
         "requests_per_s",
     )
     return csv_response("deployments.csv", head, _deployments(rows.iterator(chunk_size=CHUNK)))
+
+
+def targets_csv(rows: QuerySet[Target]) -> StreamingHttpResponse:
+    """Of `selectors.targets`; without what they are reached with."""
+    head = ("name", "kind", "server", "namespace", "deployments", "last_seen", "unreachable_since")
+    found: Iterable[Any] = rows.defer("secret").iterator(chunk_size=CHUNK)
+    lines = (
+        (
+            row.name,
+            row.kind,
+            row.settings.get("server", ""),
+            row.settings.get("namespace", ""),
+            row.used_by,
+            row.last_seen,
+            row.away_since,
+        )
+        for row in found
+    )
+    return csv_response("targets.csv", head, lines)
 
 
 def _deployments(rows: Iterable[Deployment]) -> Iterator[Sequence[Any]]:

@@ -11,8 +11,10 @@ from django.utils import timezone
 
 from controlplane.accounts.models import ApiToken
 from deployments import targets
+from deployments.targets.kubernetes import opening
 from optimizer.models import Worker
 from tests.api.world import World, build
+from tests.deployments.targets.kubernetes.fake import RunningFake
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write tests/api/query_budgets.json instead of checking it",
     )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RunningFake]:
+    """What every kubeconfig of this folder leads to."""
+    running = RunningFake().start()
+    running.call(lambda: running.cluster.put("namespaces", {"metadata": {"name": "risk"}, "status": {}}))
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +43,11 @@ def built(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
 
 
 @pytest.fixture
-def world(built: World, db: None, settings: Any) -> Iterator[World]:
+def world(
+    built: World, db: None, settings: Any, cluster: RunningFake, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, torchscript=True)
+    monkeypatch.setattr(opening, "connection", lambda settings, secret: cluster.connection)
     world = deepcopy(built)
     targets.forget()
     targets.TABLE._loaded["memory"] = lambda settings, secret: world.target

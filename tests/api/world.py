@@ -16,13 +16,15 @@ from controlplane.accounts.access import Actor
 from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role, Team, User
 from controlplane.core import storage
 from controlplane.registry.models import Alias, Artifact, Dataset, Import, Report, Variant, Version
-from deployments import services, specs, targets, wishes
+from deployments import clusters, services, specs, targets, wishes
 from deployments.domain.cluster_strategy import Part
 from deployments.models import Decision, Deployment, Load, Target
 from deployments.targets.memory import MemoryTarget
 from optimizer.models import Job, JobEvent, Search, Worker
 from tests import factories
 from tests.api.routes import Operation, Route
+from tests.deployments.targets.kubernetes import kubeconfigs
+from tests.deployments.targets.kubernetes.test_metrics_install import PEM
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -107,6 +109,11 @@ REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "searches"): {
         "body": {"model": "churn", "version": 1, "variant": 0, "evaluation_set": "digits", "max_jobs": 3}
     },
+    ("POST", "targets"): {
+        "body": {"name": "north", "kubeconfig": kubeconfigs.text(), "namespace": "risk", "in_cluster": False}
+    },
+    ("PATCH", "target"): {"body": {"fetch_url": "https://slipway.example.com"}},
+    ("POST", "target-metrics-api"): {"body": {"namespace": "risk", "ca_pem": PEM, "dry_run": True}},
     ("POST", "deployments"): {"body": {"name": "fresh", "target": "this-machine", "protected": True}},
     ("POST", "revisions"): {
         "body": {"model": "churn", "version": 1, "variant": 0, "spec": {"batching": {"max_batch_size": 4}}}
@@ -141,6 +148,12 @@ def build() -> World:
     _register(team)
     jobs = _optimize(team)
     live, turning = _deploy(team, admin.actor, target)
+    clusters.add_cluster(
+        admin.actor,
+        name="west",
+        place=clusters.ClusterPlace(namespace="risk"),
+        kubeconfig_text=kubeconfigs.text(),
+    )
     AuditEvent.objects.create(
         team=team, user=engineer.actor.user, via="api", verb="registered", object_type="model", object_id=1,
         object_name="churn",
@@ -179,12 +192,14 @@ def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> 
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
         "replicas", "replica-log", "series", "load", "decisions", "key",
     ]  # fmt: skip
+    of_cluster = ["target", "target-connection", "target-rights", "target-metrics-api"]
     fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}
     return {
         "manifests": {"name": "elsewhere"},
         **dict.fromkeys(("import", "import-cancel"), fetched),
         **{name: {"name": live.name} for name in of_live},
         **{name: {"name": turning.name} for name in ("rollout", "rollout-cancel")},
+        **{name: {"name": "west"} for name in of_cluster},
         "job-retry": {"job": str(jobs[Job.State.FAILED].pk)},
         "DELETE version": {"number": "2"},
         "version-trust": {"name": "scripted"},
@@ -256,7 +271,7 @@ def _digest(own: Variant) -> str:
 
 def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment, Deployment]:
     """`scoring` serves revision 1 and has a second; a rollout of `turning` waits for its first step."""
-    place = Target.objects.get(team=team)
+    place = Target.objects.get(team=team, name="this-machine")
     place.kind = "memory"
     place.save()
     variant = Variant.objects.in_team(team).get(version__number=1, number=1)

@@ -19,6 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.product import Product
 
 WITHIN_S = 90
+CLUSTER = "west"
+KUBECONFIG = {
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}],
+    "users": [{"name": "u", "user": {"token": "of-nobody"}}],
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    "current-context": "c",
+}
+"""Of a cluster that does not answer, and says so at once: nothing of the operating system listens at port 9."""
 FEATURES, HIDDEN, CLASSES = 16, 32, 4
 PEOPLE = {"vera": "viewer", "sam": "stranger"}
 PASSWORD = "a long pass phrase"
@@ -180,6 +188,9 @@ def fill(product: Product, name: str = "shop-ranker") -> Stock:
     job = api("POST", "jobs/", wanted | {"evaluation_set": "holdout"})
     dropped = api("POST", "jobs/", wanted)
     api("POST", f"jobs/{dropped['id']}/cancel/")
+    known = {row["name"] for row in api("GET", "targets/")["items"]}
+    if CLUSTER not in known:
+        api("POST", "targets/", {"name": CLUSTER, "namespace": "shop", "kubeconfig": json.dumps(KUBECONFIG)})
     live = api.until(f"deployments/{name}/", "health", "healthy")
     api.until(f"jobs/{job['id']}/", "state", "succeeded")
     api("PUT", f"models/{name}/aliases/champion/", {"version": 1, "variant": 0})

@@ -69,6 +69,7 @@ def test_g_and_a_letter_go_to_each_place(page: Page) -> None:
         "m": "models",
         "j": "jobs",
         "d": "deployments",
+        "c": "targets",
         "w": "workers",
         "a": "activity",
     }.items():

@@ -48,6 +48,7 @@ PLACES = (
     ("registry:models", "Models", "models", "m"),
     ("optimizer:jobs", "Jobs", "jobs", "j"),
     ("deployments:deployments", "Deployments", "deployments", "d"),
+    ("targets:targets", "Targets", "targets", "c"),
     ("optimizer:workers", "Workers", "workers", "w"),
     ("accounts:activity", "Activity", "activity", "a"),
     ("accounts:settings", "Settings", "settings", "s"),

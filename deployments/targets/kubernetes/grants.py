@@ -4,14 +4,11 @@ The kubeconfig is written by a template and not by `kubectl config view` alone, 
 whoever runs it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import yaml
 
 from deployments.domain.wire import Document
-from deployments.targets.kubernetes import metrics_install
+from deployments.targets.kubernetes import metrics_install, written
 from deployments.targets.kubernetes.rights import RIGHTS, Right, role
 
 ACCOUNT = "slipway"
@@ -73,18 +70,7 @@ def _rows(rights: tuple[Right, ...], *, for_button: bool) -> Iterator[Row]:
 def as_yaml(namespace: str, *, with_button: bool = False) -> str:
     """The objects that grant it, for kubectl apply."""
     rights = (*RIGHTS, *metrics_install.INSTALLING) if with_button else RIGHTS
-    return dumped(role(ACCOUNT, namespace, rights))
-
-
-def dumped(manifests: Sequence[Mapping[str, Any]]) -> str:
-    """Without anchors, which people would have to follow."""
-    text: str = yaml.dump_all(manifests, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=110)
-    return text
-
-
-class _Plain(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    return written.documents(role(ACCOUNT, namespace, rights))
 
 
 def commands(namespace: str) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from controlplane.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from deployments.domain.plan import Op
-from deployments.targets.kubernetes import grants, kinds, metrics_install
+from deployments.targets.kubernetes import kinds, metrics_install, written
 from deployments.targets.kubernetes.metrics_install import MetricsApi
 from tests.deployments.targets.kubernetes.certificates import Authority
 from tests.deployments.targets.kubernetes.room import Room
@@ -61,7 +61,7 @@ def test_what_is_rendered_is_valid_and_verifies_the_certificate(outside: str) ->
     assert base64.b64decode(registration["caBundle"]).decode() == PEM
     assert "insecureSkipTLSVerify" not in registration
     assert registration["service"]["namespace"] == "slipway"
-    assert list(yaml.safe_load_all(grants.dumped(manifests))) == list(manifests)
+    assert list(yaml.safe_load_all(written.documents(manifests))) == list(manifests)
 
 
 def test_a_name_becomes_an_external_name_and_a_number_becomes_endpoints() -> None:

@@ -8,7 +8,7 @@ import "./shortcuts.js";
 import "./toast.js";
 import "./live.js";
 
-const heavy = [["[data-log]", "./log.js"], ["[data-charts]", "./charts.js"], ["[data-retry]", "./retry.js"], ["[data-upload]", "./upload.js"]];
+const heavy = [["[data-log]", "./log.js"], ["[data-charts]", "./charts.js"], ["[data-retry]", "./retry.js"], ["[data-upload]", "./upload.js"], ["[data-fills]", "./fill.js"]];
 const load = () => heavy.forEach(([part, module]) => { if (document.querySelector(part)) import(module); });
 load();
 document.addEventListener("htmx:after:settle", load);
