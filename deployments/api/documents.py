@@ -32,10 +32,10 @@ def target(row: Any) -> schemas.Target:
 def cluster(row: Target) -> schemas.Cluster:
     said = row.settings
     return {
-        "server": said["server"],
+        "server": said.get("server", ""),
         "context": said.get("context", ""),
         "in_cluster": bool(said.get("in_cluster")),
-        "namespace": said["namespace"],
+        "namespace": said.get("namespace", ""),
         "fetch_url": said.get("fetch_url", ""),
         "fetch_image": said.get("fetch_image", ""),
         "slipway_namespace": said.get("slipway_namespace", ""),

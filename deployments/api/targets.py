@@ -103,7 +103,7 @@ class TargetRights(APIView):
     @extend_schema(responses={200: schemas.Rights, **refusals(422)})
     def get(self, request: Request, name: str) -> Response:
         """What Slipway's account needs in the cluster and why, as a table and as YAML."""
-        return Response(documents.rights(_cluster(request, name)[1].settings["namespace"]))
+        return Response(documents.rights(_cluster(request, name)[1].settings.get("namespace", "")))
 
 
 RESPONSES: dict[Any, Any] = {200: schemas.Installation, **refusals(409, 412, 422, 428)}

@@ -145,7 +145,7 @@ def page(
         "example": {"fetch_url": "https://slipway.example.com"},
     }
     if row.is_cluster:
-        context |= _grants(row.settings["namespace"])
+        context |= _grants(row.settings.get("namespace", ""))
         context |= {
             "place_form": PlaceForm(initial=row.settings),
             "kubeconfig_form": ReplaceKubeconfigForm(actor=actor),
