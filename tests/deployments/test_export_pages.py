@@ -14,6 +14,7 @@ from controlplane.accounts.access import Actor
 from controlplane.core import storage
 from controlplane.registry.models import Artifact
 from deployments import services, specs, targets, wishes
+from deployments.domain.cluster_strategy import Part
 from deployments.domain.plan import Change, Op, Plan
 from deployments.models import Deployment, Revision
 from deployments.targets.kubernetes.opening import pull_token
@@ -56,7 +57,7 @@ def browser(actor: Actor) -> Client:
 
 
 def apply(deployment: Deployment, row: Revision, *, generation: int = 1) -> None:
-    wish = wishes.wish(deployment, {row.number: 1}, generation=generation)
+    wish = wishes.wish(deployment, [Part(revision=row.number, replicas=1)], generation=generation)
     targets.of(deployment.target).apply(wish)
 
 
