@@ -97,10 +97,10 @@ class SpecForm(RolloutFields, ClusterFields):
         label="Threads", help_text="Of one inference. Replicas times threads should not exceed the cores."
     )
     min_replicas = forms.IntegerField(
-        label="Fewest replicas", required=False, help_text="Empty: 1 here, 2 on a cluster."
+        label="Fewest replicas", required=False, help_text="Empty: 1 on this machine, 2 on a cluster."
     )
     max_replicas = forms.IntegerField(
-        label="Most replicas", required=False, help_text="Empty: 4 here, 20 on a cluster."
+        label="Most replicas", required=False, help_text="Empty: 4 on this machine, 20 on a cluster."
     )
     queue_depth_target = forms.DecimalField(
         label="Waiting requests per replica",

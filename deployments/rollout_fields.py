@@ -30,7 +30,7 @@ class RolloutFields(forms.Form):
         label="Deadline",
         required=False,
         help_text="Without another ready replica for so long, it goes back by itself. "
-        "Empty: 60 here, 600 on a cluster.",
+        "Empty: 60 on this machine, 600 on a cluster.",
     )
     strategy = forms.ChoiceField(
         label="Strategy",
@@ -52,9 +52,9 @@ class RolloutFields(forms.Form):
         help_text="Times the p99 of the revision that serves, in the same minutes. Empty leaves latency out.",
     )
     p99_allowance_ms = forms.FloatField(
-        label="or above it by",
+        label="Or above it by",
         required=False,
-        help_text="Where that is more: twice of 1 ms is nothing that anybody waits for.",
+        help_text="Where that is more: twice 1 ms is nothing that anybody waits for.",
     )
     error_points = forms.FloatField(
         label="Errors may be above by", required=False, help_text="Percentage points of all requests."

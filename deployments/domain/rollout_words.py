@@ -74,9 +74,9 @@ def strategy(policy: RolloutPolicy, *, first: bool) -> str:
 
 
 def _gate(gate: CanaryGate) -> str:
-    errors = f"{gate.error_points:g} points more errors"
+    errors = f"{gate.error_points:g} point{'' if gate.error_points == 1 else 's'} more errors"
     latency = f"{gate.p99_ratio:g} times the p99 and " if gate.p99_ratio is not None else ""
-    return f"each step may show at most {latency}{errors}, at {100 * gate.confidence:g} % confidence"
+    return f"each step has to show at most {latency}{errors}, at {100 * gate.confidence:g} % confidence"
 
 
 def place(policy: RolloutPolicy, state: StepState) -> str:
@@ -123,7 +123,7 @@ def _step(
         state=_state(place, at, verdict, current=current),
         sentence=verdict["sentence"] if verdict else "",
         window_s=figures.get("window_s"),
-        figures=_figures(figures) if figures else (),
+        figures=_figures(figures) if _any_requests(figures) else (),
         current=current,
     )
 
@@ -137,6 +137,11 @@ def _state(place: int, at: StepState, verdict: Mapping[str, Any] | None, *, curr
     if outcome is None:
         return _BEGINNING if current else _LATER
     return _STATES[outcome] if current or outcome is not StepOutcome.WAITING else _LEFT
+
+
+def _any_requests(figures: Mapping[str, Any]) -> bool:
+    """A table of zeros says no more than the sentence above it."""
+    return any(figures[side]["requests"] for side in ("canary", "stable") if side in figures)
 
 
 def _figures(figures: Mapping[str, Any]) -> tuple[Figure, ...]:

@@ -43,10 +43,8 @@ def in_second_step(world: World) -> Rollout:
 def test_the_page_says_the_strategy_where_it_is_and_what_each_step_has_shown(world: World) -> None:
     rollout = in_second_step(world)
     said = page(world, rollout)
-    assert (
-        "Canary: 25 % and 50 % of the requests, then all; each step may show at most 1.2 times the p99"
-        in said
-    )
+    assert "Canary: 25 % and 50 % of the requests, then all; each step has to show" in said
+    assert "at most 1.2 times the p99 and 1 point more errors, at 95 % confidence." in said
     assert "Step 2 of 2, since" in said
     assert "50 % was asked; 2 of 4 replicas take 50 %" in said
     first = rollout.evidence["steps"]["0"]
@@ -67,7 +65,7 @@ def test_the_page_says_the_strategy_where_it_is_and_what_each_step_has_shown(wor
         ({"strategy": "recreate"}, "nothing answers until the new ones are ready"),
         ({"strategy": "blue_green", "hold_s": 60}, "the old replicas stay ready for 60 s after it"),
         ({"strategy": "blue_green", "hold_s": 0}, "at once; without a hold."),
-        (CANARY | {"gate": {"p99_ratio": None}}, "each step may show at most 1 points more errors"),
+        (CANARY | {"gate": {"p99_ratio": None}}, "each step has to show at most 1 point more errors"),
     ],
 )
 def test_each_strategy_has_its_sentence(world: World, policy: dict[str, Any], sentence: str) -> None:
