@@ -20,8 +20,8 @@ from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.port import Unreachable
 
 EXTERNAL_METRICS = "v1beta1.external.metrics.k8s.io"
-AT_ONCE = 8
-"""Questions about rights: as many as there are connections to a cluster."""
+AT_ONCE = 4
+"""Questions about rights: half of the connections to a cluster, so that nothing else waits for one."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
