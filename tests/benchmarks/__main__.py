@@ -19,6 +19,7 @@ BENCHMARKS = {
     "list_page": "P1",
     "enqueue_to_start": "P6",
     "scrape": "P10",
+    "reconcile_pass": "P14",
     "autoscale_signal": "P15",
     "proxy_overhead": "S1",
     "dynamic_batching": "S2",
@@ -27,6 +28,8 @@ BENCHMARKS = {
     "optimizer_speedup": "S5",
     "distillation": "S5",
     "job_overhead": "S6",
+    "plan_latency": "S7",
+    "event_to_page": "S8",
     "first_endpoint": "S12",
 }
 

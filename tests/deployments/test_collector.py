@@ -63,10 +63,10 @@ def point_at(world: World, exporter: FakeExporter, monkeypatch: pytest.MonkeyPat
 
 
 @asynccontextmanager
-async def _collecting() -> AsyncIterator[Redis]:
+async def _collecting(period_s: float = PERIOD_S) -> AsyncIterator[Redis]:
     redis = Redis.from_url(settings.ENVIRONMENT.redis_url)
     stopping = asyncio.Event()
-    task = asyncio.create_task(Collector(redis=redis, period_s=PERIOD_S).run(stopping))
+    task = asyncio.create_task(Collector(redis=redis, period_s=period_s).run(stopping))
     try:
         yield redis
     finally:
@@ -117,6 +117,23 @@ async def test_what_runs_in_a_namespace_is_on_the_sheet_for_autoscalers_elsewher
             assert DeploymentSignals.from_json(signals).deployment == world.row.key
             monkeypatch.setattr(collector, "labels_of", lambda row: None)
             await _sheet(redis, deployments=0)
+
+
+async def test_what_moves_in_a_cluster_is_shown_before_the_next_period(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followers: list[Callable[[str], None]] = []
+    monkeypatch.setattr(world.target, "follow", followers.append)
+    rows = Deployment.objects.filter(pk=world.row.pk)
+    async with _collecting(period_s=600) as redis:
+        async with asyncio.timeout(20):
+            while await read_signals(redis, world.row.key) is None:  # the first period's look is over then
+                await asyncio.sleep(PERIOD_S / 2)
+        await rows.aupdate(observed={"replicas": "as it was"})
+        # As the threads do that follow a cluster: several objects at once, and what is no deployment's.
+        for key in (world.row.key, world.row.key, "", "somebody-else"):
+            await asyncio.to_thread(followers[0], key)
+        await _until(lambda: rows.get().observed.get("generation") is not None)
 
 
 async def test_what_a_page_says_can_be_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
