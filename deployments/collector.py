@@ -1,4 +1,4 @@
-"""The collector: scrapes replicas every 2 s, keeps signals and windows, and runs the local autoscaler.
+"""The collector: scrapes replicas (every 2 s, in clusters every 5 s), keeps signals and windows, and decides sizes.
 
 One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
 charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery
@@ -35,22 +35,22 @@ from deployments.models import Deployment, Revision
 from deployments.models import Target as TargetRow
 from deployments.reconciler import record_observation
 from deployments.selectors import active_rollout, status
-from deployments.targets.port import Target
+from deployments.targets.port import Target, Way
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
-from deployments.telemetry.rollup import Accumulator, Window
-from deployments.telemetry.scrape import Scrape
+from deployments.telemetry.measuring import Measuring
+from deployments.telemetry.rollup import Window
 from deployments.telemetry.scrape import Target as Scraped
-from deployments.telemetry.scraper import Scraper
-from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.sheet import SignalLabels
-from deployments.telemetry.signals import DeploymentSignals, SignalBook
+from deployments.telemetry.signals import DeploymentSignals
 from deployments.telemetry.snapshot import write_signals
 from deployments.transitions import request_reconcile
 
 log = structlog.get_logger(__name__)
 
-PERIOD_S = 2.0
+PERIOD_S, CLUSTER_PERIOD_S = 2.0, 5.0
+CLUSTER_TIMEOUT_S = 3.0
+"""An API server hands a page on."""
 PORTION = 2000
 """Windows that are written in one go: what an outage left is caught up with while the periods go on."""
 SCRAPED = frozenset({ReplicaState.READY, ReplicaState.NOT_READY, ReplicaState.DRAINING})
@@ -68,6 +68,7 @@ class Watched:
     governing: Revision | None
     reached: bool
     seen: TargetStatus | None
+    way: Way | None = None
 
     @property
     def ready(self) -> int | None:
@@ -81,8 +82,8 @@ class Watched:
 class Collector:
     redis: Redis
     period_s: float = PERIOD_S
+    cluster_period_s: float = CLUSTER_PERIOD_S
     waiting: Backlog = field(default_factory=Backlog)
-    _series: SeriesBook = field(default_factory=SeriesBook)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
     _watched: dict[str, Watched] = field(default_factory=dict)
     _labels: dict[str, SignalLabels] | None = None
@@ -91,15 +92,15 @@ class Collector:
     _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
 
     def __post_init__(self) -> None:
-        self._signals = SignalBook(period_s=self.period_s)
-        self._windows = Accumulator(period_s=self.period_s)
-        self._scraper = Scraper(on_scrape=self._heard, interval_s=self.period_s)
+        self._here = Measuring(period_s=self.period_s)
+        self._clusters = Measuring(period_s=self.cluster_period_s, timeout_s=CLUSTER_TIMEOUT_S)
+        self._both = (self._here, self._clusters)
         # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
         self._monotonic_began_s = time.time() - time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what is in open windows is written."""
-        scraping = asyncio.create_task(self._scraper.run())
+        scraping = [asyncio.create_task(one.scraper.run()) for one in self._both]
         due = time.monotonic()
         while not stopping.is_set():
             await self._period()
@@ -108,18 +109,15 @@ class Collector:
                 await asyncio.wait_for(stopping.wait(), timeout=due - time.monotonic())
             except TimeoutError:
                 continue
-        scraping.cancel()
-        await asyncio.gather(scraping, return_exceptions=True)
-        self.waiting.add(self._windows.close_all())
+        for task in scraping:
+            task.cancel()
+        await asyncio.gather(*scraping, return_exceptions=True)
+        for one in self._both:
+            self.waiting.add(one.windows.close_all())
         while self.waiting and await self._store():
             continue
         await self._in_database(connections.close_all)
         self._database.shutdown()
-
-    async def _heard(self, scrape: Scrape) -> None:
-        reading = self._series.observe(scrape)
-        self._signals.take(reading)
-        self._windows.add(reading)
 
     async def _period(self) -> None:
         watched = await self._in_database(self._look)
@@ -127,20 +125,23 @@ class Collector:
             self._watched = {one.deployment.key: one for one in watched}
             found = {key: labels_of(one.deployment) for key, one in self._watched.items()}
             self._labels = {key: labels for key, labels in found.items() if labels is not None}
-        scraped = {key: self._targets(one) for key, one in self._watched.items()}
-        everything = [target for some in scraped.values() for target in some]
-        self._scraper.replace(everything)
-        self._series.keep_only(everything)
         now, wall = time.monotonic(), time.time()
-        self._signals.expect(scraped, now=now)
-        signals = {key: self._signals.signals(key, now=now, at_wall=wall) for key in self._watched}
-        for key, one in self._watched.items():
-            self._windows.add_signals(signals[key], ready=one.ready)
+        for measuring in self._both:
+            mine = {key: one for key, one in self._watched.items() if self._by(one) is measuring}
+            measuring.expect({key: self._targets(one) for key, one in mine.items()}, now=now)
+        signals = {
+            key: self._by(one).signals(key, now=now, at_wall=wall, ready=one.ready)
+            for key, one in self._watched.items()
+        }
         await self._publish(signals.values())
         if watched is not None:
             await self._in_database(self._decide, watched, signals, self._monotonic_began_s + now)
-        self.waiting.add(self._windows.close(wall))
+        for measuring in self._both:
+            self.waiting.add(measuring.close(wall))
         await self._store()
+
+    def _by(self, watched: Watched) -> Measuring:
+        return self._clusters if watched.deployment.target.is_cluster else self._here
 
     async def _store(self) -> bool:
         """Writes the oldest windows that wait; False while the database is away, and they go on waiting.
@@ -182,6 +183,7 @@ class Collector:
                     governing=row.live_revision or (rollout.to_revision if rollout else None),
                     reached=statuses is not None,
                     seen=status(row) if statuses is None else statuses.get(row.key),
+                    way=_way(row.target),
                 )
             )
         return watched
@@ -199,9 +201,10 @@ class Collector:
                 deployment=watched.deployment.key,
                 revision=one.revision,
                 replica=one.name,
-                url=f"{one.url}/metrics",
+                url=watched.way.page(one) if watched.way else f"{one.url}/metrics",
                 metrics=self._map(watched),
-                incarnation=str(one.pid),
+                incarnation=str(one.pid or one.restarts),
+                way=watched.way,
             )
             for one in watched.seen.replicas
             if one.state in SCRAPED and one.url
@@ -269,6 +272,15 @@ def _observe_all(rows: Mapping[int, TargetRow]) -> dict[int, dict[str, TargetSta
             log.warning("target_not_opened", target=row.name, cause=str(error))
             found[pk] = None
     return found
+
+
+def _way(row: TargetRow) -> Way | None:
+    if not row.is_cluster:
+        return None
+    try:
+        return targets.of(row).way
+    except SlipwayError:  # told where it was observed
+        return None
 
 
 def _statuses(target: Target, kind: str) -> dict[str, TargetStatus] | None:

@@ -91,7 +91,8 @@ class Api:
     def merge(
         self, kind: Kind, name: str, namespace: str | None, change: Mapping[str, Any], *, part: str = ""
     ) -> Object:
-        """A merge patch of the object or of one of its subresources, such as `scale`."""
+        """A merge patch of the object or of one of its subresources, such as `scale`. A `metadata.resourceVersion` in
+        it makes it conditional (Moved)."""
         path = kind.path(namespace, name) + (f"/{part}" if part else "")
         asked = {"fieldManager": f"{self.manager}-{part}" if part else self.manager}
         return self._json(
@@ -184,7 +185,7 @@ class Api:
         from urllib3.exceptions import HTTPError
 
         url = f"{self.connection.server}{path}" + (f"?{urlencode(asked)}" if asked else "")
-        headers = self._headers() | ({"Content-Type": content} if body is not None else {})
+        headers = self.headers() | ({"Content-Type": content} if body is not None else {})
         try:
             answer = self._rest.request(
                 method, url, headers=headers, body=body, _request_timeout=(CONNECT_S, READ_S)
@@ -206,7 +207,7 @@ class Api:
         url = f"{self.connection.server}{path}?{urlencode(asked)}"
         try:
             answer = self._rest.pool_manager.request(
-                "GET", url, headers=self._headers(), preload_content=False, timeout=_timeout(WATCH_READ_S)
+                "GET", url, headers=self.headers(), preload_content=False, timeout=_timeout(WATCH_READ_S)
             )
             try:
                 if answer.status == 410:
@@ -220,7 +221,8 @@ class Api:
         except (HTTPError, OSError) as error:
             raise errors.away(self.connection.server, _cause(error)) from error
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """Of every request, as of now."""
         token = self.connection.token
         if self.connection.token_file:
             token = Path(self.connection.token_file).read_text().strip()
@@ -265,11 +267,12 @@ def _rest_client(connection: Connection) -> Any:
     configuration.tls_server_name = connection.server_name or None
     client = RESTClientObject(configuration)
     if connection.certificate_pem:
-        client.pool_manager.connection_pool_kw["ssl_context"] = _context(connection)
+        client.pool_manager.connection_pool_kw["ssl_context"] = context_of(connection)
     return client
 
 
-def _context(connection: Connection) -> Any:
+def context_of(connection: Connection) -> Any:
+    """The cluster's authority, and our certificate where it is one that shows who we are."""
     from urllib3.util.ssl_ import create_urllib3_context
 
     context = create_urllib3_context()
@@ -277,6 +280,8 @@ def _context(connection: Connection) -> Any:
         context.load_verify_locations(cadata=connection.ca_pem)
     else:
         context.load_default_certs()
+    if not connection.certificate_pem:
+        return context
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("crt", "key")]  # noqa: PTH118
         for path, text in zip(paths, (connection.certificate_pem, connection.key_pem), strict=True):
