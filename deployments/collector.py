@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from controlplane.core import bus
 from controlplane.core.errors import SlipwayError, Unavailable
 from deployments import stacks, targets
+from deployments.autoscaling.cluster import Explainer
 from deployments.autoscaling.external.labels import labels_of
 from deployments.autoscaling.local import Autoscaler
 from deployments.domain.hpa import InvalidHpa
@@ -85,6 +86,7 @@ class Collector:
     cluster_period_s: float = CLUSTER_PERIOD_S
     waiting: Backlog = field(default_factory=Backlog)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
+    _explainer: Explainer = field(default_factory=Explainer)
     _watched: dict[str, Watched] = field(default_factory=dict)
     _labels: dict[str, SignalLabels] | None = None
     """Of those that autoscalers elsewhere ask for; None until the first look, when it is not known who there is."""
@@ -234,9 +236,15 @@ class Collector:
             if one.seen is None or not one.reached:
                 continue
             try:
-                self._autoscaler.sync(
-                    row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
-                )
+                match _scaler(one.governing):
+                    case "slipway":
+                        self._autoscaler.sync(
+                            row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
+                        )
+                    case "hpa" | "keda":
+                        self._explainer.look(
+                            row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
+                        )
             except (IntegrityError, SlipwayError, InvalidHpa) as error:
                 # One that was removed meanwhile, or cannot be read, must not stop the others.
                 log.warning("no_decision", deployment=row.key, cause=str(error).splitlines()[0])
@@ -272,6 +280,11 @@ def _observe_all(rows: Mapping[int, TargetRow]) -> dict[int, dict[str, TargetSta
             log.warning("target_not_opened", target=row.name, cause=str(error))
             found[pk] = None
     return found
+
+
+def _scaler(revision: Revision) -> str:
+    """Who decides sizes: on a target that is no cluster, we."""
+    return str((revision.spec.get("cluster") or {}).get("autoscaler", "slipway"))
 
 
 def _way(row: TargetRow) -> Way | None:

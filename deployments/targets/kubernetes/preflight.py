@@ -216,6 +216,20 @@ def refuse_two_autoscalers(api: Api, namespace: str, desired: DesiredDeployment)
         )
 
 
+def metrics_owner(api: Api) -> str:
+    """Who answers for external metrics, as words; empty where that cannot be looked at."""
+    try:
+        service = api.find(kinds.API_SERVICE, EXTERNAL_METRICS, None)
+    except Refused:
+        return ""
+    if service is None:
+        return f"nobody (there is no APIService {EXTERNAL_METRICS})"
+    reference = service["spec"].get("service") or {}
+    owner = f"{reference.get('namespace')}/{reference.get('name')}"
+    ours = (service["metadata"].get("labels") or {}).get(names.MANAGED_BY) == names.MANAGER
+    return f"{owner}, which is Slipway's" if ours else f"{owner}, which is not Slipway's"
+
+
 def _metrics_provider(api: Api) -> Iterator[Finding]:
     """Only one can own the API in a cluster."""
     service = api.find(kinds.API_SERVICE, EXTERNAL_METRICS, None)

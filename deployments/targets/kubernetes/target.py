@@ -7,6 +7,7 @@ the cluster's: what a cluster runs is asked of it.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -45,6 +46,7 @@ ALWAYS_OURS = frozenset({".spec.replicas"})
 TRIES = 4
 """Status is written to the same objects by controllers, so what was read is soon old; four looks in a row are not."""
 MOST_TAILS, TAIL_LINES = 3, 50
+OWNER_S = 60.0
 FENCES = "slipway-fences"
 """One ConfigMap of the namespace: the last generation of each deployment that was deleted."""
 
@@ -63,6 +65,7 @@ class KubernetesTarget:
         self.way = way(api, place.namespace) if proxied else None
         self._pull_token = pull_token
         self._followed: Followed | None = None
+        self._owner = ("", -OWNER_S)
 
     def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
         return preflight.findings(self.api, self.place, desired, live=live)
@@ -108,7 +111,9 @@ class KubernetesTarget:
         if not records and not deployments and not pods:
             raise NotFound("no_such_deployment", f"There is no deployment {key} in this cluster.")
         hpas = self.api.list(HPA, self.place.namespace, labels=labels).items
-        seen = status_of(key, record=_first(records), deployments=deployments, pods=pods, hpa=_first(hpas))
+        seen = self._with_owner(
+            status_of(key, record=_first(records), deployments=deployments, pods=pods, hpa=_first(hpas))
+        )
         return replace(seen, replicas=tuple(self._with_tails(key, seen.replicas)))
 
     def observe_all(self) -> tuple[TargetStatus, ...]:
@@ -120,12 +125,14 @@ class KubernetesTarget:
                 if kind is not CONFIG_MAP or names.RECORD in labels:
                     found.setdefault(labels.get(names.KEY, ""), {}).setdefault(kind.kind, []).append(item)
         return tuple(
-            status_of(
-                key,
-                record=_first(kinds.get(CONFIG_MAP.kind, ())),
-                deployments=kinds.get(DEPLOYMENT.kind, ()),
-                pods=kinds.get(POD.kind, ()),
-                hpa=_first(kinds.get(HPA.kind, ())),
+            self._with_owner(
+                status_of(
+                    key,
+                    record=_first(kinds.get(CONFIG_MAP.kind, ())),
+                    deployments=kinds.get(DEPLOYMENT.kind, ()),
+                    pods=kinds.get(POD.kind, ()),
+                    hpa=_first(kinds.get(HPA.kind, ())),
+                )
             )
             for key, kinds in sorted(found.items())
             if key
@@ -257,6 +264,18 @@ class KubernetesTarget:
         self._prune(manifests, now)
         self._resize(desired)
         self._tell(desired)
+
+    def _with_owner(self, seen: TargetStatus) -> TargetStatus:
+        """Whose metrics they are that an autoscaler cannot read; asked once a minute at most, and only then."""
+        blind = any(
+            one["type"] == "ScalingActive" and one["status"] == "False"
+            for one in seen.autoscaler.get("conditions", ())
+        )
+        if not blind:
+            return seen
+        if time.monotonic() - self._owner[1] > OWNER_S:
+            self._owner = (preflight.metrics_owner(self.api), time.monotonic())
+        return replace(seen, autoscaler=seen.autoscaler | {"provider": self._owner[0]})
 
     def _with_tails(self, key: str, replicas: Sequence[ReplicaStatus]) -> Iterator[ReplicaStatus]:
         """The last lines of the first few that failed; a cluster that cannot give them now has its reason still."""
