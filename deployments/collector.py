@@ -32,6 +32,7 @@ from deployments.autoscaling.local import Autoscaler
 from deployments.domain.hpa import InvalidHpa
 from deployments.domain.vocabulary import MetricsMap
 from deployments.domain.workload import ReplicaState, TargetStatus
+from deployments.lives import Lives
 from deployments.models import Deployment, Revision
 from deployments.models import Target as TargetRow
 from deployments.reconciler import record_observation
@@ -87,6 +88,7 @@ class Collector:
     waiting: Backlog = field(default_factory=Backlog)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
     _explainer: Explainer = field(default_factory=Explainer)
+    _lives: Lives = field(default_factory=Lives)
     _watched: dict[str, Watched] = field(default_factory=dict)
     _labels: dict[str, SignalLabels] | None = None
     """Of those that autoscalers elsewhere ask for; None until the first look, when it is not known who there is."""
@@ -179,6 +181,7 @@ class Collector:
             statuses = seen[row.target_id]
             if statuses is not None and (row.key in statuses or row.observed):
                 self._record(row, statuses.get(row.key))
+                self._lives.keep(row, statuses.get(row.key))
             watched.append(
                 Watched(
                     deployment=row,

@@ -4,6 +4,7 @@ from deployments.api import schemas
 from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
 from deployments.preview import Preview
 from deployments.selectors import active_rollout, health_of, status
+from deployments.why import Answer
 
 
 def target(row: Target) -> schemas.Target:
@@ -98,4 +99,16 @@ def decision(row: Decision) -> schemas.Decision:
         "signals": row.signals,
         "conditions": row.conditions,
         "sentence": row.sentence,
+    }
+
+
+def why(found: Answer) -> schemas.Why:
+    return {
+        "at": found.at,
+        "sentence": found.sentence,
+        "ready": found.ready,
+        "wanted": found.wanted,
+        "decision": decision(found.decision) if found.decision else None,
+        "replicas": list(found.replicas),
+        "traffic": found.traffic,
     }

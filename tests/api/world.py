@@ -176,7 +176,7 @@ def build() -> World:
 def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> dict[str, dict[str, str]]:
     of_live = [
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
-        "replicas", "replica-log", "series", "load", "decisions", "key",
+        "replicas", "replica-log", "series", "load", "decisions", "why", "key",
     ]  # fmt: skip
     fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}
     return {
