@@ -1,6 +1,7 @@
 """A revision's objects to take away, from a deployment on a cluster; see `targets.kubernetes.export`."""
 
 from controlplane.core.errors import Conflict, InvalidInput
+from deployments.domain.cluster_strategy import Part
 from deployments.models import Deployment, Revision
 from deployments.targets.kubernetes.export import File, Form
 from deployments.targets.kubernetes.export import export as exported
@@ -28,7 +29,7 @@ def export(deployment: Deployment, revision: Revision, form: Form) -> File:
             f"“{deployment.target.name}” is no cluster, so there are no objects to export.",
             "Make a deployment on a target that is one.",
         )
-    counts = {revision.number: start_size(deployment, revision)}
+    parts = [Part(revision=revision.number, replicas=start_size(deployment, revision))]
     return exported(
-        wish(deployment, counts, generation=deployment.generation), place(deployment.target.settings), form
+        wish(deployment, parts, generation=deployment.generation), place(deployment.target.settings), form
     )

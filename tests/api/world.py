@@ -17,6 +17,7 @@ from controlplane.accounts.models import ApiToken, AuditEvent, Membership, Role,
 from controlplane.core import storage
 from controlplane.registry.models import Alias, Artifact, Dataset, Import, Report, Variant, Version
 from deployments import services, specs, targets, wishes
+from deployments.domain.cluster_strategy import Part
 from deployments.models import Decision, Deployment, Load, Target
 from deployments.targets.memory import MemoryTarget
 from optimizer.models import Job, JobEvent, Search, Worker
@@ -268,7 +269,7 @@ def _deploy(team: Team, actor: Actor, target: MemoryTarget) -> tuple[Deployment,
         rows.append(row)
     live, turning = rows
     _deploy_elsewhere(actor, variant)
-    target.apply(wishes.wish(live, {1: 1}, generation=1))
+    target.apply(wishes.wish(live, [Part(revision=1, replicas=1)], generation=1))
     target.advance(5)
     Deployment.objects.filter(pk=live.pk).update(
         live_revision=live.revisions.get(number=1),
