@@ -1,4 +1,4 @@
-"""The collector: scrapes replicas every 2 s, keeps signals and windows, and runs the local autoscaler.
+"""The collector: scrapes replicas (every 2 s, in clusters every 5 s), keeps signals and windows, and decides sizes.
 
 One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
 charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery
@@ -27,31 +27,33 @@ from redis.exceptions import RedisError
 from controlplane.core import bus
 from controlplane.core.errors import SlipwayError, Unavailable
 from deployments import stacks, targets
+from deployments.autoscaling.cluster import Explainer
 from deployments.autoscaling.external.labels import labels_of
 from deployments.autoscaling.local import Autoscaler
 from deployments.domain.hpa import InvalidHpa
 from deployments.domain.vocabulary import MetricsMap
 from deployments.domain.workload import ReplicaState, TargetStatus
+from deployments.lives import Lives
 from deployments.models import Deployment, Revision
 from deployments.models import Target as TargetRow
 from deployments.reconciler import record_observation
 from deployments.selectors import active_rollout, status
-from deployments.targets.port import Target
+from deployments.targets.port import Target, Way
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
-from deployments.telemetry.rollup import Accumulator, Window
-from deployments.telemetry.scrape import Scrape
+from deployments.telemetry.measuring import Measuring
+from deployments.telemetry.rollup import Window
 from deployments.telemetry.scrape import Target as Scraped
-from deployments.telemetry.scraper import Scraper
-from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.sheet import SignalLabels
-from deployments.telemetry.signals import DeploymentSignals, SignalBook
+from deployments.telemetry.signals import DeploymentSignals
 from deployments.telemetry.snapshot import write_signals
 from deployments.transitions import request_reconcile
 
 log = structlog.get_logger(__name__)
 
-PERIOD_S = 2.0
+PERIOD_S, CLUSTER_PERIOD_S = 2.0, 5.0
+CLUSTER_TIMEOUT_S = 3.0
+"""An API server hands a page on."""
 HURRY_S = 0.2
 """Between two looks at what moved in clusters: a rollout moves a dozen objects at once."""
 PORTION = 2000
@@ -71,6 +73,7 @@ class Watched:
     governing: Revision | None
     reached: bool
     seen: TargetStatus | None
+    way: Way | None = None
 
     @property
     def ready(self) -> int | None:
@@ -84,9 +87,11 @@ class Watched:
 class Collector:
     redis: Redis
     period_s: float = PERIOD_S
+    cluster_period_s: float = CLUSTER_PERIOD_S
     waiting: Backlog = field(default_factory=Backlog)
-    _series: SeriesBook = field(default_factory=SeriesBook)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
+    _explainer: Explainer = field(default_factory=Explainer)
+    _lives: Lives = field(default_factory=Lives)
     _watched: dict[str, Watched] = field(default_factory=dict)
     _labels: dict[str, SignalLabels] | None = None
     """Of those that autoscalers elsewhere ask for; None until the first look, when it is not known who there is."""
@@ -97,24 +102,26 @@ class Collector:
     _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
 
     def __post_init__(self) -> None:
-        self._signals = SignalBook(period_s=self.period_s)
-        self._windows = Accumulator(period_s=self.period_s)
-        self._scraper = Scraper(on_scrape=self._heard, interval_s=self.period_s)
+        self._here = Measuring(period_s=self.period_s)
+        self._clusters = Measuring(period_s=self.cluster_period_s, timeout_s=CLUSTER_TIMEOUT_S)
+        self._both = (self._here, self._clusters)
         # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
         self._monotonic_began_s = time.time() - time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what is in open windows is written."""
         self._loop = asyncio.get_running_loop()
-        scraping = asyncio.create_task(self._scraper.run())
+        scraping = [asyncio.create_task(one.scraper.run()) for one in self._both]
         due = time.monotonic()
         while not stopping.is_set():
             await self._period()
             due = max(due + self.period_s, time.monotonic())
             await self._between(stopping, due)
-        scraping.cancel()
-        await asyncio.gather(scraping, return_exceptions=True)
-        self.waiting.add(self._windows.close_all())
+        for task in scraping:
+            task.cancel()
+        await asyncio.gather(*scraping, return_exceptions=True)
+        for one in self._both:
+            self.waiting.add(one.windows.close_all())
         while self.waiting and await self._store():
             continue
         await self._in_database(connections.close_all)
@@ -138,31 +145,29 @@ class Collector:
         self._moved.add(key)
         self._stirred.set()
 
-    async def _heard(self, scrape: Scrape) -> None:
-        reading = self._series.observe(scrape)
-        self._signals.take(reading)
-        self._windows.add(reading)
-
     async def _period(self) -> None:
         watched = await self._in_database(self._look)
         if watched is not None:
             self._watched = {one.deployment.key: one for one in watched}
             found = {key: labels_of(one.deployment) for key, one in self._watched.items()}
             self._labels = {key: labels for key, labels in found.items() if labels is not None}
-        scraped = {key: self._targets(one) for key, one in self._watched.items()}
-        everything = [target for some in scraped.values() for target in some]
-        self._scraper.replace(everything)
-        self._series.keep_only(everything)
         now, wall = time.monotonic(), time.time()
-        self._signals.expect(scraped, now=now)
-        signals = {key: self._signals.signals(key, now=now, at_wall=wall) for key in self._watched}
-        for key, one in self._watched.items():
-            self._windows.add_signals(signals[key], ready=one.ready)
+        for measuring in self._both:
+            mine = {key: one for key, one in self._watched.items() if self._by(one) is measuring}
+            measuring.expect({key: self._targets(one) for key, one in mine.items()}, now=now)
+        signals = {
+            key: self._by(one).signals(key, now=now, at_wall=wall, ready=one.ready)
+            for key, one in self._watched.items()
+        }
         await self._publish(signals.values())
         if watched is not None:
             await self._in_database(self._decide, watched, signals, self._monotonic_began_s + now)
-        self.waiting.add(self._windows.close(wall))
+        for measuring in self._both:
+            self.waiting.add(measuring.close(wall))
         await self._store()
+
+    def _by(self, watched: Watched) -> Measuring:
+        return self._clusters if watched.deployment.target.is_cluster else self._here
 
     async def _store(self) -> bool:
         """Writes the oldest windows that wait; False while the database is away, and they go on waiting.
@@ -198,12 +203,14 @@ class Collector:
             statuses = seen[row.target_id]
             if statuses is not None and (row.key in statuses or row.observed):
                 self._record(row, statuses.get(row.key))
+                self._lives.keep(row, statuses.get(row.key))
             watched.append(
                 Watched(
                     deployment=row,
                     governing=row.live_revision or (rollout.to_revision if rollout else None),
                     reached=statuses is not None,
                     seen=status(row) if statuses is None else statuses.get(row.key),
+                    way=_way(row.target),
                 )
             )
         return watched
@@ -236,9 +243,10 @@ class Collector:
                 deployment=watched.deployment.key,
                 revision=one.revision,
                 replica=one.name,
-                url=f"{one.url}/metrics",
+                url=watched.way.page(one) if watched.way else f"{one.url}/metrics",
                 metrics=self._map(watched),
-                incarnation=str(one.pid),
+                incarnation=str(one.pid or one.restarts),
+                way=watched.way,
             )
             for one in watched.seen.replicas
             if one.state in SCRAPED and one.url
@@ -268,9 +276,15 @@ class Collector:
             if one.seen is None or not one.reached:
                 continue
             try:
-                self._autoscaler.sync(
-                    row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
-                )
+                match _scaler(one.governing):
+                    case "slipway":
+                        self._autoscaler.sync(
+                            row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
+                        )
+                    case "hpa" | "keda":
+                        self._explainer.look(
+                            row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
+                        )
             except (IntegrityError, SlipwayError, InvalidHpa) as error:
                 # One that was removed meanwhile, or cannot be read, must not stop the others.
                 log.warning("no_decision", deployment=row.key, cause=str(error).splitlines()[0])
@@ -309,6 +323,20 @@ def _observe_all(
             log.warning("target_not_opened", target=row.name, cause=str(error))
             found[pk] = None
     return found
+
+
+def _scaler(revision: Revision) -> str:
+    """Who decides sizes: on a target that is no cluster, we."""
+    return str((revision.spec.get("cluster") or {}).get("autoscaler", "slipway"))
+
+
+def _way(row: TargetRow) -> Way | None:
+    if not row.is_cluster:
+        return None
+    try:
+        return targets.of(row).way
+    except SlipwayError:  # told where it was observed
+        return None
 
 
 def _statuses(target: Target, kind: str, moved: Callable[[str], None]) -> dict[str, TargetStatus] | None:

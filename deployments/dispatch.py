@@ -10,7 +10,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from controlplane.core.dispatcher import Duty
-from deployments.models import Decision, Deployment
+from deployments.models import Decision, Deployment, ReplicaLife
 from deployments.tasks import RECONCILE
 from deployments.telemetry import store
 
@@ -20,6 +20,7 @@ BATCH = 500
 REPUBLISH_AFTER = timedelta(seconds=5)
 KEEP_DECISIONS = timedelta(days=365)
 KEEP_HOLDS = timedelta(days=1)
+KEEP_LIVES = timedelta(days=7)
 QUEUE = "rollouts"
 
 
@@ -50,6 +51,12 @@ def forget_decisions() -> int:
     return removed
 
 
+def forget_lives() -> int:
+    """Of replicas that are gone."""
+    removed, _ = ReplicaLife.objects.filter(gone_at__lt=Now() - KEEP_LIVES).delete()
+    return removed
+
+
 def keep_history() -> None:
     now = timezone.now()
     store.lengthen(now)
@@ -60,4 +67,5 @@ DUTIES = (
     Duty(name="publish reconciles", run=publish_reconciles, every_s=0.25, woken=True),
     Duty(name="keep history", run=keep_history, every_s=30),
     Duty(name="forget decisions", run=forget_decisions, every_s=3600),
+    Duty(name="forget lives", run=forget_lives, every_s=3600),
 )

@@ -209,6 +209,31 @@ class Decision(models.Model):
         return self.sentence[:60]
 
 
+class ReplicaLife(models.Model):
+    """When one replica passed the phases of its start; kept after it is gone. See `lives`."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="lives")
+    name = models.CharField(max_length=253)
+    revision = models.PositiveIntegerField()
+    node = models.CharField(max_length=253, blank=True)
+    began_at = models.DateTimeField()
+    phases = models.JSONField(default=dict)
+    """name -> moment: created, scheduled, pulled, fetched, started, ready"""
+    gone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-began_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["deployment", "name", "began_at"], name="one_life_per_replica_and_start"
+            )
+        ]
+        indexes = [models.Index(fields=["deployment", "-began_at"], name="life_by_start")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Rollup(models.Model):
     """One time window of one deployment (`replica` empty) or one of its replicas. See `telemetry.rollup`."""
 

@@ -166,9 +166,9 @@ def _apply_if_different(
     if live is None and not any(part.replicas for part in parts):
         return False
     wanted = wishes.wish(deployment, parts, generation=live.generation if live else 0)
-    if live is not None and _content(live) == _content(wanted):
+    if live is not None and _content(live.without_sizes()) == _content(wanted.without_sizes()):
         if target.rolls:
-            target.apply(live)  # others may have taken an object away
+            target.apply(wanted)  # others may have taken an object away; and a size is no new generation
         return False
     generation = max(deployment.generation, live.generation if live else 0) + 1
     mine = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)

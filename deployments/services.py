@@ -273,7 +273,8 @@ def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
     if deployment.live_revision is None:
         raise Conflict("nothing_live", f"“{deployment.name}” has no live revision.", "Roll one out first.")
     spec = RevisionSpec.from_json(deployment.live_revision.spec)
-    if spec.cluster is not None and spec.cluster.autoscaler != "none" and not deployment.autoscaling_paused:
+    theirs = spec.cluster is not None and spec.cluster.autoscaler in ("hpa", "keda")
+    if theirs and not deployment.autoscaling_paused:
         raise Conflict(
             "scaled_by_cluster",
             f"The cluster's autoscaler holds the size of “{deployment.name}”.",

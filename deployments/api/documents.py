@@ -12,6 +12,7 @@ from deployments.preview import Preview
 from deployments.selectors import active_rollout, health_of, status
 from deployments.targets.kubernetes import grants, written
 from deployments.targets.kubernetes.metrics_install import Installation
+from deployments.why import Answer
 
 
 def target(row: Any) -> schemas.Target:
@@ -186,4 +187,16 @@ def decision(row: Decision) -> schemas.Decision:
         "signals": row.signals,
         "conditions": row.conditions,
         "sentence": row.sentence,
+    }
+
+
+def why(found: Answer) -> schemas.Why:
+    return {
+        "at": found.at,
+        "sentence": found.sentence,
+        "ready": found.ready,
+        "wanted": found.wanted,
+        "decision": decision(found.decision) if found.decision else None,
+        "replicas": list(found.replicas),
+        "traffic": found.traffic,
     }

@@ -294,6 +294,18 @@ class Decision(TypedDict):
     sentence: str
 
 
+class Why(TypedDict):
+    """Of one moment. `replicas` are those that there were, with the seconds that each phase of a start had taken."""
+
+    at: datetime
+    sentence: str
+    ready: int
+    wanted: int | None
+    decision: Decision | None
+    replicas: list[dict[str, Any]]
+    traffic: dict[str, float | None]
+
+
 class Mark(TypedDict):
     """Something that happened at `t`."""
 

@@ -35,5 +35,6 @@ urlpatterns = [
     path(ONE + "replicas/<str:replica>/log/", views.ReplicaLog.as_view(), name="replica-log"),
     path(ONE + "series/", views.Series.as_view(), name="series"),
     path(ONE + "load/", views.Load.as_view(), name="load"),
+    path(ONE + "why/", views.Why.as_view(), name="why"),
     path(ONE + "decisions/", views.Decisions.as_view(), name="decisions"),
 ]

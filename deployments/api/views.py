@@ -1,5 +1,6 @@
 """The REST API of deployments: each button of the page is one call here."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.http import HttpResponse
@@ -17,7 +18,7 @@ from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
 from controlplane.registry.api import bodies
-from deployments import drift, exports, preview, selectors, services, specs
+from deployments import drift, exports, preview, selectors, services, specs, why
 from deployments import rollouts as verbs
 from deployments.api import documents, inputs, schemas
 from deployments.domain.rollouts import Health
@@ -314,6 +315,18 @@ class Decisions(APIView):
     def get(self, request: Request, name: str) -> Response:
         """What the autoscaler decided, newest first, each with its signals and its sentence."""
         return page_response(_deployment(request, name)[1].decisions.all(), request, documents.decision)
+
+
+class Why(APIView):
+    @extend_schema(
+        parameters=[query("at", EPOCH, "Epoch seconds; now by default.")],
+        responses=schemas.Why,
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """Why there were so many replicas at a moment: a sentence, and what it is made of."""
+        row = _deployment(request, name)[1]
+        at = why.moment(request.GET["at"]) if request.GET.get("at") else datetime.now(UTC)
+        return Response(documents.why(why.answer(row, at)))
 
 
 class Load(APIView):

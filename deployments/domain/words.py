@@ -37,6 +37,8 @@ LIMITS = {
     "scale_down_disabled": "scale-down is off",
     "outside_bounds": "the bounds",
     "switched_off_at_zero": "zero replicas",
+    "cannot_scale": "a cluster that does not let it scale",
+    "unexplained": "a rule of the cluster's autoscaler",
 }
 
 

@@ -6,7 +6,7 @@ list of commands (“start one more”): a repeated or late command does harm, a
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -94,6 +94,11 @@ class Workload(Document):
             if _CODE_VARIABLES.fullmatch(name) or "\0" in value:
                 raise refuse(f"environment.{name}", "cannot be set for a replica")
 
+    @property
+    def scaler(self) -> str:
+        """Who writes its size apart from the wish: “hpa”, “keda” or “slipway”; “none” where the wish says it."""
+        return self.cluster.settings.autoscaler if self.cluster is not None and not self.candidate else "none"
+
     def template(self) -> dict[str, Any]:
         """What is fixed for the life of the revision, as JSON."""
         moving = ("replicas", "candidate", "weight")
@@ -124,6 +129,11 @@ class DesiredDeployment(Document):
         revisions = [(workload.revision, workload.candidate) for workload in self.workloads]
         if len(set(revisions)) != len(revisions):
             raise refuse("workloads", "must name each revision once, or once more as a candidate")
+
+    def without_sizes(self) -> "DesiredDeployment":
+        """Without the sizes that are written apart from it: a size is no other wish."""
+        workloads = tuple(one if one.scaler == "none" else replace(one, replicas=0) for one in self.workloads)
+        return replace(self, workloads=workloads)
 
     def workload(self, revision: int) -> Workload | None:
         return next((one for one in self.workloads if one.revision == revision), None)
@@ -166,9 +176,9 @@ class ReplicaStatus(Document):
 class TargetStatus(Document):
     """What a target runs for one deployment. `generation` is the newest wish it has taken up.
 
-    A target that scales and rolls by itself says how many replicas are `wanted` now, whether everything is `rolled`
-    (no replica of an older template, all of the new ones available), what its `autoscaler` says of itself, and its
-    `complaint` where it cannot even make replicas.
+    A target on which others scale says how many replicas are `wanted` now; one that rolls by itself, whether everything
+    is `rolled` (no replica of an older template, all of the new ones available), what its `autoscaler` says of itself,
+    and its `complaint` where it cannot even make replicas.
     """
 
     key: str

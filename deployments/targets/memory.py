@@ -20,7 +20,7 @@ from deployments.domain.workload import (
     TargetStatus,
     Workload,
 )
-from deployments.targets.port import Unreachable
+from deployments.targets.port import Unreachable, Way
 from deployments.targets.wishes import Wishes
 
 STEP = timedelta(milliseconds=100)
@@ -46,6 +46,7 @@ class MemoryTarget:
     """See `deployments.targets.port.Target`; the other methods are the hands of the test."""
 
     rolls = False
+    way: Way | None = None
 
     def __init__(self, *, start_s: float = 1, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self.start_s = start_s

@@ -14,13 +14,15 @@ caller that dies between two such calls leaves a state nobody asked for.
          +- StaleLive         what is live has moved since the plan was made
 """
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from controlplane.core.errors import Conflict, PreconditionFailed, Unavailable
 from deployments.domain.drift import Drift
 from deployments.domain.plan import Finding, Plan
-from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
+from deployments.domain.workload import DesiredDeployment, ReplicaStatus, TargetEvent, TargetStatus
 
 
 class Unreachable(Unavailable):
@@ -35,12 +37,30 @@ class StaleLive(PreconditionFailed):
     """What is live has moved since the plan was made."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Way:
+    """By which the metrics pages of replicas are read that are not at their own addresses for us. A target keeps one.
+
+    `page` gives a replica's URL. `headers` are asked for with every request: a token may be another one by then.
+    """
+
+    page: Callable[[ReplicaStatus], str]
+    headers: Callable[[], Mapping[str, str]]
+    context: ssl.SSLContext | None = None
+    server_name: str = ""
+
+
 class Target(Protocol):
     """Where replicas run. Every method may raise Unreachable (Kubernetes: the API server is away)."""
 
     @property
     def rolls(self) -> bool:
         """Whether it moves from one revision to the next, and scales, by itself once it knows the wish."""
+        ...
+
+    @property
+    def way(self) -> Way | None:
+        """To the metrics pages of its replicas; None where they are asked at their own addresses."""
         ...
 
     def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:

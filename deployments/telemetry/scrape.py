@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deployments.domain.vocabulary import MetricsMap
+from deployments.targets.port import Way
 from deployments.telemetry.exposition import NO_PAGE, BadPageReason, Page
 
 
@@ -21,7 +22,7 @@ type Failure = Unanswered | BadPageReason
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """One replica's metrics page. Another `incarnation` (a pid, a start time) or address is another
-    target."""
+    target. `way` is None where the page is simply there."""
 
     deployment: str
     revision: int
@@ -29,6 +30,7 @@ class Target:
     url: str
     metrics: MetricsMap
     incarnation: str = ""
+    way: Way | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

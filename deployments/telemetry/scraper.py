@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -170,7 +170,7 @@ class Scraper:
         detail = ""
         try:
             async with asyncio.timeout(self.timeout_s):
-                body = await self._body(beat.url)
+                body = await self._body(beat)
             page = beat.reader.read(body)
         except TimeoutError:
             failure, detail = Unanswered.TIMEOUT, f"no complete answer in {self.timeout_s:g} s"
@@ -190,11 +190,23 @@ class Scraper:
             detail=detail,
         )
 
-    async def _body(self, url: URL) -> bytes:
+    def _asked(self, beat: _Beat) -> Any:
+        assert self._session is not None
+        way = beat.state.target.way
+        if way is None:
+            return self._session.get(beat.url, allow_redirects=False)
+        return self._session.get(
+            beat.url,
+            allow_redirects=False,
+            headers=way.headers(),
+            ssl=way.context or True,
+            server_hostname=way.server_name or None,
+        )
+
+    async def _body(self, beat: _Beat) -> bytes:
         """The page, at most `limits.body_bytes` of it in memory; more raises BadPage and drops the
         connection."""
-        assert self._session is not None
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with self._asked(beat) as response:
             try:
                 _check_head(response, limit=self.limits.body_bytes)
                 chunks, size = [], 0

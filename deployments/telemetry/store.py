@@ -220,6 +220,19 @@ def latest(deployment_ids: Sequence[int], *, points: int = 30) -> dict[int, list
     return found
 
 
+def around(deployment_id: int, at: datetime) -> Window | None:
+    """The shortest kept window that `at` lies in; None in a gap. One query."""
+    levels = DEPLOYMENT_LEVELS
+    inside = Q()
+    for level in levels:
+        inside |= Q(
+            resolution_s=level.resolution_s, ts__gt=at - timedelta(seconds=level.resolution_s), ts__lte=at
+        )
+    own = Rollup.objects.filter(inside, deployment_id=deployment_id, replica="", revision=0)
+    row = own.order_by("resolution_s", "-ts").first()
+    return _window(row) if row is not None else None
+
+
 def size() -> dict[str, Any]:
     """Rows and bytes of the store, for the settings page."""
     with connection.cursor() as cursor:

@@ -9,9 +9,9 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.accounts.access import actor_of
 from controlplane.accounts.models import Role
 from controlplane.core import lists
-from controlplane.core.errors import SlipwayError
+from controlplane.core.errors import InvalidInput, SlipwayError
 from controlplane.core.lists import Listing
-from deployments import selectors, services
+from deployments import selectors, services, why
 from deployments.domain import words
 from deployments.domain.spec import RevisionSpec
 from deployments.forms import ScaleForm, take_refusal
@@ -35,6 +35,7 @@ def _changes_only(request: HttpRequest) -> bool:
 def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int = 200) -> HttpResponse:
     changes_only = _changes_only(request)
     listing = Listing(request, selectors.decisions(row, changes_only=changes_only), noun="decision")
+    points, missing = why.timeline(row)
     hpa = RevisionSpec.from_json(row.live_revision.spec).hpa() if row.live_revision else None
     return frame.page(
         request,
@@ -57,9 +58,20 @@ def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int
         scale_body={"replicas": row.replicas},
         pause_body={"paused": not row.autoscaling_paused},
         changes_only=changes_only,
+        points=points,
+        events_missing=missing,
+        asked=_asked(request, row),
         any_decision=row.decisions.exists(),
         listing=listing,
     )
+
+
+def _asked(request: HttpRequest, row: Deployment) -> why.Answer | None:
+    """What was asked of a moment; an address that names none asks nothing."""
+    try:
+        return why.answer(row, why.moment(request.GET["at"])) if request.GET.get("at") else None
+    except InvalidInput:
+        return None
 
 
 def _decision(row: Decision) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def build() -> World:
 def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> dict[str, dict[str, str]]:
     of_live = [
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
-        "replicas", "replica-log", "series", "load", "decisions", "key", "drift", "drift-put-back",
+        "replicas", "replica-log", "series", "load", "decisions", "why", "key", "drift", "drift-put-back",
     ]  # fmt: skip
     of_cluster = ["target", "target-connection", "target-rights", "target-metrics-api"]
     fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}

@@ -29,6 +29,8 @@ READS = (
     "scorer/replicas/{replica}/log/",
     "scorer/series/?range=5m",
     "scorer/decisions/",
+    "scorer/why/",
+    "scorer/why/?at=1790000000",
     "scorer/load/",
 )
 NEW = {"model": "scorer", "version": 1, "spec": {}}

@@ -117,7 +117,8 @@ class Api:
     def merge(
         self, kind: Kind, name: str, namespace: str | None, change: Mapping[str, Any], *, part: str = ""
     ) -> Object:
-        """A merge patch of the object or of one of its subresources, such as `scale`."""
+        """A merge patch of the object or of one of its subresources, such as `scale`. A `metadata.resourceVersion` in
+        it makes it conditional (Moved)."""
         path = kind.path(namespace, name) + (f"/{part}" if part else "")
         asked = {"fieldManager": f"{self.manager}-{part}" if part else self.manager}
         return self._json(
@@ -235,7 +236,7 @@ class Api:
 
         url = f"{self.connection.server}{path}" + (f"?{urlencode(asked)}" if asked else "")
         connect_s, read_s = self._timeout_s if within_s is None else (min(CONNECT_S, within_s), within_s)
-        headers = self._headers() | ({"Content-Type": content} if body is not None else {})
+        headers = self.headers() | ({"Content-Type": content} if body is not None else {})
         try:
             answer = self._rest.request(
                 method, url, headers=headers, body=body, _request_timeout=(connect_s, read_s)
@@ -259,7 +260,7 @@ class Api:
         url = f"{self.connection.server}{path}?{urlencode(asked)}"
         try:
             answer = self._rest.pool_manager.request(
-                "GET", url, headers=self._headers(), preload_content=False, timeout=_timeout(READ_S)
+                "GET", url, headers=self.headers(), preload_content=False, timeout=_timeout(READ_S)
             )
             try:
                 line.opened(answer)
@@ -276,7 +277,8 @@ class Api:
         except (HTTPError, OSError) as error:
             raise errors.away(self.connection.server, _cause(error)) from error
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """Of every request, as of now."""
         token = self.connection.token
         if self.connection.token_file:
             try:
@@ -328,11 +330,12 @@ def _rest_client(connection: Connection) -> Any:
     configuration.tls_server_name = connection.server_name or None
     client = RESTClientObject(configuration)
     if connection.certificate_pem:
-        client.pool_manager.connection_pool_kw["ssl_context"] = _context(connection)
+        client.pool_manager.connection_pool_kw["ssl_context"] = context_of(connection)
     return client
 
 
-def _context(connection: Connection) -> Any:
+def context_of(connection: Connection) -> Any:
+    """The cluster's authority, and our certificate where it is one that shows who we are."""
     from urllib3.util.ssl_ import create_urllib3_context
 
     context = create_urllib3_context()
@@ -340,6 +343,8 @@ def _context(connection: Connection) -> Any:
         context.load_verify_locations(cadata=connection.ca_pem)
     else:
         context.load_default_certs()
+    if not connection.certificate_pem:
+        return context
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("crt", "key")]  # noqa: PTH118
         for path, text in zip(paths, (connection.certificate_pem, connection.key_pem), strict=True):

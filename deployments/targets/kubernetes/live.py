@@ -52,7 +52,7 @@ class Live:
     @property
     def generation(self) -> int:
         """The newest that any object carries; -1 where there is none."""
-        return max((_generation(one) for one in self.objects.values()), default=-1)
+        return max((generation_of(one) for one in self.objects.values()), default=-1)
 
     @property
     def digest(self) -> str:
@@ -80,7 +80,8 @@ def read(api: Api, namespace: str, key: str) -> Live:
     return Live(found)
 
 
-def _generation(one: Mapping[str, Any]) -> int:
+def generation_of(one: Mapping[str, Any]) -> int:
+    """Of the wish that it was applied for; -1 where it says none."""
     text = (one["metadata"].get("annotations") or {}).get(names.GENERATION, "")
     return int(text) if text.isdecimal() else -1
 

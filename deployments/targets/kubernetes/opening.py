@@ -21,7 +21,18 @@ PULL_SALT = "slipway.pull"
 def open_target(settings: Mapping[str, Any], secret: bytes) -> KubernetesTarget:
     """Connects to nothing yet. Raises InvalidInput for a kubeconfig that cannot be used, and Conflict for one that
     was sealed under another key."""
-    return KubernetesTarget(Api(connection(settings, secret)), place(settings), pull_token=pull_token)
+    return KubernetesTarget(
+        Api(connection(settings, secret)),
+        place(settings),
+        pull_token=pull_token,
+        proxied=is_proxied(settings),
+    )
+
+
+def is_proxied(settings: Mapping[str, Any]) -> bool:
+    """`scrape` is "pods" (at their own addresses) or "proxy" (through the API server): without it, as is known to work
+    from where Slipway runs."""
+    return (settings.get("scrape") or ("pods" if settings.get("in_cluster") else "proxy")) == "proxy"
 
 
 def connection(settings: Mapping[str, Any], secret: bytes) -> Connection:

@@ -6,6 +6,7 @@ still answered.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from controlplane.core.errors import Conflict, NotFound, Unprocessable
@@ -13,7 +14,7 @@ from deployments import stacks
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.workload import DesiredDeployment, Workload
 from deployments.targets.kubernetes import capacity, kinds, metrics_install, names, rights
-from deployments.targets.kubernetes.api import Api
+from deployments.targets.kubernetes.api import Api, Object
 from deployments.targets.kubernetes.errors import FieldConflict, Refused
 from deployments.targets.kubernetes.render import Manifest, render
 from deployments.targets.kubernetes.render.place import Place
@@ -172,19 +173,58 @@ def _named_objects(api: Api, place: Place, workload: Workload) -> Iterator[Findi
 
 def _autoscaling(api: Api, place: Place, desired: DesiredDeployment, workload: Workload) -> Iterator[Finding]:
     assert workload.cluster is not None
-    name = names.name_of(desired)
-    for other in api.list(kinds.HPA, place.namespace).items:
-        aims = (other["spec"].get("scaleTargetRef") or {}).get("name")
-        mine = (other["metadata"].get("labels") or {}).get(names.KEY) == desired.key
-        if aims == name and not mine:
-            yield Finding.error(
-                "two_autoscalers",
-                "Another autoscaler scales the same Deployment.",
-                f"HorizontalPodAutoscaler {other['metadata']['name']} has it as its target: both would fight.",
-                "Delete it, or choose “none” as this revision's autoscaler.",
-            )
+    for other in other_autoscalers(api, place.namespace, desired):
+        yield Finding.error(
+            "two_autoscalers",
+            "Another autoscaler scales the same Deployment.",
+            f"{other} has it as its target: both would write its size.",
+            f"Delete it: kubectl delete {other.replace(' ', '/')} -n {place.namespace}",
+        )
     if workload.cluster.settings.autoscaler == "hpa":
         yield from _metrics_provider(api)
+
+
+def other_autoscalers(api: Api, namespace: str, desired: DesiredDeployment) -> Iterator[str]:
+    """Kind and name of what scales the deployment's main Deployment and is not Slipway's. KEDA's own HPA, which it
+    makes from a ScaledObject of Slipway's, belongs to that."""
+    name = names.name_of(desired)
+    found = [*api.list(kinds.HPA, namespace).items]
+    with suppress(NotFound):  # no KEDA here
+        found += api.list(kinds.SCALED_OBJECT, namespace).items
+    ours = {one["metadata"].get("uid") for one in found if _is_of(one, desired)}
+    for one in found:
+        aims = one["spec"].get("scaleTargetRef") or {}
+        owners = {owner.get("uid") for owner in one["metadata"].get("ownerReferences") or ()}
+        same = aims.get("name") == name and aims.get("kind", "Deployment") == "Deployment"
+        if same and not _is_of(one, desired) and not owners & ours:
+            yield f"{one['kind']} {one['metadata']['name']}"
+
+
+def _is_of(one: Object, desired: DesiredDeployment) -> bool:
+    return bool((one["metadata"].get("labels") or {}).get(names.KEY) == desired.key)
+
+
+def refuse_two_autoscalers(api: Api, namespace: str, desired: DesiredDeployment) -> None:
+    """Raises Conflict."""
+    for other in other_autoscalers(api, namespace, desired):
+        raise Conflict(
+            "two_autoscalers",
+            "Another autoscaler scales the same Deployment.",
+            f"{other} has it as its target, so Slipway's own loop writes no size. Delete one of the two.",
+        )
+
+
+def metrics_owner(api: Api) -> str:
+    """Who answers for external metrics, as words; empty where that cannot be looked at."""
+    try:
+        found = metrics_install.provider(api)
+    except Refused:
+        return ""
+    if found is None:
+        return f"nobody (there is no APIService {kinds.EXTERNAL_METRICS})"
+    return (
+        f"{found.service}, which is Slipway's" if found.ours else f"{found.service}, which is not Slipway's"
+    )
 
 
 def _metrics_provider(api: Api) -> Iterator[Finding]:

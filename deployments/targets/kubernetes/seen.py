@@ -30,7 +30,7 @@ def status_of(
         address=_address(main or record),
         replicas=tuple(replicas),
         observed_at=datetime.now(UTC),
-        wanted=int(main["spec"].get("replicas", 1)) if main is not None and is_scaled(main) else None,
+        wanted=_wanted(main),
         rolled=all(words.is_rolled(one) for one in deployments),
         complaint=next(filter(None, map(words.of_deployment, deployments)), ""),
         autoscaler=_autoscaler(hpa),
@@ -39,6 +39,15 @@ def status_of(
 
 def _label(one: Mapping[str, Any], name: str) -> str:
     return str((one["metadata"].get("labels") or {}).get(name, ""))
+
+
+def _wanted(main: Mapping[str, Any] | None) -> int | None:
+    """Where somebody else scales. What Slipway's own loop wrote is no news to it."""
+    if main is None or not is_scaled(main):
+        return None
+    if (main["metadata"].get("annotations") or {}).get(names.SIZED_BY) == names.MANAGER:
+        return None
+    return int(main["spec"].get("replicas", 1))
 
 
 def _generation(record: Mapping[str, Any] | None) -> int:

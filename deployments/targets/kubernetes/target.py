@@ -7,6 +7,7 @@ the cluster's: what a cluster runs is asked of it.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,8 +33,10 @@ from deployments.targets.kubernetes.following import Followed
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
 from deployments.targets.kubernetes.live import Live
 from deployments.targets.kubernetes.render import WISH, Manifest, record_name, render
+from deployments.targets.kubernetes.render.network import main_of
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.seen import status_of
+from deployments.targets.kubernetes.way import way
 from deployments.targets.port import StaleGeneration, StaleLive
 
 MINE = f"{names.MANAGED_BY}={names.MANAGER}"
@@ -44,6 +47,7 @@ ALWAYS_OURS = frozenset({".spec.replicas"})
 TRIES = 4
 """Status is written to the same objects by controllers, so what was read is soon old; four looks in a row are not."""
 MOST_TAILS, TAIL_LINES = 3, 50
+OWNER_S = 60.0
 FENCES = "slipway-fences"
 """One ConfigMap of the namespace: the last generation of each deployment that was deleted."""
 
@@ -53,11 +57,16 @@ class KubernetesTarget:
 
     rolls = True
 
-    def __init__(self, api: Api, place: Place, *, pull_token: Callable[[str], str]) -> None:
+    def __init__(
+        self, api: Api, place: Place, *, pull_token: Callable[[str], str], proxied: bool = False
+    ) -> None:
+        """`proxied`: pods are measured through the API server, because Slipway does not reach their addresses."""
         self.api = api
         self.place = place
+        self.way = way(api, place.namespace) if proxied else None
         self._pull_token = pull_token
         self._followed: Followed | None = None
+        self._owner = ("", -OWNER_S)
 
     def preflight(self, desired: DesiredDeployment, *, live: DesiredDeployment | None) -> tuple[Finding, ...]:
         return preflight.findings(self.api, self.place, desired, live=live)
@@ -103,7 +112,9 @@ class KubernetesTarget:
         if not records and not deployments and not pods:
             raise NotFound("no_such_deployment", f"There is no deployment {key} in this cluster.")
         hpas = self.api.list(HPA, self.place.namespace, labels=labels).items
-        seen = status_of(key, record=_first(records), deployments=deployments, pods=pods, hpa=_first(hpas))
+        seen = self._with_owner(
+            status_of(key, record=_first(records), deployments=deployments, pods=pods, hpa=_first(hpas))
+        )
         return replace(seen, replicas=tuple(self._with_tails(key, seen.replicas)))
 
     def observe_all(self) -> tuple[TargetStatus, ...]:
@@ -115,12 +126,14 @@ class KubernetesTarget:
                 if kind is not CONFIG_MAP or names.RECORD in labels:
                     found.setdefault(labels.get(names.KEY, ""), {}).setdefault(kind.kind, []).append(item)
         return tuple(
-            status_of(
-                key,
-                record=_first(kinds.get(CONFIG_MAP.kind, ())),
-                deployments=kinds.get(DEPLOYMENT.kind, ()),
-                pods=kinds.get(POD.kind, ()),
-                hpa=_first(kinds.get(HPA.kind, ())),
+            self._with_owner(
+                status_of(
+                    key,
+                    record=_first(kinds.get(CONFIG_MAP.kind, ())),
+                    deployments=kinds.get(DEPLOYMENT.kind, ()),
+                    pods=kinds.get(POD.kind, ()),
+                    hpa=_first(kinds.get(HPA.kind, ())),
+                )
             )
             for key, kinds in sorted(found.items())
             if key
@@ -227,10 +240,12 @@ class KubernetesTarget:
         manifests = self._render(desired)
         self._refuse_names_of_others(manifests, desired.key, now)
         missing = [one for one in manifests if cluster.ref(one) not in now.objects]
-        if _wish(now.get(CONFIG_MAP, record_name(desired))) == desired:
+        applied = _wish(now.get(CONFIG_MAP, record_name(desired)))
+        if applied is not None and applied.without_sizes() == desired.without_sizes():
             for manifest in missing:  # somebody deleted it: what was wished for still is
                 self._write(manifest, now)
                 self._first_size(desired, manifest)
+            self._resize(desired)
             return
         self._refuse_stale(desired, now)
         if expected_live_digest not in (None, now.digest):
@@ -248,7 +263,20 @@ class KubernetesTarget:
             if manifest in missing:
                 self._first_size(desired, manifest)
         self._prune(manifests, now)
+        self._resize(desired)
         self._tell(desired)
+
+    def _with_owner(self, seen: TargetStatus) -> TargetStatus:
+        """Whose metrics they are that an autoscaler cannot read; asked once a minute at most, and only then."""
+        blind = any(
+            one["type"] == "ScalingActive" and one["status"] == "False"
+            for one in seen.autoscaler.get("conditions", ())
+        )
+        if not blind:
+            return seen
+        if time.monotonic() - self._owner[1] > OWNER_S:
+            self._owner = (preflight.metrics_owner(self.api), time.monotonic())
+        return replace(seen, autoscaler=seen.autoscaler | {"provider": self._owner[0]})
 
     def _with_tails(self, key: str, replicas: Sequence[ReplicaStatus]) -> Iterator[ReplicaStatus]:
         """The last lines of the first few that failed; a cluster that cannot give them now has its reason still."""
@@ -293,8 +321,34 @@ class KubernetesTarget:
         }
         self.api.apply(DEPLOYMENT, document, force=True, manager=f"{names.MANAGER}-handover")
 
-    def _scale(self, name: str, replicas: int) -> None:
-        self.api.merge(DEPLOYMENT, name, self.place.namespace, {"spec": {"replicas": replicas}}, part="scale")
+    def _resize(self, desired: DesiredDeployment) -> None:
+        """What Slipway's own loop decided. Raises Conflict where another autoscaler has come to the Deployment."""
+        main = main_of(names.with_slots(desired))
+        if main is None or main.scaler != "slipway":
+            return
+        name, refused = names.name_of(desired), 0
+        while (version := self._version_to_resize(desired, main.replicas)) is not None:
+            preflight.refuse_two_autoscalers(self.api, self.place.namespace, desired)
+            try:
+                self._scale(name, main.replicas, version=version)
+            except Moved:
+                refused += 1
+                if refused == TRIES:
+                    raise
+
+    def _version_to_resize(self, desired: DesiredDeployment, replicas: int) -> str | None:
+        """None if it has that size, else the version for which another may be written. A size has no generation of its
+        own: it is written for the one that stands there, if nothing moved since. Raises StaleGeneration."""
+        known = self.api.get(DEPLOYMENT, names.name_of(desired), self.place.namespace)
+        if cluster.generation_of(known) > desired.generation:
+            raise _stale(desired.generation, cluster.generation_of(known))
+        same = int(known["spec"].get("replicas", 1)) == replicas
+        return None if same else str(known["metadata"]["resourceVersion"])
+
+    def _scale(self, name: str, replicas: int, *, version: str = "") -> None:
+        change: Object = {"spec": {"replicas": replicas}}
+        change |= {"metadata": {"resourceVersion": version}} if version else {}
+        self.api.merge(DEPLOYMENT, name, self.place.namespace, change, part="scale")
 
     def _prune(self, manifests: Sequence[Manifest], now: Live) -> None:
         """What is not wished for any more. Configurations stay while pods may still mount them."""
@@ -313,12 +367,7 @@ class KubernetesTarget:
         # One of this generation that was broken off, which nothing records yet, is taken up again.
         taken = applied.generation if applied is not None else newest if not now.objects else -1
         if desired.generation < newest or desired.generation <= taken:
-            raise StaleGeneration(
-                "stale_generation",
-                "A newer change of this deployment is already in place.",
-                f"This one has generation {desired.generation}, the newest is {newest}. Read the deployment again.",
-                extra={"live_generation": newest},
-            )
+            raise _stale(desired.generation, newest)
 
     def _refuse_names_of_others(self, manifests: Sequence[Manifest], key: str, now: Live) -> None:
         """An object of that name which is not this deployment's: somebody else's, or another deployment's."""
@@ -381,6 +430,15 @@ class KubernetesTarget:
         }  # fmt: skip
         with suppress(Conflict):  # no right to write events is no reason to fail
             self.api.create(EVENT, document, self.place.namespace)
+
+
+def _stale(generation: int, newest: int) -> StaleGeneration:
+    return StaleGeneration(
+        "stale_generation",
+        "A newer change of this deployment is already in place.",
+        f"This one has generation {generation}, the newest is {newest}. Read the deployment again.",
+        extra={"live_generation": newest},
+    )
 
 
 def _first(items: Sequence[Object]) -> Object | None:

@@ -162,7 +162,7 @@ def is_rolled(deployment: Mapping[str, Any]) -> bool:
 
 
 def phases(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> dict[str, datetime]:
-    """When it was created, scheduled, its image pulled, started and ready; those that are known."""
+    """When it was created, scheduled, pulled, its variant fetched, started and ready; those that are known."""
     found = {"created": moment(pod["metadata"].get("creationTimestamp"))}
     for name, kind in (("scheduled", "PodScheduled"), ("ready", "Ready")):
         if condition(pod, kind).get("status") == "True":
@@ -171,6 +171,8 @@ def phases(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> dict[str, date
         if event.get("reason") in ("Pulled", "Started"):
             name = "pulled" if event["reason"] == "Pulled" else "started"
             found[name] = moment(event.get("lastTimestamp") or event.get("eventTime"))
+    fetch = next((one for one in containers(pod) if one.get("name") == "fetch"), {})
+    found["fetched"] = moment(((fetch.get("state") or {}).get("terminated") or {}).get("finishedAt"))
     server = next((one for one in containers(pod) if one.get("name") == "server"), {})
     running = (server.get("state") or {}).get("running") or {}
     found.setdefault("started", moment(running.get("startedAt")))

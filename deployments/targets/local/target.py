@@ -7,7 +7,7 @@ from controlplane.core.errors import NotFound
 from deployments.domain.plan import Finding, Plan, Severity
 from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
 from deployments.targets.local.client import NodeClient
-from deployments.targets.port import Unreachable
+from deployments.targets.port import Unreachable, Way
 from deployments.targets.wishes import plan
 
 MAX_WAIT_S = 8.0
@@ -17,6 +17,7 @@ class LocalTarget:
     """See `deployments.targets.port.Target`."""
 
     rolls = False
+    way: Way | None = None
 
     def __init__(self, client: NodeClient) -> None:
         self._node = client

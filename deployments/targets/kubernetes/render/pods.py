@@ -21,19 +21,20 @@ LIVENESS_FAILURES = 6
 
 
 def deployment(desired: DesiredDeployment, workload: Workload, place: Place) -> dict[str, Any]:
-    """`replicas` is left out where an autoscaler writes it, else it would be taken back with every apply."""
+    """`replicas` is left out where an autoscaler writes it, else it would be taken back with every apply. Where that is
+    Slipway itself, the object says so."""
     cluster = _of(workload)
-    scaled = cluster.settings.autoscaler != "none" and not workload.candidate
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
             "name": name(desired, workload),
             "labels": names.pod_labels(desired, workload),
-            "annotations": {names.GENERATION: str(desired.generation)},
+            "annotations": {names.GENERATION: str(desired.generation)}
+            | ({names.SIZED_BY: names.MANAGER} if workload.scaler == "slipway" else {}),
         },
         "spec": {
-            **({} if scaled else {"replicas": workload.replicas}),
+            **({"replicas": workload.replicas} if workload.scaler == "none" else {}),
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": cluster.progress_deadline_s,
             "selector": {"matchLabels": names.pod_selector(desired, workload)},

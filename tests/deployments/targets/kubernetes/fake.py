@@ -9,6 +9,7 @@ import asyncio
 import copy
 import itertools
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ type Key = tuple[str, str, str]
 
 _LIST_KEYS = ("name", "containerPort", "port", "mountPath", "topologyKey", "key", "type")
 _parsed = parsing.parse_path
+_PROXIED = re.compile(r"/api/v1/namespaces/[^/]+/pods/(?P<pod>[^/]+)/proxy/metrics")
 
 
 def _parse_path(path: str) -> parsing.ParsedPath:
@@ -88,6 +90,8 @@ class FakeCluster(kmock.KubernetesScaffold):
     """Lines that are half open: nothing comes on them any more."""
     logs: dict[tuple[str, str], list[str]] = attrs.field(factory=dict)
     """By a deployment's key and revision."""
+    pages: dict[str, str] = attrs.field(factory=dict)
+    """What a pod's /metrics says through the API server: by “name:port”."""
     _versions: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _changes: list[tuple[int, str, str, Object]] = attrs.field(factory=list)
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -105,6 +109,13 @@ class FakeCluster(kmock.KubernetesScaffold):
                     _Refusal(script.status, script.reason, script.message, script.details),
                     headers=script.headers,
                 )
+        if (found := _PROXIED.fullmatch(path)) is not None:
+            if request.headers.get("Authorization") != "Bearer of-the-fake":
+                return _failure(_Refusal(401, "Unauthorized", "Unauthorized"))
+            page = self.pages.get(found["pod"])
+            if page is None:
+                return _failure(_Refusal(404, "NotFound", f"pods {found['pod']} not found"))
+            return aiohttp.web.Response(text=page, content_type="text/plain")
         try:
             return await self._answer(request)
         except _Refusal as refusal:

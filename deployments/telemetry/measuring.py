@@ -1,0 +1,49 @@
+"""Everything that goes by one beat: the scrapes, the signals made of them, and the windows.
+
+This machine's replicas are asked every 2 s, those of clusters every 5 s, and each has its own idea of how old a signal
+may become. Refused: one period for all, which would call a cluster's signals stale between any two of its scrapes.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from deployments.telemetry.rollup import Accumulator, Window
+from deployments.telemetry.scrape import Scrape, Target
+from deployments.telemetry.scraper import Scraper
+from deployments.telemetry.series import SeriesBook
+from deployments.telemetry.signals import DeploymentSignals, SignalBook
+
+
+@dataclass(kw_only=True, eq=False)
+class Measuring:
+    """`timeout_s` bounds one scrape."""
+
+    period_s: float
+    timeout_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.windows = Accumulator(period_s=self.period_s)
+        self._series = SeriesBook()
+        self._signals = SignalBook(period_s=self.period_s)
+        self.scraper = Scraper(on_scrape=self._heard, interval_s=self.period_s, timeout_s=self.timeout_s)
+
+    async def _heard(self, scrape: Scrape) -> None:
+        reading = self._series.observe(scrape)
+        self._signals.take(reading)
+        self.windows.add(reading)
+
+    def expect(self, scraped: Mapping[str, Collection[Target]], *, now: float) -> None:
+        """By deployment, which pages there are from now on."""
+        everything = [target for some in scraped.values() for target in some]
+        self.scraper.replace(everything)
+        self._series.keep_only(everything)
+        self._signals.expect(scraped, now=now)
+
+    def signals(self, deployment: str, *, now: float, at_wall: float, ready: int | None) -> DeploymentSignals:
+        """As they are now; they are counted in the windows."""
+        found = self._signals.signals(deployment, now=now, at_wall=at_wall)
+        self.windows.add_signals(found, ready=ready)
+        return found
+
+    def close(self, wall: float) -> list[Window]:
+        return self.windows.close(wall)
