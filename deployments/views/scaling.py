@@ -54,6 +54,7 @@ def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int
             replicas=row.replicas,
             now=frame.now(),
         ),
+        decided_by=_decided_by(row),
         decisions=[_decision(one) for one in listing.rows],
         scale_body={"replicas": row.replicas},
         pause_body={"paused": not row.autoscaling_paused},
@@ -64,6 +65,19 @@ def _page(request: HttpRequest, row: Deployment, form: ScaleForm, *, status: int
         any_decision=row.decisions.exists(),
         listing=listing,
     )
+
+
+_DECIDED_BY = {
+    "hpa": "by the cluster's HorizontalPodAutoscaler",
+    "keda": "by KEDA in the cluster",
+    "slipway": "deciding every 2 s",
+    "none": "off: a person's choice",
+}
+
+
+def _decided_by(row: Deployment) -> str:
+    spec = row.live_revision.spec if row.live_revision else {}
+    return _DECIDED_BY[(spec.get("cluster") or {}).get("autoscaler", "slipway")]
 
 
 def _asked(request: HttpRequest, row: Deployment) -> why.Answer | None:

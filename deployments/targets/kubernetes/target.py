@@ -6,15 +6,13 @@ ConfigMap that is written last, so what it says has been applied. Refused: our o
 the cluster's: what a cluster runs is asked of it.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.core.errors import Conflict, InvalidInput, NotFound, SlipwayError, Unprocessable
+from controlplane.core.errors import NotFound, SlipwayError, Unprocessable
 from deployments.domain.drift import Drift
 from deployments.domain.plan import Finding, Plan, diff
 from deployments.domain.workload import (
@@ -25,31 +23,22 @@ from deployments.domain.workload import (
     TargetStatus,
 )
 from deployments.targets.kubernetes import live as cluster
-from deployments.targets.kubernetes import names, preflight
+from deployments.targets.kubernetes import names, preflight, records
 from deployments.targets.kubernetes.api import Api, Object
-from deployments.targets.kubernetes.errors import FieldConflict, Moved
 from deployments.targets.kubernetes.events import events_of
 from deployments.targets.kubernetes.following import Followed
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
-from deployments.targets.kubernetes.live import Live
-from deployments.targets.kubernetes.render import WISH, Manifest, record_name, render
-from deployments.targets.kubernetes.render.network import main_of
+from deployments.targets.kubernetes.render import Manifest, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.seen import status_of
 from deployments.targets.kubernetes.way import way
-from deployments.targets.port import StaleGeneration, StaleLive
+from deployments.targets.kubernetes.writing import Writer
 
 MINE = f"{names.MANAGED_BY}={names.MANAGER}"
 SEEN = (CONFIG_MAP, DEPLOYMENT, POD, HPA)
 """What a status is made of."""
-ALWAYS_OURS = frozenset({".spec.replicas"})
-"""Where a size is applied at all there is no autoscaler, and what an earlier one wrote is not another's wish."""
-TRIES = 4
-"""Status is written to the same objects by controllers, so what was read is soon old; four looks in a row are not."""
 MOST_TAILS, TAIL_LINES = 3, 50
 OWNER_S = 60.0
-FENCES = "slipway-fences"
-"""One ConfigMap of the namespace: the last generation of each deployment that was deleted."""
 
 
 class KubernetesTarget:
@@ -63,6 +52,7 @@ class KubernetesTarget:
         """`proxied`: pods are measured through the API server, because Slipway does not reach their addresses."""
         self.api = api
         self.place = place
+        self._writer = Writer(api, place.namespace)
         self.way = way(api, place.namespace) if proxied else None
         self._pull_token = pull_token
         self._followed: Followed | None = None
@@ -75,7 +65,7 @@ class KubernetesTarget:
         """Asks the cluster what each object would become (dry run), so its own defaults and webhooks are in it."""
         now = cluster.read(self.api, self.place.namespace, desired.key)
         manifests = self._render(desired)
-        self._refuse_names_of_others(manifests, desired.key, now)
+        self._writer.refuse_names_of_others(manifests, desired.key, now)
         after = {
             cluster.ref(one): self.api.apply(of(one), one, dry_run=True, force=True) for one in manifests
         }
@@ -94,26 +84,23 @@ class KubernetesTarget:
         expected_live_digest: str | None = None,
         take_over: Callable[[str], None] | None = None,
     ) -> None:
-        for attempt in range(TRIES):
-            try:
-                return self._apply(desired, expected_live_digest if attempt == 0 else None, take_over)
-            except Moved:
-                if attempt == TRIES - 1:
-                    raise
-        return None
+        self._writer.apply(
+            desired,
+            self._render(desired),
+            expected_live_digest=expected_live_digest,
+            take_over=take_over,
+        )
 
     def observe(self, key: str) -> TargetStatus:
         labels = names.selector(key)
-        records = self.api.list(
-            CONFIG_MAP, self.place.namespace, labels=f"{labels},{names.RECORD}=wish"
-        ).items
+        kept = self.api.list(CONFIG_MAP, self.place.namespace, labels=f"{labels},{names.RECORD}=wish").items
         deployments = self.api.list(DEPLOYMENT, self.place.namespace, labels=labels).items
         pods = self.api.list(POD, self.place.namespace, labels=labels).items
-        if not records and not deployments and not pods:
+        if not kept and not deployments and not pods:
             raise NotFound("no_such_deployment", f"There is no deployment {key} in this cluster.")
         hpas = self.api.list(HPA, self.place.namespace, labels=labels).items
         seen = self._with_owner(
-            status_of(key, record=_first(records), deployments=deployments, pods=pods, hpa=_first(hpas))
+            status_of(key, record=_first(kept), deployments=deployments, pods=pods, hpa=_first(hpas))
         )
         return replace(seen, replicas=tuple(self._with_tails(key, seen.replicas)))
 
@@ -154,13 +141,11 @@ class KubernetesTarget:
     def desired(self, key: str) -> DesiredDeployment | None:
         """As it was applied, with the sizes that whoever scales has given since."""
         labels = names.selector(key)
-        records = self.api.list(
-            CONFIG_MAP, self.place.namespace, labels=f"{labels},{names.RECORD}=wish"
-        ).items
-        wish = _wish(_first(records))
+        kept = self.api.list(CONFIG_MAP, self.place.namespace, labels=f"{labels},{names.RECORD}=wish").items
+        wish = records.wish_of(_first(kept))
         if wish is None:
             return None
-        return _with_sizes(wish, self.api.list(DEPLOYMENT, self.place.namespace, labels=labels).items)
+        return records.with_sizes(wish, self.api.list(DEPLOYMENT, self.place.namespace, labels=labels).items)
 
     def scale(self, key: str, *, revision: int, replicas: int, generation: int) -> None:
         wish = self.desired(key)
@@ -173,7 +158,7 @@ class KubernetesTarget:
         for one in self.api.list(DEPLOYMENT, self.place.namespace, labels=names.selector(key)).items:
             of_revision = one["metadata"]["labels"].get(names.REVISION) == str(revision)
             if of_revision and one["spec"].get("replicas") != replicas:
-                self._scale(one["metadata"]["name"], replicas)
+                self._writer.scale(one["metadata"]["name"], replicas)
 
     def logs(self, key: str, *, replica: str, tail: int = 200) -> tuple[str, ...]:
         pod = self.api.find(POD, replica, self.place.namespace)
@@ -201,14 +186,16 @@ class KubernetesTarget:
         now = cluster.read(self.api, self.place.namespace, key)
         if not now.objects:
             return
-        self._fence(key, now.generation)
+        records.fence(self.api, self.place.namespace, key, now.generation)
         for kind, name in now.objects:
             self.api.delete(of({"kind": kind}), name, self.place.namespace)
 
     def drift(self, key: str) -> tuple[Drift, ...]:
         """What others changed or deleted of what was applied. Empty where nothing was."""
         now = cluster.read(self.api, self.place.namespace, key)
-        wish = next((found for one in now.of(CONFIG_MAP) if (found := _wish(one)) is not None), None)
+        wish = next(
+            (found for one in now.of(CONFIG_MAP) if (found := records.wish_of(one)) is not None), None
+        )
         return cluster.drift(self._render(wish), now) if wish is not None else ()
 
     def put_back(self, key: str) -> None:
@@ -229,42 +216,6 @@ class KubernetesTarget:
 
     def _render(self, desired: DesiredDeployment) -> tuple[Manifest, ...]:
         return render(desired, self.place, pull_token=self._pull_token(desired.key))
-
-    def _apply(
-        self,
-        desired: DesiredDeployment,
-        expected_live_digest: str | None,
-        take_over: Callable[[str], None] | None,
-    ) -> None:
-        now = cluster.read(self.api, self.place.namespace, desired.key)
-        manifests = self._render(desired)
-        self._refuse_names_of_others(manifests, desired.key, now)
-        missing = [one for one in manifests if cluster.ref(one) not in now.objects]
-        applied = _wish(now.get(CONFIG_MAP, record_name(desired)))
-        if applied is not None and applied.without_sizes() == desired.without_sizes():
-            for manifest in missing:  # somebody deleted it: what was wished for still is
-                self._write(manifest, now)
-                self._first_size(desired, manifest)
-            self._resize(desired)
-            return
-        self._refuse_stale(desired, now)
-        if expected_live_digest not in (None, now.digest):
-            title = "What is live has changed since this plan was made."
-            raise StaleLive("live_moved", title, "Plan again, and apply that plan.")
-        for manifest in manifests:
-            try:
-                self._write(manifest, now)
-            except FieldConflict as error:
-                if error.owners.keys() - ALWAYS_OURS:
-                    if take_over is None:
-                        raise
-                    take_over(f"Took over from others: {error.detail}")
-                self._write(manifest, now, force=True)
-            if manifest in missing:
-                self._first_size(desired, manifest)
-        self._prune(manifests, now)
-        self._resize(desired)
-        self._tell(desired)
 
     def _with_owner(self, seen: TargetStatus) -> TargetStatus:
         """Whose metrics they are that an autoscaler cannot read; asked once a minute at most, and only then."""
@@ -288,181 +239,9 @@ class KubernetesTarget:
                     tail = self.logs(key, replica=one.name, tail=TAIL_LINES)
             yield replace(one, log_tail=tail)
 
-    def _write(self, manifest: Manifest, now: Live, *, force: bool = False) -> None:
-        """Under the condition that it is as it was read. An immutable ConfigMap that is there is the same one."""
-        known = now.objects.get(cluster.ref(manifest))
-        if known is not None and manifest.get("immutable"):
-            return
-        if manifest["kind"] == DEPLOYMENT.kind and known is not None:
-            self._hand_over_size(manifest, known)
-        if known is not None:
-            version = {"resourceVersion": known["metadata"]["resourceVersion"]}
-            manifest = manifest | {"metadata": manifest["metadata"] | version}
-        self.api.apply(of(manifest), manifest, force=force)
-
-    def _first_size(self, desired: DesiredDeployment, manifest: Manifest) -> None:
-        """A new Deployment has one replica; whoever scales it later begins at the size that was wished for."""
-        if manifest["kind"] == DEPLOYMENT.kind and "replicas" not in manifest["spec"]:
-            main = next(one for one in names.with_slots(desired).workloads if not one.candidate)
-            self._scale(manifest["metadata"]["name"], main.replicas)
-
-    def _hand_over_size(self, manifest: Manifest, known: Object) -> None:
-        """When an autoscaler takes over: a field that its last owner leaves out is gone, and that would be one replica.
-        So somebody else owns it first, as Kubernetes' documentation of server-side apply has it."""
-        if "replicas" in manifest["spec"] or cluster.is_scaled(known):
-            return
-        kept = {name: manifest["metadata"][name] for name in ("name", "namespace")}
-        size = {"replicas": known["spec"].get("replicas", 1)}
-        document = {
-            "apiVersion": manifest["apiVersion"],
-            "kind": manifest["kind"],
-            "metadata": kept,
-            "spec": size,
-        }
-        self.api.apply(DEPLOYMENT, document, force=True, manager=f"{names.MANAGER}-handover")
-
-    def _resize(self, desired: DesiredDeployment) -> None:
-        """What Slipway's own loop decided. Raises Conflict where another autoscaler has come to the Deployment."""
-        main = main_of(names.with_slots(desired))
-        if main is None or main.scaler != "slipway":
-            return
-        name, refused = names.name_of(desired), 0
-        while (version := self._version_to_resize(desired, main.replicas)) is not None:
-            preflight.refuse_two_autoscalers(self.api, self.place.namespace, desired)
-            try:
-                self._scale(name, main.replicas, version=version)
-            except Moved:
-                refused += 1
-                if refused == TRIES:
-                    raise
-
-    def _version_to_resize(self, desired: DesiredDeployment, replicas: int) -> str | None:
-        """None if it has that size, else the version for which another may be written. A size has no generation of its
-        own: it is written for the one that stands there, if nothing moved since. Raises StaleGeneration."""
-        known = self.api.get(DEPLOYMENT, names.name_of(desired), self.place.namespace)
-        if cluster.generation_of(known) > desired.generation:
-            raise _stale(desired.generation, cluster.generation_of(known))
-        same = int(known["spec"].get("replicas", 1)) == replicas
-        return None if same else str(known["metadata"]["resourceVersion"])
-
-    def _scale(self, name: str, replicas: int, *, version: str = "") -> None:
-        change: Object = {"spec": {"replicas": replicas}}
-        change |= {"metadata": {"resourceVersion": version}} if version else {}
-        self.api.merge(DEPLOYMENT, name, self.place.namespace, change, part="scale")
-
-    def _prune(self, manifests: Sequence[Manifest], now: Live) -> None:
-        """What is not wished for any more. Configurations stay while pods may still mount them."""
-        wanted = {cluster.ref(one) for one in manifests}
-        revisions = {str(one["metadata"]["labels"].get(names.REVISION)) for one in manifests}
-        for pod in self.api.list(POD, self.place.namespace, labels=_selector(manifests)).items:
-            revisions.add(str(pod["metadata"]["labels"].get(names.REVISION)))
-        for (kind, name), one in now.objects.items():
-            mounted = kind == CONFIG_MAP.kind and one["metadata"]["labels"].get(names.REVISION) in revisions
-            if (kind, name) not in wanted and not mounted:
-                self.api.delete(of({"kind": kind}), name, self.place.namespace)
-
-    def _refuse_stale(self, desired: DesiredDeployment, now: Live) -> None:
-        applied = _wish(now.get(CONFIG_MAP, record_name(desired)))
-        newest = now.generation if now.objects else self._fence_of(desired.key)
-        # One of this generation that was broken off, which nothing records yet, is taken up again.
-        taken = applied.generation if applied is not None else newest if not now.objects else -1
-        if desired.generation < newest or desired.generation <= taken:
-            raise _stale(desired.generation, newest)
-
-    def _refuse_names_of_others(self, manifests: Sequence[Manifest], key: str, now: Live) -> None:
-        """An object of that name which is not this deployment's: somebody else's, or another deployment's."""
-        for manifest in manifests:
-            if cluster.ref(manifest) in now.objects:
-                continue
-            other = self.api.find(of(manifest), manifest["metadata"]["name"], self.place.namespace)
-            if other is None:
-                continue
-            owner = (other["metadata"].get("labels") or {}).get(names.KEY)
-            if owner == key:
-                raise Moved(
-                    "object_moved", "An object of this deployment appeared meanwhile.", "Read it again."
-                )
-            path = _path_of(manifests)
-            whose = f"deployment {owner}" if owner else "something that Slipway did not make"
-            raise Conflict(
-                "name_taken",
-                f"{manifest['kind']} {manifest['metadata']['name']} belongs to {whose}.",
-                f"The path {path} needs that name in the namespace {self.place.namespace}. Choose another name for "
-                "the deployment, or another namespace.",
-            )
-
-    def _fence(self, key: str, generation: int) -> None:
-        """Outlives the deployment: a late wish must not bring it back."""
-        change = {"data": {key: str(generation)}}
-        try:
-            self.api.merge(CONFIG_MAP, FENCES, self.place.namespace, change)
-        except NotFound:
-            labels = {names.MANAGED_BY: names.MANAGER}
-            document = {"metadata": {"name": FENCES, "labels": labels}} | change
-            try:
-                self.api.create(CONFIG_MAP, document, self.place.namespace)
-            except Moved:
-                self.api.merge(CONFIG_MAP, FENCES, self.place.namespace, change)
-
-    def _fence_of(self, key: str) -> int:
-        fences = self.api.find(CONFIG_MAP, FENCES, self.place.namespace)
-        return int(((fences or {}).get("data") or {}).get(key, -1))
-
-    def _tell(self, desired: DesiredDeployment) -> None:
-        """An event beside the cluster's own, for whoever looks with kubectl."""
-        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        sizes = (
-            ", ".join(f"revision {one.revision} x {one.replicas}" for one in desired.workloads) or "nothing"
-        )
-        name = names.name_of(desired)
-        document = {
-            "metadata": {"generateName": f"{name}.", "labels": names.labels(desired)},
-            "involvedObject": {
-                "apiVersion": "apps/v1", "kind": DEPLOYMENT.kind, "name": name, "namespace": self.place.namespace,
-            },
-            "reason": "SlipwayApplied",
-            "message": f"Generation {desired.generation}: {sizes}",
-            "type": "Normal",
-            "source": {"component": names.MANAGER},
-            "firstTimestamp": at,
-            "lastTimestamp": at,
-            "count": 1,
-        }  # fmt: skip
-        with suppress(Conflict):  # no right to write events is no reason to fail
-            self.api.create(EVENT, document, self.place.namespace)
-
-
-def _stale(generation: int, newest: int) -> StaleGeneration:
-    return StaleGeneration(
-        "stale_generation",
-        "A newer change of this deployment is already in place.",
-        f"This one has generation {generation}, the newest is {newest}. Read the deployment again.",
-        extra={"live_generation": newest},
-    )
-
 
 def _first(items: Sequence[Object]) -> Object | None:
     return items[0] if items else None
-
-
-def _wish(record: Mapping[str, Any] | None) -> DesiredDeployment | None:
-    """None also for one that cannot be read: a newer Slipway wrote it, or somebody edited it."""
-    try:
-        return DesiredDeployment.from_json(json.loads((record or {}).get("data", {})[WISH]))
-    except (KeyError, ValueError, TypeError, InvalidInput):
-        return None
-
-
-def _with_sizes(wish: DesiredDeployment, deployments: Sequence[Object]) -> DesiredDeployment:
-    sizes = {
-        one["metadata"]["labels"].get(names.SLOT): int(one["spec"].get("replicas", 1)) for one in deployments
-    }
-    slots = [names.slot_of(one) for one in names.with_slots(wish).workloads]
-    workloads = tuple(
-        replace(one, replicas=sizes.get(slot, one.replicas))
-        for one, slot in zip(wish.workloads, slots, strict=True)
-    )
-    return replace(wish, workloads=workloads)
 
 
 def _by_ref(objects: Mapping[cluster.Ref, Mapping[str, Any]]) -> dict[str, Any]:
@@ -479,11 +258,3 @@ def _shown(manifest: Manifest) -> Manifest:
 def _is_pruned(ref: cluster.Ref, one: Mapping[str, Any]) -> bool:
     """An old revision's configuration goes by itself later, which is no news."""
     return ref[0] != CONFIG_MAP.kind
-
-
-def _selector(manifests: Sequence[Manifest]) -> str:
-    return names.selector(manifests[0]["metadata"]["labels"][names.KEY])
-
-
-def _path_of(manifests: Sequence[Manifest]) -> str:
-    return str(json.loads(manifests[-1]["data"][WISH])["path"])

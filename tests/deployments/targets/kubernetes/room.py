@@ -58,7 +58,8 @@ class Room:
         self.fake = fake
         self.place = Place(namespace=namespace, fetch_url=FETCH_URL)
         self.target = KubernetesTarget(api, self.place, pull_token=lambda key: f"token-of-{key}")
-        self.kubelet = Kubelet(api)
+        # A connection of its own: a test that breaks ours means only us.
+        self.kubelet = Kubelet(Api(api.connection))
 
     def start(self) -> "Room":
         self.api.create(kinds.NAMESPACE, {"metadata": {"name": self.namespace}}, None)
