@@ -14,7 +14,7 @@ from deployments.targets.kubernetes import checkup, kinds, metrics_install, righ
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.kinds import Kind
 from deployments.targets.kubernetes.rights import GRANTED_TO_ALL, RIGHTS
-from deployments.targets.kubernetes.target import KubernetesTarget
+from deployments.targets.kubernetes.target import SEEN, KubernetesTarget
 from deployments.targets.port import Unreachable
 from tests.deployments.targets.kubernetes.room import WITHIN_S, Room, cluster_workload, scaled
 from tests.deployments.targets.kubernetes.test_metrics_install import wanted
@@ -36,9 +36,9 @@ class Recorded(Api):
         return super()._call(method, path, asked, **how)
 
     @contextmanager
-    def _stream(self, path: str, asked: Any, *, what: str) -> Iterator[Iterator[bytes]]:
+    def _stream(self, path: str, asked: Any, **how: Any) -> Iterator[Iterator[bytes]]:
         self.made.append(("GET", path, dict(asked)))
-        with super()._stream(path, asked, what=what) as lines:
+        with super()._stream(path, asked, **how) as lines:
             yield lines
 
 
@@ -83,6 +83,7 @@ def live_through(room: Room, api: Api, key: str) -> None:
     target.follow(moved.append)
     assert target._followed is not None
     listed(target, key)
+    watched(api)
     target._followed.stop()
     second = scaled(cluster_workload(2, 2, threads=2))
     target.apply(replace(desired, workloads=(second,), generation=2))
@@ -100,6 +101,15 @@ def live_through(room: Room, api: Api, key: str) -> None:
     target.delete(key)
     room.until_gone(key)
     target.delete(key)
+
+
+def watched(api: Api) -> None:
+    """Waits until each kind is watched: what is listed is not yet."""
+    assert isinstance(api, Recorded)
+    end = time.monotonic() + WITHIN_S
+    while len({path for _, path, asked in api.made if asked.get("watch")}) < len(SEEN):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def listed(target: KubernetesTarget, key: str) -> None:
