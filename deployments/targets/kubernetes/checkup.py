@@ -8,7 +8,6 @@ an hour old looks like one of now.
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +15,9 @@ from urllib.parse import urlsplit
 from controlplane.core.errors import Conflict, NotFound, SlipwayError, Unprocessable
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.wire import Document
-from deployments.targets.kubernetes import kinds, metrics_install, rights
+from deployments.targets.kubernetes import kinds, metrics_install, permissions
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.render.place import Place
-from deployments.targets.kubernetes.rights import Right
 
 CONNECT_S, READ_S = 2.0, 4.0
 AT_ONCE = 8
@@ -138,24 +136,8 @@ def _namespace(api: Api, place: Place) -> dict[str, Any]:
 
 
 def _rights(api: Api, place: Place) -> dict[str, Any]:
-    questions = [(right, verb) for right in rights.RIGHTS for verb in right.verbs]
-
-    def refused(question: tuple[Right, str]) -> bool:
-        right, verb = question
-        answer = api.create(kinds.ACCESS_REVIEW, rights.review(right, verb, place.namespace), None)
-        return not (answer.get("status") or {}).get("allowed")
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            answers = list(pool.map(refused, questions))
-        except SlipwayError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    missing: dict[bool, list[str]] = {False: [], True: []}
-    for (right, verb), is_missing in zip(questions, answers, strict=True):
-        if is_missing:
-            missing[right.optional].append(f"{verb} {right.resource}{' everywhere' * right.everywhere}")
-    return {"missing": tuple(missing[False]), "missing_optional": tuple(missing[True])}
+    found = permissions.missing(api, place.namespace)
+    return {"missing": found.needed, "missing_optional": found.optional}
 
 
 def _products(api: Api) -> dict[str, Any]:

@@ -54,6 +54,10 @@ ENDPOINTS = Kind("Endpoints", "v1", "endpoints")
 EXTERNAL_METRICS = "v1beta1.external.metrics.k8s.io"
 """The one APIService that says who answers the autoscalers of a cluster."""
 
+RULES_REVIEW = Kind(
+    "SelfSubjectRulesReview", "authorization.k8s.io/v1", "selfsubjectrulesreviews", namespaced=False
+)
+
 CORE_KINDS = (
     HPA, SERVICE, NETWORK_POLICY, BUDGET, DEPLOYMENT, CONFIG_MAP, SECRET, SERVICE_ACCOUNT,
 )  # fmt: skip

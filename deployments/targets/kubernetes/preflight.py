@@ -5,7 +5,6 @@ still answered.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -13,15 +12,13 @@ from controlplane.core.errors import Conflict, NotFound, Unprocessable
 from deployments import stacks
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.workload import DesiredDeployment, Workload
-from deployments.targets.kubernetes import capacity, kinds, metrics_install, names, rights
+from deployments.targets.kubernetes import capacity, kinds, metrics_install, names, permissions
 from deployments.targets.kubernetes.api import Api, Object
 from deployments.targets.kubernetes.errors import FieldConflict, Refused
 from deployments.targets.kubernetes.render import Manifest, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.port import Unreachable
 
-AT_ONCE = 4
-"""Questions about rights: half of the connections to a cluster, so that nothing else waits for one."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -92,31 +89,19 @@ def _namespace(api: Api, place: Place) -> Iterator[Finding]:
 
 
 def _rights(api: Api, place: Place) -> Iterator[Finding]:
-    """One question for each verb and resource, some at once; the cluster answers each in about a millisecond."""
-    questions = [(right, verb) for right in rights.RIGHTS for verb in right.verbs]
-
-    def ask(question: tuple[rights.Right, str]) -> bool:
-        answer = api.create(kinds.ACCESS_REVIEW, rights.review(*question, place.namespace), None)
-        return bool((answer.get("status") or {}).get("allowed"))
-
-    with ThreadPoolExecutor(AT_ONCE, "rights") as pool:
-        answers = list(pool.map(ask, questions))
-    missing: dict[bool, list[str]] = {False: [], True: []}
-    for (right, verb), allowed in zip(questions, answers, strict=True):
-        if not allowed:
-            missing[right.optional].append(f"{verb} {right.resource}{' everywhere' * right.everywhere}")
-    if missing[False]:
+    missing = permissions.missing(api, place.namespace)
+    if missing.needed:
         yield Finding.error(
             "permission_missing",
             "Slipway is not permitted what a rollout needs.",
-            f"Missing: {', '.join(missing[False])}.",
+            f"Missing: {', '.join(missing.needed)}.",
             "Apply the role that the target's page prints.",
         )
-    if missing[True]:
+    if missing.optional:
         yield Finding.info(
             "permission_partial",
             "Some things cannot be looked at with these rights.",
-            f"Missing: {', '.join(missing[True])}.",
+            f"Missing: {', '.join(missing.optional)}.",
             "Nothing, if you can do without; the target's page says what each is for.",
         )
 

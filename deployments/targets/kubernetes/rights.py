@@ -76,7 +76,7 @@ RIGHTS = (
         names=(kinds.EXTERNAL_METRICS,),
     ),
 )
-GRANTED_TO_ALL = (kinds.ACCESS_REVIEW, kinds.SELF_REVIEW)
+GRANTED_TO_ALL = (kinds.ACCESS_REVIEW, kinds.RULES_REVIEW, kinds.SELF_REVIEW)
 """What an account may ask about itself: system:basic-user grants it to everybody who is logged in."""
 
 

@@ -24,6 +24,7 @@ from kmock._internal import parsing
 
 from deployments.targets.kubernetes import names
 from deployments.targets.kubernetes.kubeconfig import Connection
+from deployments.targets.kubernetes.rights import RIGHTS, review
 
 type Object = dict[str, Any]
 type Key = tuple[str, str, str]
@@ -133,6 +134,8 @@ class FakeCluster(kmock.KubernetesScaffold):
         if plural == "selfsubjectaccessreviews":
             allowed = self.may(request.data["spec"]["resourceAttributes"])
             return _json(request.data | {"status": {"allowed": allowed}})
+        if plural == "selfsubjectrulesreviews":
+            return _json(request.data | {"status": {"incomplete": False, "resourceRules": self._rules()}})
         if plural == "selfsubjectreviews":
             return _json(request.data | {"status": {"userInfo": {"username": self.username}}})
         if plural in self.unserved:
@@ -154,6 +157,22 @@ class FakeCluster(kmock.KubernetesScaffold):
             case "DELETE":
                 return _json(self._delete(key))
         raise _Refusal(405, "MethodNotAllowed", "not served")
+
+    def _rules(self) -> list[Object]:
+        """What `may` says of each row of the table."""
+        asked = [
+            (right, verb, review(right, verb, "any")["spec"]["resourceAttributes"])
+            for right in RIGHTS
+            for verb in right.verbs
+        ]
+        return [
+            {
+                "verbs": [verb], "apiGroups": [right.kind.group], "resources": [right.resource],
+                **({"resourceNames": [*right.names]} if right.names else {}),
+            }
+            for right, verb, attributes in asked
+            if self.may(attributes)
+        ]  # fmt: skip
 
     # What it keeps
 

@@ -64,7 +64,7 @@ def granted(table: tuple[rights.Right, ...]) -> set[tuple[str, str, bool]]:
     return {(verb, f"{one.kind.group}/{one.resource}", one.across) for one in table for verb in one.verbs}
 
 
-def live_through(room: Room, api: Api, key: str) -> None:
+def live_through(room: Room, api: Recorded, key: str) -> None:
     """The life of a deployment, with everything that the target looks at on the way."""
     target = KubernetesTarget(api, room.place, pull_token=lambda key: "t")
     first = scaled(cluster_workload(1, 2))
@@ -103,9 +103,8 @@ def live_through(room: Room, api: Api, key: str) -> None:
     target.delete(key)
 
 
-def watched(api: Api) -> None:
+def watched(api: Recorded) -> None:
     """Waits until each kind is watched: what is listed is not yet."""
-    assert isinstance(api, Recorded)
     end = time.monotonic() + WITHIN_S
     while len({path for _, path, asked in api.made if asked.get("watch")}) < len(SEEN):
         assert time.monotonic() < end
@@ -207,7 +206,7 @@ def test_an_account_with_this_role_alone_lives_a_whole_life(kubernetes_real: Roo
     report = checkup.look(api, kubernetes_real.place)
     assert report.identity == f"system:serviceaccount:{kubernetes_real.namespace}:least"
     assert (report.missing, report.missing_optional) == ((), ())
-    live_through(kubernetes_real, api, key)
+    live_through(kubernetes_real, Recorded(api), key)
 
 
 @pytest.mark.processes
