@@ -15,7 +15,7 @@ from deployments.targets.kubernetes.kubeconfig import Connection
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.target import KubernetesTarget
 from tests.deployments.targets.conftest import free_port
-from tests.deployments.targets.kubernetes.fake import RunningFake
+from tests.deployments.targets.kubernetes.fake import KUBELET, RunningFake
 from tests.deployments.targets.kubernetes.kubelet import Kubelet
 
 WITHIN_S = 30
@@ -59,7 +59,8 @@ class Room:
         self.place = Place(namespace=namespace, fetch_url=FETCH_URL)
         self.target = KubernetesTarget(api, self.place, pull_token=lambda key: f"token-of-{key}")
         # A connection of its own: a test that breaks ours means only us.
-        self.kubelet = Kubelet(Api(api.connection))
+        own = api.connection if fake is None else replace(api.connection, token=KUBELET)
+        self.kubelet = Kubelet(Api(own))
 
     def start(self) -> "Room":
         self.api.create(kinds.NAMESPACE, {"metadata": {"name": self.namespace}}, None)
