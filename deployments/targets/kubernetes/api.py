@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from controlplane.core.errors import NotFound, SlipwayError
 from deployments.targets.kubernetes import errors
@@ -352,8 +352,3 @@ def context_of(connection: Connection) -> Any:
                 file.write(text)
         context.load_cert_chain(*paths)
     return context
-
-
-def part(text: str) -> str:
-    """One segment of a path."""
-    return quote(text, safe="")

@@ -6,7 +6,6 @@ never changes. Refused: the key as a name (`d12` says nothing at 3 a.m.), and na
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.core.errors import Unprocessable
@@ -98,7 +97,3 @@ def pod_labels(desired: DesiredDeployment, workload: Workload) -> dict[str, str]
 def pod_selector(desired: DesiredDeployment, workload: Workload) -> dict[str, str]:
     """What never changes for as long as there is a Deployment: its selector is immutable."""
     return {KEY: desired.key, SLOT: slot_of(workload)}
-
-
-def text_of(labels: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -105,6 +105,8 @@ def test_a_killed_process_is_started_again(shared: Program, name: str) -> None:
         key: pid for key, pid in before.processes.items() if key != name
     }
     assert until(lambda: _answers(after.url)).startswith("web /")
+    # A killed live has a process again before it listens; the tests after this one ask it.
+    assert until(lambda: _answers(f"{after.url}live/ticks")).startswith("live /")
 
 
 def _moved(program: Program, name: str, pid: int):

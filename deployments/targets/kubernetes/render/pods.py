@@ -3,7 +3,6 @@ digest."""
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from deployments import stacks
 from deployments.domain.cluster import ClusterSettings, ClusterWorkload, Resources
@@ -277,8 +276,3 @@ def _volumes(desired: DesiredDeployment, workload: Workload, place: Place) -> li
             "secret": {"secretName": names.pull_secret(names.name_of(desired)), "defaultMode": 0o440},
         },
     ]
-
-
-def address_of(place: Place) -> str:
-    """The host that pods fetch variants from, for a finding that names it."""
-    return urlsplit(place.fetch_url).netloc
