@@ -29,7 +29,7 @@ WITHIN_S = 30
 
 @dataclass(kw_only=True)
 class ClusterWorld(World):
-    """`target` is the cluster's; time is real, because the cluster's is."""
+    """`target` is the cluster's; time is real, because the cluster's is, so that a step only gives it time to move."""
 
     room: Room
 
@@ -37,8 +37,8 @@ class ClusterWorld(World):
     def name(self) -> str:
         return self.row.name
 
-    def step(self, *, advance_s: float = 0.05) -> None:
-        time.sleep(advance_s)
+    def step(self, *, advance_s: float = 0) -> None:
+        time.sleep(0.05)
         reconciler.reconcile(self.row.pk)
 
     def until(self, done: Callable[[], bool], *, steps: int = 0) -> None:

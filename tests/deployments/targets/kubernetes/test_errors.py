@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.core.errors import Conflict, NotFound, SlipwayError, Unprocessable
-from deployments.targets.kubernetes import api, errors
+from deployments.targets.kubernetes import errors
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, POD
 from deployments.targets.kubernetes.kubeconfig import Connection
@@ -265,10 +265,10 @@ def test_nobody_listening_is_unreachable(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_silence_is_unreachable(scripted: Scripted, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    monkeypatch.setattr(api, "READ_S", 0.2)
+def test_silence_is_unreachable(scripted: Scripted, call: str) -> None:
     scripted.silent = threading.Event()
-    assert refused(reached(scripted.port), call).code == errors.AWAY
+    impatient = Api(reached(scripted.port).connection, read_s=0.2)
+    assert refused(impatient, call).code == errors.AWAY
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core.errors import InvalidInput, Unprocessable
@@ -202,6 +202,7 @@ def test_the_address_stays_where_nothing_runs():
     assert not of_kind(manifests, "Deployment")
 
 
+@settings(max_examples=40)
 @given(
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", fullmatch=True),
     model=st.text(min_size=1, max_size=300),
