@@ -69,7 +69,7 @@ def _variant_label(variant: Variant) -> str:
 
 class SpecForm(RolloutFields, ClusterFields):
     """The fields of a revision. `variants` are those that the reader may choose; `target` is where it will run, None
-    where that is chosen in the form."""
+    where that is chosen in the form. What there is no field for stays as `begun_from` has it."""
 
     variant = forms.ChoiceField(
         label="Variant", help_text="What is served. The verdict is of its measurement against its parent."
@@ -121,10 +121,16 @@ class SpecForm(RolloutFields, ClusterFields):
     )
 
     def __init__(
-        self, *args: Any, variants: list[Variant], target: Target | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        variants: list[Variant],
+        target: Target | None = None,
+        begun_from: RevisionSpec | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._target = target
+        self._begun_from = begun_from
         if target is not None and not target.is_cluster:
             self.leave_out_cluster()
         self._variants = {variant_key(one): one for one in variants}
@@ -172,6 +178,8 @@ class SpecForm(RolloutFields, ClusterFields):
             "rollout": self.rollout_document(),
             "autoscaling": self._autoscaling(specs.usual(target)),
         }
+        if self._begun_from is not None:
+            document |= {name: getattr(self._begun_from, name) for name in _NO_FIELD}
         if target is not None and target.is_cluster:
             document["cluster"] = self.cluster_document()
         elif target is not None:
@@ -190,6 +198,11 @@ class SpecForm(RolloutFields, ClusterFields):
             batching=Batching.from_json({name: given[name] for name in _BATCHING}),
         )
         autoscaling |= {"minReplicas": fewest, "maxReplicas": most}
+        if self._begun_from is not None:
+            autoscaling.pop("behavior", None)
+            autoscaling |= {
+                name: rules for name, rules in self._begun_from.autoscaling.items() if name == "behavior"
+            }
         targets = {
             SignalName.QUEUE_DEPTH: given["queue_depth_target"],
             SignalName.IN_FLIGHT: given["in_flight_target"],
@@ -227,6 +240,7 @@ def _amount(value: Decimal) -> str:
     return f"{int(value)}" if value == int(value) else f"{round(value * 1000)}m"
 
 
+_NO_FIELD = ("environment", "memory_bytes")
 _BATCHING = ("max_batch_size", "preferred_batch_size", "max_queue_delay_microseconds", "max_queue_size")
 
 

@@ -38,9 +38,6 @@ ON_CLUSTERS = {"drift"}
 _SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
 _WORST_FIRST = list(_SEVERITY)
 
-_SEVERITY = {Severity.ERROR: "blocking", Severity.WARNING: "warning", Severity.INFO: "info"}
-_WORST_FIRST = list(_SEVERITY)
-
 
 def now() -> datetime:
     return datetime.now(UTC)

@@ -24,7 +24,13 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
     """POST adds a revision; its plan comes next."""
     actor, row = frame.find(request, name)
     base = _base(row)
-    form = SpecForm(request.POST or None, initial=_initial(base), variants=servable(actor), target=row.target)
+    form = SpecForm(
+        request.POST or None,
+        initial=_initial(base),
+        variants=servable(actor),
+        target=row.target,
+        begun_from=RevisionSpec.from_json(base.spec) if base else None,
+    )
     status = 200
     if request.method == "POST":
         actor.require(Role.ENGINEER)

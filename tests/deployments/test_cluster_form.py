@@ -38,6 +38,7 @@ EVERYTHING: dict[str, Any] = {
     "route": {"gateway": "front", "namespace": "edge", "hostname": "score.example.com"},
     "autoscaler": "keda",
 }  # fmt: skip
+WITHOUT_FIELDS: dict[str, Any] = {"environment": {"LOG_LEVEL": "debug"}, "memory_bytes": 2**31}
 
 
 @pytest.fixture
@@ -165,7 +166,8 @@ def test_editing_by_form_changes_nothing_that_was_not_touched(
 ) -> None:
     row = cluster.deployment()
     variant = factories.version(factories.model(cluster.owner.team, "scorer")).variants.get(number=0)
-    spec = specs.read_spec({"rollout": rollout, "cluster": EVERYTHING}, cluster.row)
+    spec = specs.read_spec({"rollout": rollout, "cluster": EVERYTHING} | WITHOUT_FIELDS, cluster.row)
+    spec.autoscaling["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 900}}
     services.add_revision(cluster.owner, row, variant=variant, spec=spec)
     client = cluster.browser(cluster.owner)
     form = client.get("/deployments/scorer/settings/").context["form"]
