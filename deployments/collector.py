@@ -37,7 +37,7 @@ from deployments.lives import Lives
 from deployments.models import Deployment, Revision
 from deployments.models import Target as TargetRow
 from deployments.reconciler import record_observation
-from deployments.selectors import active_rollout, status
+from deployments.selectors import active_rollout, is_read_only, status
 from deployments.targets.port import Target, Way
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
@@ -195,10 +195,12 @@ class Collector:
         """Deployments and what their targets say now. Two queries, and one call for each target that is no cluster;
         clusters are followed by watches."""
         close_old_connections()
-        rows = Deployment.objects.select_related("team", "target", "live_revision")
+        rows = Deployment.objects.select_related("team", "target", "live_revision", "imported_from")
         seen = _observe_all({row.target_id: row.target for row in rows}, self._told)
         watched = []
         for row in rows:
+            if is_read_only(row):
+                continue  # others run it, and speak no words of ours
             rollout = active_rollout(row) if row.live_revision is None else None
             statuses = seen[row.target_id]
             if statuses is not None and (row.key in statuses or row.observed):
@@ -218,10 +220,13 @@ class Collector:
     def _look_again(self, keys: Iterable[str]) -> None:
         """At these deployments alone. One query, and no call: their clusters are followed."""
         ids = [int(key.removeprefix("d")) for key in keys if key.removeprefix("d").isdecimal()]
-        rows = Deployment.objects.select_related("team", "target", "live_revision").filter(pk__in=ids)
+        rows = Deployment.objects.select_related("team", "target", "live_revision", "imported_from")
+        rows = rows.filter(pk__in=ids)
         seen = _observe_all({row.target_id: row.target for row in rows}, self._told)
         for row in rows:
             statuses = seen[row.target_id]
+            if is_read_only(row):
+                continue
             if statuses is not None and (row.key in statuses or row.observed):
                 self._record(row, statuses.get(row.key))
 

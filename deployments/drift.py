@@ -11,7 +11,7 @@ from django.db import transaction
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core.errors import Conflict
-from deployments import services, targets
+from deployments import services, targets, trail, transitions
 from deployments.domain import drift
 from deployments.domain.drift import Drift
 from deployments.domain.spec import RevisionSpec
@@ -38,7 +38,7 @@ def put_back(actor: Actor, deployment: Deployment) -> tuple[Drift, ...]:
         return ()
     target.put_back(deployment.key)
     with transaction.atomic():
-        services.audit_drift(actor, "put back", deployment, found)
+        _note(actor, deployment, found)
     return found
 
 
@@ -79,3 +79,14 @@ def _refuse_while_moving(deployment: Deployment) -> None:
             "It writes the same objects and takes over what it needs. Wait for it, or cancel it first.",
             extra={"rollout": rollout.pk},
         )
+
+
+def _note(actor: Actor, deployment: Deployment, found: tuple[Drift, ...]) -> None:
+    """With which fields of whom: the values themselves may be long."""
+    fields = [f"{one.object} {one.path}".strip() for one in found]
+    owners = sorted({one.owner for one in found if one.owner})
+    trail.record(
+        actor, "put back what others changed of", deployment, details={"fields": fields, "owners": owners}
+    )
+    transitions.announce(deployment)
+    transitions.request_reconcile(deployment.pk)

@@ -62,6 +62,10 @@ def variant_key(variant: Variant) -> str:
     return f"{variant.version.model.name}/{variant.version.number}/{variant.number}"
 
 
+def variant_choices(variants: list[Variant]) -> list[tuple[str, str]]:
+    return [(variant_key(one), _variant_label(one)) for one in variants]
+
+
 def _variant_label(variant: Variant) -> str:
     verdict = word_of(variant.verdict).label.lower() if variant.verdict else ""
     return f"{variant.version} · {variant.label}" + (f" – {verdict}" if verdict else "")
@@ -136,10 +140,10 @@ class SpecForm(RolloutFields, ClusterFields):
         self._variants = {variant_key(one): one for one in variants}
         chosen = self.fields["variant"]
         assert isinstance(chosen, forms.ChoiceField)
-        chosen.choices = [(key, _variant_label(one)) for key, one in self._variants.items()]
+        chosen.choices = variant_choices(variants)
         software = self.fields["stack"]
         assert isinstance(software, forms.ChoiceField)
-        software.choices = _stacks()
+        software.choices = stack_choices()
 
     def leave_out_cluster(self) -> None:
         for name in PLACES:
@@ -226,7 +230,7 @@ def _signal_of(metric: Mapping[str, Any]) -> SignalName:
     return SignalName(metric["external"]["metric"]["name"])
 
 
-def _stacks() -> list[tuple[str, str]]:
+def stack_choices() -> list[tuple[str, str]]:
     """Those first that run on any target."""
     found = sorted(map(stacks.load, stacks.TABLE), key=lambda stack: not stack.runs_here)
     return [

@@ -9,6 +9,7 @@ from django.db.models import Q
 
 from controlplane.accounts.models import Team, TeamOwnedQuerySet, User
 from controlplane.registry.models import Variant
+from deployments.domain.origin import Origin
 
 CLUSTER = "kubernetes"
 """The kind of target that is one."""
@@ -88,6 +89,37 @@ class Deployment(models.Model):
     def api_key_seen(self) -> str:
         """Names the endpoint's present key without telling it; empty without one."""
         return self.api_key_sha256[:8]
+
+
+class ImportedFrom(models.Model):
+    """The Deployment of a cluster that others made and that a deployment was imported from; see `domain.origin`."""
+
+    class State(models.TextChoices):
+        """The words of `domain.origin.Stage`, with labels."""
+
+        READ_ONLY = "read_only", "Read-only"
+        DIVERTING = "diverting", "Leading its callers here"
+        DRAINING = "draining", "Draining its replicas"
+        TAKEN = "taken", "Taken over"
+        RETURNING = "returning", "Bringing its replicas back"
+        LEAVING = "leaving", "Draining Slipway's replicas"
+
+    deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, related_name="imported_from")
+    name = models.CharField(max_length=253)
+    state = models.CharField(max_length=10, choices=State, default=State.READ_ONLY)
+    moved_at = models.DateTimeField()
+    """When it came to its state."""
+    note = models.TextField(blank=True)
+    """Why it came there, where it was not asked to."""
+    origin = models.JSONField()
+    """`domain.origin.Origin`"""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def value(self) -> Origin:
+        return Origin.from_json(self.origin)
 
 
 class RevisionQuerySet(TeamOwnedQuerySet["Revision"]):

@@ -1,12 +1,12 @@
 """What rolling out a revision would do: the plan, what differs from what is live, and what the pre-flight found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controlplane.registry import gate
 from controlplane.registry.engines import Engine
 from controlplane.registry.models import Artifact, Variant
-from deployments import stacks, targets
+from deployments import handover, stacks, targets
 from deployments.domain import readable
 from deployments.domain.cluster_strategy import Part
 from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
@@ -54,6 +54,11 @@ def preview(deployment: Deployment, revision: Revision) -> Preview:
         findings = (*findings, _damaged(revision.variant))
     findings = (*findings, *_not_passed(revision.variant), *_of_another_builder(revision))
     plan = target.plan(desired)
+    if (taken := handover.plan(deployment, target)) is not None:
+        findings = (*findings, *taken.findings)
+        plan = replace(
+            plan, diff=(*plan.diff, *taken.changes), live_digest=digest([plan.live_digest, taken.digest])
+        )
     return Preview(
         plan=plan,
         diff=_changes(deployment, live, revision, replicas=desired.workloads[0].replicas),

@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 
 from controlplane.core.clock import database_now
 from controlplane.core.errors import NotFound, SlipwayError
-from deployments import canaries, moves, targets, transitions, wishes
+from deployments import canaries, handover, moves, targets, transitions, wishes
 from deployments.domain.cluster_strategy import Part
 from deployments.domain.loglines import last_error
 from deployments.domain.rollouts import RolloutState
@@ -26,7 +26,7 @@ from deployments.domain.spec import RevisionSpec
 from deployments.domain.strategy import Phase
 from deployments.domain.workload import DesiredDeployment, ReplicaState, ReplicaStatus, TargetStatus
 from deployments.models import Deployment, Revision, Rollout
-from deployments.selectors import ACTIVE_STATES, active_rollout
+from deployments.selectors import ACTIVE_STATES, active_rollout, is_read_only
 from deployments.targets.port import StaleGeneration, Target, Unreachable
 
 log = structlog.get_logger(__name__)
@@ -78,21 +78,26 @@ def _alone(deployment_id: int) -> Iterator[bool]:
 
 
 def _read(deployment_id: int) -> Deployment:
-    return Deployment.objects.select_related("team", "target", "live_revision").get(pk=deployment_id)
+    return Deployment.objects.select_related("team", "target", "live_revision", "imported_from").get(
+        pk=deployment_id
+    )
 
 
 def _step(deployment: Deployment) -> float:
     """Returns after how many seconds to look again."""
     target = targets.of(deployment.target)
     try:
+        if is_read_only(deployment):
+            return _look_only(deployment, target)
         seen = _observe(target, deployment)
         record_observation(deployment, seen)
         if deployment.removing:
             return _remove(deployment, target, seen)
         rollout = active_rollout(deployment)
         if rollout is None:
-            _apply_if_different(deployment, target, _steady(deployment, target, seen))
-            return RESYNC_S
+            if not handover.is_leaving(deployment):
+                _apply_if_different(deployment, target, _steady(deployment, target, seen))
+            return handover.step(deployment, target) or RESYNC_S
         return _advance(deployment, rollout, target, seen)
     except Unreachable as error:
         _unreachable(deployment, str(error))
@@ -106,6 +111,14 @@ def _step(deployment: Deployment) -> float:
         log.error("step_refused", deployment=deployment.key, code=error.code, cause=str(error))
         _note_refusal(deployment, str(error))
         return REFUSED_S
+
+
+def _look_only(deployment: Deployment, target: Target) -> float:
+    """At what others run. What a rollout left that failed to take it over goes."""
+    record_observation(deployment, handover.observe(deployment, target))
+    if target.desired(deployment.key) is not None:
+        target.delete(deployment.key)
+    return RESYNC_S
 
 
 def _observe(target: Target, deployment: Deployment) -> TargetStatus | None:
@@ -237,6 +250,8 @@ def _complete(deployment: Deployment, rollout: Rollout, goal: Revision, *, back:
         if not transitions.move_rollout(rollout, to=state, message=message):
             return SOON_S  # it was turned round meanwhile: the other revision is still the goal
         Deployment.objects.filter(pk=deployment.pk).update(live_revision=goal, hpa_state={})
+        if not back:
+            handover.begin(deployment)
     return RESYNC_S
 
 

@@ -5,12 +5,11 @@ from django.db import transaction
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core.errors import Conflict
-from deployments import canaries, moves, transitions
+from deployments import canaries, moves, trail, transitions
 from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec, Strategy
 from deployments.domain.strategy import StepState
 from deployments.models import Rollout
-from deployments.services import audit_of
 
 
 def pause(actor: Actor, rollout: Rollout) -> Rollout:
@@ -24,7 +23,7 @@ def pause(actor: Actor, rollout: Rollout) -> Rollout:
             only_from=[RolloutState.RUNNING],
         ):
             raise _not_so(rollout, "paused", "Only a running rollout can be paused.")
-        audit_of(actor, "paused a rollout of", rollout)
+        _note(actor, "paused a rollout of", rollout)
     return rollout
 
 
@@ -41,7 +40,7 @@ def resume(actor: Actor, rollout: Rollout) -> Rollout:
             raise _not_so(rollout, "resumed", "Only a paused rollout can be resumed.")
         step = StepState(index=moves.step_of(rollout).index)
         Rollout.objects.filter(pk=rollout.pk).update(step=step.to_json())
-        audit_of(actor, "resumed a rollout of", rollout)
+        _note(actor, "resumed a rollout of", rollout)
         transitions.request_reconcile(rollout.deployment_id)
     return rollout
 
@@ -58,7 +57,7 @@ def promote(actor: Actor, rollout: Rollout) -> Rollout:
             raise _not_so(rollout, "promoted", "Its step was left meanwhile; look at it again.")
         if rollout.state == RolloutState.PAUSED:
             transitions.move_rollout(rollout, to=RolloutState.RUNNING, message="Promoted.")
-        audit_of(actor, "promoted a canary of", rollout)
+        _note(actor, "promoted a canary of", rollout)
         transitions.request_reconcile(rollout.deployment_id)
     return rollout
 
@@ -74,3 +73,7 @@ def _not_so(rollout: Rollout, what: str, why: str) -> Conflict:
         f"This rollout cannot be {what}.",
         f"It is {rollout.get_state_display().lower()}. {why}",
     )
+
+
+def _note(actor: Actor, verb: str, rollout: Rollout) -> None:
+    trail.record(actor, verb, rollout.deployment, details={"rollout": rollout.pk})

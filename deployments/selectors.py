@@ -26,10 +26,11 @@ from django.db.models import (
 from django.db.models.functions import Coalesce, Greatest
 
 from controlplane.accounts.access import Actor
+from deployments.domain.origin import Stage
 from deployments.domain.rollouts import ACTIVE, Health, RolloutState, health
 from deployments.domain.sketch import quantile_rows
 from deployments.domain.workload import TargetStatus
-from deployments.models import Decision, Deployment, Load, Revision, Rollout, Target
+from deployments.models import Decision, Deployment, ImportedFrom, Load, Revision, Rollout, Target
 from deployments.telemetry import store
 from deployments.telemetry.rollup import DEPLOYMENT_LEVELS, Window
 
@@ -46,7 +47,7 @@ def deployments(actor: Actor) -> QuerySet[Deployment]:
     active = Rollout.objects.filter(state__in=ACTIVE_STATES).select_related("to_revision", "created_by")
     return (
         Deployment.objects.in_team(actor.team)
-        .select_related("team", "target", "live_revision__variant__version__model")
+        .select_related("team", "target", "live_revision__variant__version__model", "imported_from")
         .prefetch_related(Prefetch("rollouts", queryset=active, to_attr="active_rollouts"))
         .annotate(
             last_rollout_state=Subquery(latest.values("state")[:1]),
@@ -90,9 +91,12 @@ class _ReadySeen(Func):
 def _in_health(rows: QuerySet[Deployment], wanted: str) -> QuerySet[Deployment]:
     """The questions of `domain.rollouts.health` in their order, asked in SQL; a test holds the two together."""
     active = Exists(Rollout.objects.filter(deployment=OuterRef("pk"), state__in=ACTIVE_STATES))
+    theirs = ~active & Q(imported_from__state=Stage.READ_ONLY)
     nothing_live = ~active & Q(live_revision=None)
     found = Case(
         When(removing=True, then=Value(Health.REMOVING)),
+        When(theirs & Q(unreachable_since=None), then=Value(Health.READ_ONLY)),
+        When(theirs, then=Value(Health.UNREACHABLE)),
         When(nothing_live & Q(last_rollout_state=RolloutState.FAILED), then=Value(Health.FAILED)),
         When(nothing_live, then=Value(Health.PENDING)),
         When(unreachable_since__isnull=False, then=Value(Health.UNREACHABLE)),
@@ -130,6 +134,25 @@ def active_rollout(deployment: Deployment) -> Rollout | None:
     return active.select_related("to_revision", "from_revision", "created_by").first()
 
 
+def imported_from(deployment: Deployment) -> ImportedFrom | None:
+    """None for one that was made here. A query, unless it was selected with its row."""
+    try:
+        return deployment.imported_from
+    except ImportedFrom.DoesNotExist:
+        return None
+
+
+def is_read_only(deployment: Deployment) -> bool:
+    """Whether nothing of it is Slipway's: no rollout has taken it over, and none is under way."""
+    imported = imported_from(deployment)
+    return (
+        imported is not None
+        and imported.state == Stage.READ_ONLY
+        and not deployment.removing
+        and active_rollout(deployment) is None
+    )
+
+
 def status(deployment: Deployment) -> TargetStatus | None:
     """What was last observed; its age is `deployment.observed_at`."""
     return TargetStatus.from_json(deployment.observed) if deployment.observed else None
@@ -145,6 +168,7 @@ def health_of(deployment: Deployment) -> Health:
         last_failed=_last_failed(deployment),
         wanted=deployment.replicas if deployment.live_revision_id else 0,
         ready=seen.ready() if seen else 0,
+        read_only=is_read_only(deployment),
     )
 
 

@@ -2,29 +2,25 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Least, Now
 
-from controlplane.accounts import audit
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role, Team
 from controlplane.core.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 from controlplane.core.names import check_name
 from controlplane.core.rows import locked
 from controlplane.registry.models import Variant
-from deployments import canaries, targets, transitions
-from deployments.domain.drift import Drift
+from deployments import canaries, handover, targets, trail, transitions
 from deployments.domain.plan import Severity
 from deployments.domain.rollouts import ACTIVE, RolloutState
 from deployments.domain.spec import RevisionSpec
 from deployments.models import Deployment, Load, Revision, Rollout, Target
 from deployments.preview import Preview, last_mover, preview, rolled_out_since
-from deployments.selectors import active_rollout
+from deployments.selectors import active_rollout, is_read_only
 from deployments.specs import on_target, refuse_unusable
 from deployments.wishes import start_size
 
@@ -54,7 +50,7 @@ def create_deployment(
                 api_key_sha256=_digest_of(key),
                 created_by=actor.user,
             )
-            _audit(actor, "created", deployment)
+            trail.record(actor, "created", deployment)
     except IntegrityError as error:
         raise Conflict(
             "deployment_exists",
@@ -109,7 +105,7 @@ def _set_key(actor: Actor, deployment: Deployment, key: str, *, verb: str, seen:
         if key:
             # Slipway keeps no key that it could send the load with.
             Load.objects.filter(deployment=deployment, until__gt=Now()).update(until=Now())
-        _audit(actor, verb, deployment)
+        trail.record(actor, verb, deployment)
         transitions.announce(deployment)
         transitions.request_reconcile(deployment.pk)
 
@@ -137,7 +133,7 @@ def add_revision(actor: Actor, deployment: Deployment, *, variant: Variant, spec
             deployment=deployment, number=number, variant=variant, spec=spec.to_json(), created_by=actor.user
         )
         Deployment.objects.filter(pk=deployment.pk).update(revision_count=number)
-        _audit(
+        trail.record(
             actor, "added a revision to", deployment, details={"revision": number, "variant": str(variant)}
         )
         transitions.announce(deployment)
@@ -161,6 +157,7 @@ def roll_out(
     (naming whose) or the pre-flight found an error.
     """
     actor.require(Role.ENGINEER)
+    handover.refuse_under_way(deployment)
     shown = preview(deployment, revision)
     if etag is not None and (given := etag.removeprefix("W/").strip('"')) != shown.etag:
         raise _moved(deployment, rolled_out=rolled_out_since(given, shown))
@@ -194,7 +191,7 @@ def _start(actor: Actor, deployment: Deployment, revision: Revision, *, shown: P
     )
     Deployment.objects.filter(pk=deployment.pk).update(replicas=start_size(current, revision))
     verb = "started a rollback of" if kind == "rollback" else "started a rollout of"
-    _audit(actor, verb, deployment, details={"revision": revision.number, "rollout": rollout.pk})
+    trail.record(actor, verb, deployment, details={"revision": revision.number, "rollout": rollout.pk})
     transitions.record(rollout, kind="pending", message=f"Rollout to revision {revision.number} requested.")
     transitions.request_reconcile(deployment.pk)
     return rollout
@@ -246,7 +243,7 @@ def cancel_rollout(actor: Actor, rollout: Rollout) -> Rollout:
                 f"This rollout is {rollout.get_state_display().lower()}.",
                 "There is nothing left to cancel.",
             )
-        _audit(actor, "cancelled a rollout of", rollout.deployment, details={"rollout": rollout.pk})
+        trail.record(actor, "cancelled a rollout of", rollout.deployment, details={"rollout": rollout.pk})
         transitions.request_reconcile(rollout.deployment_id)
     return rollout
 
@@ -295,7 +292,7 @@ def scale(actor: Actor, deployment: Deployment, *, replicas: int) -> None:
                 f"The size of “{deployment.name}” moved while you chose.",
                 "Look at the number of replicas again, then scale.",
             )
-        _audit(actor, "scaled", deployment, details={"from": deployment.replicas, "to": replicas})
+        trail.record(actor, "scaled", deployment, details={"from": deployment.replicas, "to": replicas})
 
 
 def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> None:
@@ -306,13 +303,15 @@ def pause_autoscaling(actor: Actor, deployment: Deployment, *, paused: bool) -> 
             autoscaling_paused=paused
         ):
             transitions.request_reconcile(deployment.pk)
-            _audit(actor, "paused autoscaling of" if paused else "resumed autoscaling of", deployment)
+            trail.record(actor, "paused autoscaling of" if paused else "resumed autoscaling of", deployment)
             transitions.announce(deployment)
 
 
 def replica_log(deployment: Deployment, replica: str, *, tail: int = 200) -> tuple[str, ...]:
     """Asks the target now. Raises NotFound or Unreachable."""
     try:
+        if is_read_only(deployment):
+            return handover.logs(deployment, replica=replica, tail=tail)
         return targets.of(deployment.target).logs(deployment.key, replica=replica, tail=tail)
     except NotFound as error:
         raise NotFound(
@@ -348,7 +347,7 @@ def start_load(actor: Actor, deployment: Deployment, *, rate_per_s: float, durat
         if not goes_on:
             Load.objects.update_or_create(deployment=deployment, defaults=fields | {"sent": 0, "failed": 0})
         verb = "changed the load on" if goes_on else "started a load on"
-        _audit(actor, verb, deployment, details={"rate_per_s": rate_per_s, "duration_s": duration_s})
+        trail.record(actor, verb, deployment, details={"rate_per_s": rate_per_s, "duration_s": duration_s})
         transitions.announce(deployment)
     return Load.objects.get(deployment=deployment)
 
@@ -381,7 +380,7 @@ def stop_load(actor: Actor, deployment: Deployment, *, in_s: float = 0) -> None:
     end = Now() + timedelta(seconds=in_s)
     with transaction.atomic():
         if Load.objects.filter(deployment=deployment, until__gt=end).update(until=end):
-            _audit(actor, "stopped the load on", deployment)
+            trail.record(actor, "stopped the load on", deployment)
             transitions.announce(deployment)
 
 
@@ -394,7 +393,7 @@ def keep_load(actor: Actor, deployment: Deployment, *, until: datetime) -> bool:
             until=Least(Value(until), latest)
         )
         if kept:
-            _audit(actor, "kept the load on", deployment)
+            trail.record(actor, "kept the load on", deployment)
             transitions.announce(deployment)
     return bool(kept)
 
@@ -411,33 +410,6 @@ def remove_deployment(actor: Actor, deployment: Deployment) -> None:
             transitions.move_rollout(
                 rollout, to=RolloutState.CANCELLED, message="The deployment is being removed."
             )
-        _audit(actor, "removed", deployment)
+        trail.record(actor, "removed", deployment)
         transitions.announce(deployment)
         transitions.request_reconcile(deployment.pk)
-
-
-def audit_drift(actor: Actor, verb: str, deployment: Deployment, found: tuple[Drift, ...]) -> None:
-    """With which fields of whom: the values themselves may be long."""
-    fields = [f"{one.object} {one.path}".strip() for one in found]
-    owners = sorted({one.owner for one in found if one.owner})
-    _audit(actor, f"{verb} what others changed of", deployment, details={"fields": fields, "owners": owners})
-    transitions.announce(deployment)
-    transitions.request_reconcile(deployment.pk)
-
-
-def audit_of(actor: Actor, verb: str, rollout: Rollout) -> None:
-    _audit(actor, verb, rollout.deployment, details={"rollout": rollout.pk})
-
-
-def _audit(
-    actor: Actor, verb: str, deployment: Deployment, *, details: Mapping[str, Any] | None = None
-) -> None:
-    audit.record(
-        actor,
-        verb,
-        object_type="deployment",
-        object_id=deployment.pk,
-        object_name=deployment.name,
-        object_url=deployment.get_absolute_url(),
-        details=details,
-    )

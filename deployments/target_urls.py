@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from deployments.views import metrics_api, targets
+from deployments.views import imports, metrics_api, targets
 
 app_name = "targets"
 ONE = "<name:name>/"
@@ -16,5 +16,7 @@ urlpatterns = [
     path(ONE + "settings/", targets.change, name="change"),
     path(ONE + "kubeconfig/", targets.replace_kubeconfig, name="kubeconfig"),
     path(ONE + "remove/", targets.remove, name="remove"),
+    path(ONE + "import/", imports.importable, name="imports"),
+    path(ONE + "import/<str:source>/", imports.one, name="import"),
     path(ONE + "metrics-api/", metrics_api.metrics_api, name="metrics-api"),
 ]

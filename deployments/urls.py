@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from deployments.views import drift, lists, logs, overview, revisions, rollouts, scaling, settings
+from deployments.views import drift, imports, lists, logs, overview, revisions, rollouts, scaling, settings
 
 app_name = "deployments"
 ONE = "<name:name>/"
@@ -36,5 +36,6 @@ urlpatterns = [
     path(ONE + "settings/", settings.settings, name="settings"),
     path(ONE + "settings/key/", settings.rotate_key, name="key"),
     path(ONE + "settings/key/remove/", settings.remove_key, name="key-remove"),
+    path(ONE + "settings/give-back/", imports.give_back, name="give-back"),
     path(ONE + "settings/remove/", settings.remove, name="remove"),
 ]

@@ -58,6 +58,7 @@ WORDS: dict[str, Word] = {
     "step": _word("Step passed", Tone.OK),
     "took_over": _word("Took over", Tone.WARNING),
     # deployment health
+    "read_only": _word("Read-only", Tone.PAUSED),
     "progressing": _word("Progressing", Tone.PROGRESSING),
     "healthy": _word("Healthy", Tone.OK),
     "degraded": _word("Degraded", Tone.WARNING),

@@ -4,12 +4,22 @@ from typing import Any
 
 from deployments.api import schemas
 from deployments.domain.drift import Drift
+from deployments.domain.origin import Other
 from deployments.domain.plan import counts
 from deployments.domain.spec import RevisionSpec, RolloutPolicy, Strategy
-from deployments.models import Decision, Deployment, Load, Revision, Rollout, RolloutEvent, Target
+from deployments.models import (
+    Decision,
+    Deployment,
+    ImportedFrom,
+    Load,
+    Revision,
+    Rollout,
+    RolloutEvent,
+    Target,
+)
 from deployments.moves import step_of
 from deployments.preview import Preview
-from deployments.selectors import active_rollout, health_of, status
+from deployments.selectors import active_rollout, health_of, imported_from, status
 from deployments.targets.kubernetes import grants, written
 from deployments.targets.kubernetes.metrics_install import Installation
 from deployments.why import Answer
@@ -81,11 +91,31 @@ def deployment(row: Deployment) -> schemas.Deployment:
         "replicas": {"wanted": row.replicas if live else 0, "ready": seen.ready() if seen else 0},
         "autoscaling_paused": row.autoscaling_paused,
         "rollout": rollout.pk if rollout else None,
+        "imported_from": _imported(imported_from(row)),
         "observed_at": row.observed_at,
         "unreachable_since": row.unreachable_since,
         "created_at": row.created_at,
         "url": f"/api/v1/deployments/{row.name}/",
         "page": row.get_absolute_url(),
+    }
+
+
+def _imported(row: ImportedFrom | None) -> schemas.ImportedFrom | None:
+    if row is None:
+        return None
+    left = list(row.value.left_behind)
+    return {"name": row.name, "state": row.state, "note": row.note, "left_behind": left}
+
+
+def importable(one: Other) -> schemas.Importable:
+    return {
+        "name": one.name,
+        "images": list(one.images),
+        "replicas": one.replicas,
+        "ready": one.ready,
+        "services": list(one.services),
+        "scaled_by": one.scaled_by,
+        "kept_by": one.kept_by,
     }
 
 

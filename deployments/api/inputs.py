@@ -57,6 +57,18 @@ class NewDeployment(StrictSerializer):
     protected = Flag(default=False)
 
 
+class NewImportedDeployment(StrictSerializer):
+    """`deployment` is the name of what others run; `name` is what it is called here. `stack` is guessed
+    by its image if it is left out."""
+
+    deployment = Text(max_length=253, trim_whitespace=False)
+    name = Text(max_length=253, trim_whitespace=False, default="", allow_blank=True)
+    model = Text(max_length=63)
+    version = Whole(min_value=1, max_value=2**31 - 1)
+    variant = Whole(min_value=0, max_value=2**31 - 1, default=0)
+    stack = Text(max_length=63, default="", allow_blank=True)
+
+
 class NewRevision(StrictSerializer):
     """`spec` may leave out everything it wants by default; see `deployments.domain.spec.RevisionSpec`."""
 

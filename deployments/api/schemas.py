@@ -7,6 +7,7 @@ from controlplane.core.openapi import Like
 from deployments.domain.canary import StepVerdict
 from deployments.domain.cluster import ClusterSettings
 from deployments.domain.drift import Drift
+from deployments.domain.origin import Stage
 from deployments.domain.plan import Change, Counts, Finding, ObjectDiff
 from deployments.domain.rollouts import Health, RolloutState
 from deployments.domain.spec import RolloutPolicy, Strategy
@@ -95,6 +96,35 @@ class ReplicaCounts(TypedDict):
     ready: int
 
 
+class ImportedFrom(TypedDict):
+    """The Deployment of others that it was imported from; `state` is how far it is taken over."""
+
+    name: str
+    state: Annotated[str, Like(Stage)]
+    note: str
+    """Why it came there, where nobody asked for it."""
+    left_behind: list[str]
+    """What of it no revision says."""
+
+
+class Importable(TypedDict):
+    """What others run in the namespace of a target."""
+
+    name: str
+    images: list[str]
+    replicas: int
+    ready: int
+    services: list[str]
+    """Those that lead to it."""
+    scaled_by: str
+    kept_by: str
+    """The tool that would take changes back, where one says so."""
+
+
+class Importables(TypedDict):
+    items: list[Importable]
+
+
 class Deployment(TypedDict):
     """An endpoint. What its replicas do was seen at `observed_at`."""
 
@@ -111,6 +141,7 @@ class Deployment(TypedDict):
     autoscaling_paused: bool
     rollout: int | None
     """The one under way."""
+    imported_from: ImportedFrom | None
     observed_at: datetime | None
     unreachable_since: datetime | None
     created_at: datetime

@@ -14,7 +14,8 @@ from controlplane.accounts.models import Role
 from controlplane.core.api import page_response, parse
 from controlplane.core.errors import PreconditionRequired
 from controlplane.core.openapi import PAGING, Page, header, refusals
-from deployments import clusters, selectors
+from controlplane.registry import selectors as registry
+from deployments import clusters, imports, selectors
 from deployments.api import documents, inputs, schemas
 from deployments.clusters import ClusterPlace
 from deployments.models import Target as TargetRow
@@ -104,6 +105,33 @@ class TargetRights(APIView):
     def get(self, request: Request, name: str) -> Response:
         """What Slipway's account needs in the cluster and why, as a table and as YAML."""
         return Response(documents.rights(_cluster(request, name)[1].settings.get("namespace", "")))
+
+
+class TargetImports(APIView):
+    @extend_schema(responses={200: schemas.Importables, **refusals(422)})
+    def get(self, request: Request, name: str) -> Response:
+        """What others run in the cluster's namespace and can be imported. Asks the cluster now."""
+        found = imports.importable(_cluster(request, name)[1])
+        return Response({"items": [documents.importable(one) for one in found]})
+
+    @extend_schema(
+        request=inputs.NewImportedDeployment, responses={201: schemas.Deployment, **refusals(404, 409, 422)}
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Import a Deployment as revision 1 of a new deployment. It is only looked at until that is rolled out."""
+        actor, row = _cluster(request, name)
+        actor.require(Role.ENGINEER)
+        wanted = parse(inputs.NewImportedDeployment, request)
+        made, _ = imports.import_deployment(
+            actor,
+            row,
+            source=wanted["deployment"],
+            name=wanted["name"] or imports.proposed_name(wanted["deployment"]),
+            variant=registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
+            stack=wanted["stack"],
+        )
+        document = documents.deployment(selectors.deployments(actor).get(pk=made.pk))
+        return Response(document, status=201, headers={"Location": document["url"]})
 
 
 RESPONSES: dict[Any, Any] = {200: schemas.Installation, **refusals(409, 412, 422, 428)}

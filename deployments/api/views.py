@@ -18,7 +18,7 @@ from controlplane.core.json import JSONRenderer
 from controlplane.core.openapi import PAGING, Page, header, query, refusals, sorting
 from controlplane.registry import selectors as registry
 from controlplane.registry.api import bodies
-from deployments import drift, exports, preview, selectors, services, specs, why
+from deployments import drift, exports, handover, preview, selectors, services, specs, why
 from deployments import rollouts as verbs
 from deployments.api import documents, inputs, schemas
 from deployments.domain.rollouts import Health
@@ -266,6 +266,15 @@ class PutBack(APIView):
         """Write what was applied over what others changed; answers what that was. Repeatable."""
         actor, row = _deployment(request, name)
         return Response(documents.drift(drift.put_back(actor, row)))
+
+
+class GiveBack(APIView):
+    @extend_schema(request=None, responses={202: schemas.Deployment, **refusals(409, 503)})
+    def post(self, request: Request, name: str) -> Response:
+        """Bring the imported Deployment's own replicas back, lead its callers to them, and take Slipway's away."""
+        actor, row = _deployment(request, name)
+        handover.give_back(actor, row)
+        return Response(documents.deployment(_deployment(request, name)[1]), status=202)
 
 
 class Scale(APIView):

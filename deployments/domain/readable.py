@@ -49,6 +49,17 @@ def document(
     return found
 
 
+def flat(document: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """One level deep, as a list of facts shows it."""
+    found: list[tuple[str, object]] = []
+    for name, value in document.items():
+        if isinstance(value, dict):
+            found += [(f"{name}.{inner}", shown) for inner, shown in value.items()]
+        else:
+            found.append((name, value))
+    return found
+
+
 def signature_words(signature: Mapping[str, Any]) -> str:
     """`x FP32 [batch, 4] → y FP32 [batch, 3]`."""
     return " → ".join(

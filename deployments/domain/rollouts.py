@@ -41,6 +41,8 @@ EDGES: dict[str, frozenset[str]] = {
 
 
 class Health(StrEnum):
+    READ_ONLY = "read_only"
+    """Others run it: it was imported, and not taken over."""
     PENDING = "pending"
     PROGRESSING = "progressing"
     HEALTHY = "healthy"
@@ -60,6 +62,7 @@ def health(
     last_failed: bool,
     wanted: int,
     ready: int,
+    read_only: bool = False,
 ) -> Health:
     """What a person should read at a glance. The order of the questions is the order of what matters.
 
@@ -67,6 +70,8 @@ def health(
     """
     if removing:
         return Health.REMOVING
+    if read_only and not rollout_active:
+        return Health.READ_ONLY if reachable else Health.UNREACHABLE
     if not has_revision and not rollout_active:
         return Health.FAILED if last_failed else Health.PENDING
     if not reachable:

@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 from controlplane.core.errors import Conflict, PreconditionFailed, Unavailable
 from deployments.domain.drift import Drift
+from deployments.domain.origin import Handover, Origin, OriginService, Other, Reading
 from deployments.domain.plan import Finding, Plan
 from deployments.domain.workload import DesiredDeployment, ReplicaStatus, TargetEvent, TargetStatus
 
@@ -133,9 +134,49 @@ class Target(Protocol):
         ...
 
 
+class Origins(Protocol):
+    """The Deployments that others made on a shared target. What writes to one names the deployment `key` that takes it
+    over, and raises StaleGeneration for an older generation of that; all raise NotFound where the origin is gone."""
+
+    def all(self) -> tuple[Other, ...]:
+        """Sorted as the target lists them."""
+        ...
+
+    def read(self, name: str) -> Reading:
+        """As a revision would say it."""
+        ...
+
+    def observe(self, origin: Origin, *, key: str) -> TargetStatus:
+        """What it runs, with revision 0, as the status of `key`."""
+        ...
+
+    def logs(self, origin: Origin, *, replica: str, tail: int = 200) -> tuple[str, ...]: ...
+
+    def plan(self, origin: Origin, *, key: str) -> Handover:
+        """What taking it over would change of it and of the Services that lead to it. Changes nothing."""
+        ...
+
+    def services(self, origin: Origin) -> tuple[OriginService, ...]:
+        """Those that lead to it, as they are."""
+        ...
+
+    def divert(self, origin: Origin, *, key: str, generation: int) -> None:
+        """Leads the origin's noted Services to the replicas of `key`. Repeatable."""
+        ...
+
+    def restore(self, origin: Origin, *, key: str, generation: int) -> None:
+        """Leads them back. Repeatable."""
+        ...
+
+    def resize(self, origin: Origin, replicas: int, *, key: str, generation: int) -> None: ...
+
+
 @runtime_checkable
 class SharedTarget(Target, Protocol):
     """One whose objects others write too: people with kubectl, other controllers."""
+
+    @property
+    def origins(self) -> Origins: ...
 
     def drift(self, key: str) -> tuple[Drift, ...]:
         """What others changed or deleted of what was applied; what is secret only by its digest."""

@@ -68,6 +68,7 @@ def page(
         "detail": detail(row, health, seen),
         "seen": seen,
         "active": rollout,
+        "imported": selectors.imported_from(row),
         "ready": seen.ready() if seen else 0,
         "wanted": row.replicas if row.live_revision_id or rollout else 0,
         "endpoint": endpoint(row, seen),
@@ -97,6 +98,8 @@ def detail(row: Deployment, health: Health, seen: TargetStatus | None) -> str:
     """What the badge means here, in a few words; empty where the word says it all."""
     if health is Health.UNREACHABLE:
         return "the target does not answer; what runs keeps running"
+    if health is Health.READ_ONLY:
+        return f"others run it, {seen.ready()} of {row.replicas} ready" if seen else "what others ran is gone"
     if health is Health.PENDING:
         return "nothing was rolled out yet"
     rollout = selectors.active_rollout(row)

@@ -59,6 +59,7 @@ def _page(request: HttpRequest, row: Deployment, form: LoadForm, *, status: int 
         replica_unit=f"of {row.replicas} ready" if hpa else "ready",
         bounds_note=f"{hpa.min_replicas} to {hpa.max_replicas} allowed" if hpa else "",
         revision_body=example_revision(row),
+        newest=row.revision_count,
         load_body={"rate_per_s": 20, "duration_s": 600},
         figures=selectors.overview_figures([row])[row.pk],
         why=words.why(

@@ -11,6 +11,8 @@ from controlplane.accounts.models import Role
 from controlplane.core import refusals
 from controlplane.core.errors import SlipwayError
 from deployments import preview, services
+from deployments.domain import readable
+from deployments.domain.origin import OURS
 from deployments.domain.spec import RevisionSpec
 from deployments.forms import SpecForm, defaults, initial_of, take_refusal, variant_key
 from deployments.models import Deployment, Revision
@@ -50,8 +52,9 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
         status=status,
         form=form,
         revision_body=example_revision(row),
+        can_be_given_back=OURS,
         base=base,
-        facts=_facts(base) if base else [],
+        facts=readable.flat(preview.read_revision(base)) if base else [],
     )
 
 
@@ -66,17 +69,6 @@ def _initial(base: Revision | None) -> dict[str, object]:
     if base is None:
         return dict(defaults())
     return initial_of(RevisionSpec.from_json(base.spec)) | {"variant": variant_key(base.variant)}
-
-
-def _facts(base: Revision) -> list[tuple[str, object]]:
-    """The readable spec, one level deep, in the words of the diff."""
-    found: list[tuple[str, object]] = []
-    for name, value in preview.read_revision(base).items():
-        if isinstance(value, dict):
-            found += [(f"{name}.{inner}", shown) for inner, shown in value.items()]
-        else:
-            found.append((name, value))
-    return found
 
 
 class ConfirmForm(forms.Form):

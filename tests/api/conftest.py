@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from controlplane.accounts.models import ApiToken
 from deployments import targets
 from deployments.targets.kubernetes import opening
 from optimizer.models import Worker
-from tests.api.world import World, build
+from tests.api.world import THEIRS, World, build
 from tests.deployments.targets.kubernetes.fake import RunningFake
 
 
@@ -30,8 +31,19 @@ def cluster() -> Iterator[RunningFake]:
     """What every kubeconfig of this folder leads to."""
     running = RunningFake().start()
     running.call(lambda: running.cluster.put("namespaces", {"metadata": {"name": "risk"}, "status": {}}))
+    for namespace in ("risk", "ml"):
+        running.call(partial(running.cluster.put, "deployments", _of_others(namespace)))
     yield running
     running.stop()
+
+
+def _of_others(namespace: str) -> dict[str, Any]:
+    """What can be imported, and what `elsewhere` was."""
+    pod = {"metadata": {"labels": {"app": "theirs"}}, "spec": {"containers": [{"name": "a", "image": "b:1"}]}}
+    return {
+        "metadata": {"name": "theirs", "namespace": namespace, "uid": THEIRS},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "theirs"}}, "template": pod},
+    }
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from controlplane.core import storage
 from controlplane.registry.models import Alias, Artifact, Dataset, Import, Report, Variant, Version
 from deployments import clusters, services, specs, targets, wishes
 from deployments.domain.cluster_strategy import Part
-from deployments.models import Decision, Deployment, Load, Target
+from deployments.domain.origin import Origin, Stage
+from deployments.models import Decision, Deployment, ImportedFrom, Load, Target
 from deployments.targets.memory import MemoryTarget
 from optimizer.models import Job, JobEvent, Search, Worker
 from tests import factories
@@ -27,6 +28,8 @@ from tests.deployments.targets.kubernetes import kubeconfigs
 from tests.deployments.targets.kubernetes.test_metrics_install import PEM
 
 JSON = "application/json"
+THEIRS = "5f0c"
+"""The uid of what others run."""
 BYTES = "application/octet-stream"
 
 _VOLATILE = {"django_session", "django_migrations", "slipway_cache"}
@@ -114,6 +117,7 @@ REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("PATCH", "target"): {"body": {"fetch_url": "https://slipway.example.com"}},
     ("POST", "target-metrics-api"): {"body": {"namespace": "risk", "ca_pem": PEM, "dry_run": True}},
+    ("POST", "target-imports"): {"body": {"deployment": "theirs", "model": "churn", "version": 1}},
     ("POST", "deployments"): {"body": {"name": "fresh", "target": "this-machine", "protected": True}},
     ("POST", "revisions"): {
         "body": {"model": "churn", "version": 1, "variant": 0, "spec": {"batching": {"max_batch_size": 4}}}
@@ -192,10 +196,10 @@ def _special(live: Deployment, turning: Deployment, jobs: Mapping[str, Job]) -> 
         "deployment", "revisions", "revision", "plan", "rollouts", "rollback", "scale", "autoscaling",
         "replicas", "replica-log", "series", "load", "decisions", "why", "key", "drift", "drift-put-back",
     ]  # fmt: skip
-    of_cluster = ["target", "target-connection", "target-rights", "target-metrics-api"]
+    of_cluster = ["target", "target-connection", "target-rights", "target-metrics-api", "target-imports"]
     fetched = {"number": str(Import.objects.get(model__team=live.team).pk)}
     return {
-        "manifests": {"name": "elsewhere"},
+        **{name: {"name": "elsewhere"} for name in ("manifests", "give-back")},
         **dict.fromkeys(("import", "import-cancel"), fetched),
         **{name: {"name": live.name} for name in of_live},
         **{name: {"name": turning.name} for name in ("rollout", "rollout-cancel")},
@@ -327,11 +331,15 @@ def _deploy_moving(
 
 
 def _deploy_elsewhere(actor: Actor, variant: Variant) -> None:
-    """`elsewhere` is on a cluster that nobody can reach."""
+    """`elsewhere` is on a cluster, and was taken over from what others ran there."""
     settings = {"namespace": "ml", "fetch_url": "https://slipway.example.com"}
     place = Target.objects.create(team=actor.team, name="cluster", kind="kubernetes", settings=settings)
     row, _ = services.create_deployment(actor, name="elsewhere", target=place)
     services.add_revision(actor, row, variant=variant, spec=specs.read_spec({}))
+    origin = Origin(name="theirs", uid=THEIRS, replicas=1)
+    ImportedFrom.objects.create(
+        deployment=row, name="theirs", state=Stage.TAKEN, moved_at=timezone.now(), origin=origin.to_json()
+    )
 
 
 def fingerprint() -> dict[str, str]:

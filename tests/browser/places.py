@@ -45,6 +45,7 @@ FULL = {
     "cluster": "/targets/west/",
     "cluster, tested": "/targets/west/connection/",
     "metrics API": "/targets/west/metrics-api/",
+    "import from a cluster": "/targets/west/import/",
     "workers": "/workers/",
     "activity": "/activity/",
     "settings": "/settings/",

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from deployments import selectors
 from deployments.domain.rollouts import Health
-from deployments.models import Deployment, Revision, Rollout
+from deployments.models import Deployment, ImportedFrom, Revision, Rollout
 from tests.deployments.world import World
 
 pytestmark = pytest.mark.django_db
@@ -31,8 +31,8 @@ def _replica(state: str) -> dict[str, object]:
 def _grow(world: World) -> None:
     """One deployment for every answer to every question that health asks."""
     variant = world.revision().variant
-    for number, (removing, away, live, active, failed, (wanted, ready)) in enumerate(
-        product(*[(False, True)] * 5, SIZES)
+    for number, (removing, away, live, active, failed, imported, (wanted, ready)) in enumerate(
+        product(*[(False, True)] * 5, (None, "read_only", "taken"), SIZES)
     ):
         row = Deployment.objects.create(
             team=world.owner.team,
@@ -53,6 +53,8 @@ def _grow(world: World) -> None:
         revision = Revision.objects.create(deployment=row, number=1, variant=variant, spec={})
         row.live_revision = revision if live else None
         row.save()
+        if imported is not None:
+            ImportedFrom.objects.create(deployment=row, state=imported, moved_at=Now(), origin={})
         for state in ["failed"] * failed + ["running"] * active:
             Rollout.objects.create(deployment=row, to_revision=revision, state=state, progressed_at=Now())
 

@@ -7,14 +7,14 @@ that went through them loses the fields that this version does not know. Every e
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from controlplane.core.errors import NotFound, SlipwayError
+from controlplane.core.errors import NotFound, SlipwayError, Unprocessable
 from deployments.targets.kubernetes import errors
 from deployments.targets.kubernetes.kinds import Kind
 from deployments.targets.kubernetes.kubeconfig import Connection
@@ -260,7 +260,7 @@ class Api:
         url = f"{self.connection.server}{path}?{urlencode(asked)}"
         try:
             answer = self._rest.pool_manager.request(
-                "GET", url, headers=self.headers(), preload_content=False, timeout=_timeout(READ_S)
+                "GET", url, headers=self.headers(), preload_content=False, timeout=_timeout(*self._timeout_s)
             )
             try:
                 line.opened(answer)
@@ -295,6 +295,19 @@ class Api:
         return errors.of(status, body, server=self.connection.server, what=what, retry_after=retry_after)
 
 
+def last_lines(
+    api: Api, pod: Object, containers: Sequence[tuple[str, bool]], *, tail: int
+) -> tuple[str, ...]:
+    """Of the first of its containers that has said anything; with True of the one that ran there before."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    for container, previous in containers:
+        with suppress(NotFound, Unprocessable):
+            text = api.log(name, namespace, container=container, tail=tail, previous=previous)
+            if text.strip():
+                return tuple(text.splitlines()[-tail:])
+    return ()
+
+
 def _lines(answer: Any) -> Iterator[bytes]:
     rest = b""
     for chunk in answer.stream(amt=None, decode_content=True):
@@ -303,10 +316,10 @@ def _lines(answer: Any) -> Iterator[bytes]:
         yield from (line for line in whole if line.strip())
 
 
-def _timeout(read_s: float) -> Any:
+def _timeout(connect_s: float, read_s: float) -> Any:
     from urllib3 import Timeout
 
-    return Timeout(connect=CONNECT_S, read=read_s)
+    return Timeout(connect=connect_s, read=read_s)
 
 
 def _cause(error: BaseException) -> str:

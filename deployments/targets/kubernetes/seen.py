@@ -22,7 +22,7 @@ def status_of(
     """Pure. `generation` is the newest that was applied whole."""
     main = next((one for one in deployments if _label(one, names.SLOT) == names.MAIN), None)
     replicas = sorted(
-        (_replica(one) for one in pods), key=lambda one: (one.revision, one.started_at, one.name)
+        (replica_of(one) for one in pods), key=lambda one: (one.revision, one.started_at, one.name)
     )
     return TargetStatus(
         key=key,
@@ -63,7 +63,8 @@ def _address(one: Mapping[str, Any] | None) -> str | None:
     return f"http://{name}.{namespace}.svc"
 
 
-def _replica(pod: Mapping[str, Any]) -> ReplicaStatus:
+def replica_of(pod: Mapping[str, Any]) -> ReplicaStatus:
+    """Of a pod of ours, or with revision 0 of others."""
     status, revision = pod.get("status") or {}, _label(pod, names.REVISION)
     created = words.moment(pod["metadata"].get("creationTimestamp")) or datetime.now(UTC)
     ip = status.get("podIP")

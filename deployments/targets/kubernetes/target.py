@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from controlplane.core.errors import NotFound, SlipwayError, Unprocessable
+from controlplane.core.errors import NotFound, SlipwayError
 from deployments.domain.drift import Drift
 from deployments.domain.plan import Finding, Plan, diff
 from deployments.domain.workload import (
@@ -24,10 +24,11 @@ from deployments.domain.workload import (
 )
 from deployments.targets.kubernetes import live as cluster
 from deployments.targets.kubernetes import names, preflight, records
-from deployments.targets.kubernetes.api import Api, Object
+from deployments.targets.kubernetes.api import Api, Object, last_lines
 from deployments.targets.kubernetes.events import events_of
 from deployments.targets.kubernetes.following import Followed
 from deployments.targets.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, HPA, POD, Kind, of
+from deployments.targets.kubernetes.origins import Origins
 from deployments.targets.kubernetes.render import Manifest, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.kubernetes.seen import status_of
@@ -38,6 +39,8 @@ MINE = f"{names.MANAGED_BY}={names.MANAGER}"
 SEEN = (CONFIG_MAP, DEPLOYMENT, POD, HPA)
 """What a status is made of."""
 MOST_TAILS, TAIL_LINES = 3, 50
+CONTAINERS = (("server", False), ("server", True), ("fetch", False))
+"""Whose last lines are shown, and whether those of the process before it."""
 OWNER_S = 60.0
 
 
@@ -52,6 +55,7 @@ class KubernetesTarget:
         """`proxied`: pods are measured through the API server, because Slipway does not reach their addresses."""
         self.api = api
         self.place = place
+        self.origins = Origins(api, place.namespace)
         self._writer = Writer(api, place.namespace)
         self.way = way(api, place.namespace) if proxied else None
         self._pull_token = pull_token
@@ -164,14 +168,7 @@ class KubernetesTarget:
         pod = self.api.find(POD, replica, self.place.namespace)
         if pod is None or (pod["metadata"].get("labels") or {}).get(names.KEY) != key:
             raise NotFound("no_such_replica", f"Deployment {key} has no replica {replica}.")
-        for container, previous in (("server", False), ("server", True), ("fetch", False)):
-            with suppress(NotFound, Unprocessable):
-                text = self.api.log(
-                    replica, self.place.namespace, container=container, tail=tail, previous=previous
-                )
-                if text.strip():
-                    return tuple(text.splitlines()[-tail:])
-        return ()
+        return last_lines(self.api, pod, CONTAINERS, tail=tail)
 
     def events(self, key: str | None = None, *, after: int = 0, wait_s: float = 0) -> tuple[TargetEvent, ...]:
         """The cluster's own events about objects of the deployment; it keeps them for an hour."""

@@ -56,7 +56,7 @@ def state(pod: Pod) -> ReplicaState:
     status = pod.get("status") or {}
     if status.get("phase") == "Failed" or any(_is_broken(one) for one in containers(pod)):
         return ReplicaState.FAILED
-    was_started = any(one.get("started") and one.get("name") == "server" for one in containers(pod))
+    was_started = any(one.get("started") for one in status.get("containerStatuses") or ())
     return ReplicaState.NOT_READY if was_started else ReplicaState.STARTING
 
 
@@ -89,7 +89,7 @@ def _of_container(status: Mapping[str, Any], pod: Pod) -> str:
     now, last = status.get("state") or {}, status.get("lastState") or {}
     waiting, image = now.get("waiting") or {}, str(status.get("image") or _image(pod, status))
     cause, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-    where = "" if status.get("name") == "server" else " while fetching the variant"
+    where = " while fetching the variant" if status.get("name") == "fetch" else ""
     if cause in _PULL_FAILED:
         return f"image pull failed: {_pull(message, cause)} ({image})"
     if cause in _CONFIG_FAILED:

@@ -147,7 +147,7 @@ class Writer:
         own: it is written for the one that stands there, if nothing moved since. Raises StaleGeneration."""
         known = self.api.get(DEPLOYMENT, names.name_of(desired), self.namespace)
         if cluster.generation_of(known) > desired.generation:
-            raise _stale(desired.generation, cluster.generation_of(known))
+            raise stale(desired.generation, cluster.generation_of(known))
         same = int(known["spec"].get("replicas", 1)) == replicas
         return None if same else str(known["metadata"]["resourceVersion"])
 
@@ -168,7 +168,7 @@ class Writer:
         # One of this generation that was broken off, which nothing records yet, is taken up again.
         taken = applied.generation if applied is not None else newest if not now.objects else -1
         if desired.generation < newest or desired.generation <= taken:
-            raise _stale(desired.generation, newest)
+            raise stale(desired.generation, newest)
 
     def refuse_names_of_others(self, manifests: Sequence[Manifest], key: str, now: Live) -> None:
         """An object of that name which is not this deployment's: somebody else's, or another deployment's."""
@@ -216,7 +216,8 @@ class Writer:
             self.api.create(EVENT, document, self.namespace)
 
 
-def _stale(generation: int, newest: int) -> StaleGeneration:
+def stale(generation: int, newest: int) -> StaleGeneration:
+    """The error of a writer of `generation` where `newest` was applied."""
     return StaleGeneration(
         "stale_generation",
         "A newer change of this deployment is already in place.",
