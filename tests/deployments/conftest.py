@@ -8,6 +8,7 @@ import pytest
 from tests.deployments.world import World, make
 
 if TYPE_CHECKING:
+    from tests.deployments.targets.kubernetes.control_plane import ControlPlane
     from tests.deployments.targets.kubernetes.room import Room
 
 
@@ -31,18 +32,25 @@ def kubernetes_fake() -> Iterator["Room"]:
 
 
 @pytest.fixture(scope="session")
-def kubernetes_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Room"]:
-    """A real control plane, where KUBEBUILDER_ASSETS names one."""
-    from deployments.targets.kubernetes import kubeconfig
-    from deployments.targets.kubernetes.api import Api
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator["ControlPlane"]:
+    """A real one, where KUBEBUILDER_ASSETS names it."""
     from tests.deployments.targets.kubernetes.control_plane import ControlPlane, why_not
-    from tests.deployments.targets.kubernetes.room import Room
 
     if reason := why_not():
         pytest.skip(reason)
     plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
     plane.start()
-    room = Room(Api(kubeconfig.read(plane.kubeconfig())), namespace="ml").start()
+    yield plane
+    plane.stop()
+
+
+@pytest.fixture(scope="session")
+def kubernetes_real(control_plane: "ControlPlane") -> Iterator["Room"]:
+    """A namespace of it."""
+    from deployments.targets.kubernetes import kubeconfig
+    from deployments.targets.kubernetes.api import Api
+    from tests.deployments.targets.kubernetes.room import Room
+
+    room = Room(Api(kubeconfig.read(control_plane.kubeconfig())), namespace="ml").start()
     yield room
     room.stop()
-    plane.stop()

@@ -1,13 +1,10 @@
 """`manage.py metrics_api` as it is started: with Redis, certificates and no database."""
 
 import asyncio
-import os
 import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -18,37 +15,11 @@ from redis.asyncio import Redis
 from controlplane.settings.environment import REPOSITORY
 from deployments.telemetry.snapshot import write_signals
 from tests.certificates import FRONT_PROXY, Authority
+from tests.deployments.autoscaling.external.conftest import address_of, metrics_api
 from tests.deployments.autoscaling.external.signals import labels, serving
 
 pytestmark = pytest.mark.processes
-NO_DATABASE = "postgresql://nobody:none@127.0.0.1:1/none"
 METRIC = "/apis/external.metrics.k8s.io/v1beta1/namespaces/models/inference_queue_depth"
-
-
-@contextmanager
-def _running(tmp_path: Path, **environment: str) -> "Iterator[subprocess.Popen[str]]":
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY_METRICS")}
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "metrics_api"],
-        cwd=REPOSITORY,
-        env=kept | {"SLIPWAY_HOME": str(tmp_path), "DATABASE_URL": NO_DATABASE} | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _address(process: "subprocess.Popen[str]") -> str:
-    """As its log says once it listens."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "event=listening" in line:
-            return next(part for part in line.split() if part.startswith("address=")).removeprefix("address=")
-    raise AssertionError("it ended")
 
 
 def _files(authority: Authority) -> dict[str, str]:
@@ -69,8 +40,8 @@ async def test_it_serves_without_a_database_and_stops_when_told(
     shown = authority.client(FRONT_PROXY)
     context = ssl.create_default_context(cafile=str(authority.certificate))
     context.load_cert_chain(shown.certificate, shown.key)
-    with _running(tmp_path, REDIS_URL=redis_url, **_files(authority)) as process:
-        port = _address(process).rpartition(":")[2]
+    with metrics_api(tmp_path, REDIS_URL=redis_url, **_files(authority)) as process:
+        port = address_of(process).rpartition(":")[2]
         async with (
             asyncio.timeout(20),
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
@@ -97,7 +68,7 @@ async def test_it_serves_without_a_database_and_stops_when_told(
 def test_what_it_cannot_start_with_is_one_sentence(
     authority: Authority, tmp_path: Path, change: dict[str, str], sentence: str
 ) -> None:
-    with _running(tmp_path, **(_files(authority) | change)) as process:
+    with metrics_api(tmp_path, **(_files(authority) | change)) as process:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said.startswith(f"Slipway cannot start. {sentence}")
