@@ -1,4 +1,4 @@
-"""The collector: scrapes replicas (every 2 s, in clusters every 5 s), keeps signals and windows, and decides sizes.
+"""The collector: scrapes replicas (every 2 s, through an API server every 5 s), keeps signals, and decides sizes.
 
 One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
 charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery
@@ -51,8 +51,8 @@ from deployments.transitions import request_reconcile
 
 log = structlog.get_logger(__name__)
 
-PERIOD_S, CLUSTER_PERIOD_S = 2.0, 5.0
-CLUSTER_TIMEOUT_S = 3.0
+PERIOD_S, PROXIED_PERIOD_S = 2.0, 5.0
+PROXIED_TIMEOUT_S = 3.0
 """An API server hands a page on."""
 HURRY_S = 0.2
 """Between two looks at what moved in clusters: a rollout moves a dozen objects at once."""
@@ -87,7 +87,7 @@ class Watched:
 class Collector:
     redis: Redis
     period_s: float = PERIOD_S
-    cluster_period_s: float = CLUSTER_PERIOD_S
+    proxied_period_s: float = PROXIED_PERIOD_S
     waiting: Backlog = field(default_factory=Backlog)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
     _explainer: Explainer = field(default_factory=Explainer)
@@ -103,8 +103,8 @@ class Collector:
 
     def __post_init__(self) -> None:
         self._here = Measuring(period_s=self.period_s)
-        self._clusters = Measuring(period_s=self.cluster_period_s, timeout_s=CLUSTER_TIMEOUT_S)
-        self._both = (self._here, self._clusters)
+        self._proxied = Measuring(period_s=self.proxied_period_s, timeout_s=PROXIED_TIMEOUT_S)
+        self._both = (self._here, self._proxied)
         # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
         self._monotonic_began_s = time.time() - time.monotonic()
 
@@ -128,12 +128,18 @@ class Collector:
         self._database.shutdown()
 
     async def _between(self, stopping: asyncio.Event, due: float) -> None:
-        """Until the next period. What moves in a cluster meanwhile is shown before it."""
+        """Until the next period. What moves in a cluster meanwhile is shown before it, and in its middle autoscalers
+        elsewhere are told what was scraped since."""
         stopped = asyncio.create_task(stopping.wait())
+        middle = due - self.period_s / 2
         while not stopping.is_set() and (left_s := due - time.monotonic()) > 0:
             stirred = asyncio.create_task(self._stirred.wait())
-            await asyncio.wait({stopped, stirred}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            wait_s = min(left_s, max(0.0, middle - time.monotonic()))
+            await asyncio.wait({stopped, stirred}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             stirred.cancel()
+            if time.monotonic() >= middle:
+                middle = due
+                await self._tell_elsewhere()
             if self._stirred.is_set():
                 self._stirred.clear()
                 moved, self._moved = self._moved, set()
@@ -167,7 +173,7 @@ class Collector:
         await self._store()
 
     def _by(self, watched: Watched) -> Measuring:
-        return self._clusters if watched.deployment.target.is_cluster else self._here
+        return self._proxied if watched.way is not None else self._here
 
     async def _store(self) -> bool:
         """Writes the oldest windows that wait; False while the database is away, and they go on waiting.
@@ -270,6 +276,15 @@ class Collector:
             await write_signals(self.redis, signals, labels=self._labels)
         except (RedisError, OSError) as error:
             log.warning("snapshot_not_written", cause=str(error))
+
+    async def _tell_elsewhere(self) -> None:
+        """What is asked for by others is half as old then; it is counted in no window."""
+        now, wall = time.monotonic(), time.time()
+        asked = [self._watched[key] for key in self._labels or {}]
+        if asked:
+            await self._publish(
+                self._by(one).peek(one.deployment.key, now=now, at_wall=wall) for one in asked
+            )
 
     def _decide(
         self, watched: Iterable[Watched], signals: Mapping[str, DeploymentSignals], now_s: float

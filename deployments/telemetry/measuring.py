@@ -1,7 +1,8 @@
 """Everything that goes by one beat: the scrapes, the signals made of them, and the windows.
 
-This machine's replicas are asked every 2 s, those of clusters every 5 s, and each has its own idea of how old a signal
-may become. Refused: one period for all, which would call a cluster's signals stale between any two of its scrapes.
+Replicas at addresses of their own are asked every 2 s, those behind an API server every 5 s, and each beat has its own
+idea of how old a signal may become. Refused: one period for all, which would either load API servers with every page or
+call their signals stale between any two scrapes.
 """
 
 from collections.abc import Collection, Mapping
@@ -41,9 +42,13 @@ class Measuring:
 
     def signals(self, deployment: str, *, now: float, at_wall: float, ready: int | None) -> DeploymentSignals:
         """As they are now; they are counted in the windows."""
-        found = self._signals.signals(deployment, now=now, at_wall=at_wall)
+        found = self.peek(deployment, now=now, at_wall=at_wall)
         self.windows.add_signals(found, ready=ready)
         return found
+
+    def peek(self, deployment: str, *, now: float, at_wall: float) -> DeploymentSignals:
+        """As they are now, and counted nowhere."""
+        return self._signals.signals(deployment, now=now, at_wall=at_wall)
 
     def close(self, wall: float) -> list[Window]:
         return self.windows.close(wall)

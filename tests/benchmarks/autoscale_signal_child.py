@@ -1,4 +1,4 @@
-"""What the collector does for 2,000 deployments, without the scraping: readings, signals, one write a period.
+"""What the collector does for 2,000 deployments, without the scraping: readings, signals, two writes a period.
 
 Each deployment has one replica, scraped at its own moment of the period, as the scraper spreads them; a reading is
 as old at the write as it would be. SIGUSR1 fills every queue; the moment is printed, in epoch seconds.
@@ -46,7 +46,7 @@ async def write(redis: Redis) -> None:
     book, burst_at = SignalBook(period_s=PERIOD_S), float("inf")
     wanted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wanted.set)
-    due = time.monotonic()
+    due = begun = time.monotonic()
     while True:
         if wanted.is_set():
             burst_at = time.monotonic()
@@ -55,7 +55,7 @@ async def write(redis: Redis) -> None:
         now, wall = time.monotonic(), time.time()
         book.expect({one.deployment: [one] for one in targets}, now=now)
         for number, target in enumerate(targets):
-            at = now - PERIOD_S * number / DEPLOYMENTS
+            at = now - (now - begun - PERIOD_S * number / DEPLOYMENTS) % PERIOD_S
             depth = Measured(gauge=BURST if at >= burst_at else 0.0)
             book.take(
                 Reading(target=target, at_monotonic=at, at_wall=wall, queue_depth=depth, in_flight=depth)
@@ -63,7 +63,7 @@ async def write(redis: Redis) -> None:
         signals = [book.signals(one.deployment, now=now, at_wall=wall) for one in targets]
         await write_signals(redis, signals, labels=labels)
         print("written", flush=True)
-        due = max(due + PERIOD_S, time.monotonic())
+        due = max(due + PERIOD_S / 2, time.monotonic())
         await asyncio.sleep(due - time.monotonic())
 
 

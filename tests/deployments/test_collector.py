@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from deployments.domain.workload import TargetStatus
 from deployments.models import Decision, Deployment, Rollup
 from deployments.telemetry.sheet import SignalLabels
 from deployments.telemetry.signals import DeploymentSignals, SignalName
-from deployments.telemetry.snapshot import Sheet, read_sheet, read_signals
+from deployments.telemetry.snapshot import SHEET_WRITTEN, Sheet, read_sheet, read_signals
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
 from tests.deployments.world import World
 
@@ -117,6 +118,29 @@ async def test_what_runs_in_a_namespace_is_on_the_sheet_for_autoscalers_elsewher
             assert DeploymentSignals.from_json(signals).deployment == world.row.key
             monkeypatch.setattr(collector, "labels_of", lambda row: None)
             await _sheet(redis, deployments=0)
+
+
+async def test_autoscalers_elsewhere_are_told_twice_a_period(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = SignalLabels(namespace="models", labels={"deployment": "bert"})
+    monkeypatch.setattr(collector, "labels_of", lambda row: labels)
+    periods, period = count(), Collector._period
+    told = 0
+
+    async def counted(self: Collector) -> None:
+        next(periods)
+        await period(self)
+
+    monkeypatch.setattr(Collector, "_period", counted)
+    async with _collecting(period_s=0.5) as redis, redis.pubsub() as channel:
+        await _sheet(redis, deployments=1)
+        begun = next(periods)
+        await channel.subscribe(SHEET_WRITTEN)
+        async with asyncio.timeout(20):
+            while told < 8:
+                told += bool(await channel.get_message(ignore_subscribe_messages=True, timeout=1))
+    assert next(periods) - begun - 1 <= 5, "eight writes take four periods"
 
 
 async def test_what_moves_in_a_cluster_is_shown_before_the_next_period(

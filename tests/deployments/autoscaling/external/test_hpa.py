@@ -85,9 +85,7 @@ async def test_a_queue_of_95_makes_ten_replicas_and_a_signal_that_stops_holds_th
         queue = Queue(redis, names.name_of(wish), namespace=room.namespace)
         async with queue.told():
             # Idle is an explicit zero: the autoscaler is active, and stays at its minimum.
-            seen = await until(
-                room, KEY, lambda one: condition(one, "ScalingActive").get("status") == "True"
-            )
+            seen = await until(room, KEY, lambda one: condition(one, "ScalingActive").get("status") == "True")
             assert seen.wanted == 2
             queue.depth = 95.0
             sizes = [2]
