@@ -102,6 +102,13 @@ class PlaceFields(forms.Form):
         "Where pods of the cluster reach Slipway to fetch variants, such as https://slipway.example.com.",
         most=500,
     )
+    fetch_ca = forms.CharField(
+        label="Its certificate authority",
+        required=False,
+        max_length=100_000,
+        widget=forms.Textarea(attrs=_PLAIN | {"class": "code", "rows": 4}),
+        help_text="PEM of what signed the certificate of that address, where pods do not know it. No private key.",
+    )
     fetch_image = _text(
         "Image of the fetcher",
         f"Runs before each replica and fetches its variant. Empty: {FETCH_IMAGE}, if your nodes can pull it.",
@@ -111,6 +118,16 @@ class PlaceFields(forms.Form):
         "Slipway's own namespace",
         "Where Slipway runs in this cluster, so that network policies let it measure; empty where it runs elsewhere.",
         most=63,
+    )
+    scrape = forms.ChoiceField(
+        label="Measured",
+        required=False,
+        choices=[
+            ("", "As fits: at its pods where Slipway runs in the cluster, else through the API server"),
+            ("pods", "At its pods, every 2 s"),
+            ("proxy", "Through the API server, every 5 s"),
+        ],
+        help_text="At its pods needs a network from Slipway to them, and loads nobody else.",
     )
     metrics_url = _text(
         "Address of the metrics API for KEDA", "Only where KEDA scales: where it asks Slipway.", most=500

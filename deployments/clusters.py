@@ -26,7 +26,7 @@ from controlplane.core.rows import locked
 from deployments import targets
 from deployments.domain.cluster import ClusterSettings
 from deployments.models import CLUSTER, Target
-from deployments.targets.kubernetes import checkup, kubeconfig, metrics_install, opening
+from deployments.targets.kubernetes import checkup, kubeconfig, metrics_install, opening, pem
 from deployments.targets.kubernetes.api import Api
 from deployments.targets.kubernetes.checkup import Report
 from deployments.targets.kubernetes.kubeconfig import Connection
@@ -35,6 +35,8 @@ from deployments.targets.kubernetes.render.place import FETCH_IMAGE
 
 THIS_KIND = "local"
 IN_CLUSTER = "in-cluster"
+SCRAPES = ("", "pods", "proxy")
+"""How replicas are measured; see `targets.kubernetes.opening.is_proxied`."""
 KEPT_S = 900
 """How long a form that has to be sent again keeps the kubeconfig that came with it."""
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -51,7 +53,9 @@ class ClusterPlace:
 
     namespace: str
     fetch_url: str = ""
+    fetch_ca: str = ""
     fetch_image: str = FETCH_IMAGE
+    scrape: str = ""
     slipway_namespace: str = ""
     metrics_url: str = ""
     keda_secret: str = ""
@@ -65,6 +69,10 @@ class ClusterPlace:
             raise _wrong("slipway_namespace", "Use the name of a namespace, or leave it empty.")
         if self.keda_secret and not _OBJECT.fullmatch(self.keda_secret):
             raise _wrong("keda_secret", "Use the name of a Secret, or leave it empty.")
+        if self.scrape not in SCRAPES:
+            raise _wrong("scrape", f"Use {' or '.join(filter(None, SCRAPES))}, or leave it empty.")
+        if self.fetch_ca and (trouble := pem.trouble(self.fetch_ca)):
+            raise _wrong("fetch_ca", trouble)
         for name in ("fetch_url", "metrics_url"):
             if not _is_address(getattr(self, name)):
                 raise _wrong(name, "Write an address such as https://slipway.example.com, without a user.")

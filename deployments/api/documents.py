@@ -48,6 +48,8 @@ def cluster(row: Target) -> schemas.Cluster:
         "in_cluster": bool(said.get("in_cluster")),
         "namespace": said.get("namespace", ""),
         "fetch_url": said.get("fetch_url", ""),
+        "fetch_ca": said.get("fetch_ca", ""),
+        "scrape": said.get("scrape", ""),
         "fetch_image": said.get("fetch_image", ""),
         "slipway_namespace": said.get("slipway_namespace", ""),
         "metrics_url": said.get("metrics_url", ""),

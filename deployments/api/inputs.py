@@ -18,6 +18,8 @@ class NewTarget(StrictSerializer):
     in_cluster = Flag(default=False)
     namespace = Text(max_length=63, trim_whitespace=False)
     fetch_url = Text(max_length=500, default="", allow_blank=True)
+    fetch_ca = Text(max_length=100_000, default="", allow_blank=True)
+    scrape = Text(max_length=10, default="", allow_blank=True)
     fetch_image = Text(max_length=512, default=FETCH_IMAGE)
     slipway_namespace = Text(max_length=63, default="", allow_blank=True)
     metrics_url = Text(max_length=500, default="", allow_blank=True)
@@ -31,6 +33,8 @@ class ChangedTarget(StrictSerializer):
     context = Text(max_length=253, required=False)  # type: ignore[assignment]
     namespace = Text(max_length=63, required=False, trim_whitespace=False)
     fetch_url = Text(max_length=500, required=False, allow_blank=True)
+    fetch_ca = Text(max_length=100_000, required=False, allow_blank=True)
+    scrape = Text(max_length=10, required=False, allow_blank=True)
     fetch_image = Text(max_length=512, required=False)
     slipway_namespace = Text(max_length=63, required=False, allow_blank=True)
     metrics_url = Text(max_length=500, required=False, allow_blank=True)

@@ -25,6 +25,10 @@ class Cluster(TypedDict):
     namespace: str
     fetch_url: str
     """Where its pods reach Slipway."""
+    fetch_ca: str
+    """PEM of what signed the certificate of `fetch_url`; empty where pods know it."""
+    scrape: Annotated[str, Like(Literal["", "pods", "proxy"])]
+    """How replicas are measured; empty: at their pods where Slipway runs in the cluster, else through the server."""
     fetch_image: str
     slipway_namespace: str
     metrics_url: str

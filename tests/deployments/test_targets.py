@@ -189,6 +189,8 @@ def test_a_kubeconfig_that_cannot_be_used_is_a_sentence_and_nothing_is_stored(
         ({"fetch_image": "Not An Image"}, "fetch_image"),
         ({"slipway_namespace": "Not"}, "slipway_namespace"),
         ({"keda_secret": "../x"}, "keda_secret"),
+        ({"fetch_ca": "no PEM"}, "fetch_ca"),
+        ({"scrape": "guess"}, "scrape"),
         ({"metrics_url": "javascript:x"}, "metrics_url"),
         ({"context": "nowhere"}, "context"),
     ],

@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.x509 import load_pem_x509_certificates
-
 from controlplane.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from deployments.domain.plan import Change, diff, digest
-from deployments.targets.kubernetes import kinds, names
+from deployments.targets.kubernetes import kinds, names, pem
 from deployments.targets.kubernetes.api import Api, Object
 from deployments.targets.kubernetes.kinds import Kind
 from deployments.targets.kubernetes.live import cleaned
@@ -94,12 +92,8 @@ class MetricsApi:
             raise _wrong(
                 "namespace", "Use the name of a namespace: lower-case letters, digits and inner dashes."
             )
-        if "PRIVATE KEY" in self.ca_pem:
-            raise _wrong("ca_pem", "This has a private key in it. Give the certificate alone.")
-        try:
-            load_pem_x509_certificates(self.ca_pem.encode())
-        except ValueError as error:
-            raise _wrong("ca_pem", "This is no certificate in PEM (-----BEGIN CERTIFICATE-----).") from error
+        if trouble := pem.trouble(self.ca_pem):
+            raise _wrong("ca_pem", trouble)
         if self.outside:
             _ = self.address
 

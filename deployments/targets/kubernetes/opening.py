@@ -58,6 +58,7 @@ def place(settings: Mapping[str, Any]) -> Place:
     return Place(
         namespace=settings["namespace"],
         fetch_url=settings.get("fetch_url", ""),
+        fetch_ca=settings.get("fetch_ca", ""),
         fetch_image=settings.get("fetch_image") or FETCH_IMAGE,
         slipway_namespace=settings.get("slipway_namespace", ""),
         metrics_url=settings.get("metrics_url", ""),

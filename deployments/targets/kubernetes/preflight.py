@@ -117,6 +117,13 @@ def _address(place: Place) -> Iterator[Finding]:
             else "The target does not say at which address pods reach Slipway.",
             "Set the address of Slipway as pods reach it on the target's page.",
         )
+    elif urlsplit(place.fetch_url).scheme != "https":
+        yield Finding.error(
+            "address_not_https",
+            "Pods would not fetch the variant.",
+            f"{place.fetch_url} is not https, and they show nobody their token in the clear.",
+            "Give Slipway an address with TLS; the target's page takes the authority that signed its certificate.",
+        )
 
 
 def _of_spec(workload: Workload) -> Iterator[Finding]:

@@ -28,6 +28,8 @@ def render(wished: DesiredDeployment, place: Place, *, pull_token: str = "") -> 
     found: list[Manifest] = [_account(desired), _pull_secret(desired, pull_token)]
     for workload in desired.workloads:
         found += [pods.config_map(desired, workload), pods.deployment(desired, workload, place)]
+    if place.fetch_ca:
+        found.append(pods.pull_authority(desired, place))
     found += network.services(desired, place)
     if desired.workloads:
         found += [network.network_policy(desired, place), scaling.disruption_budget(desired)]

@@ -7,7 +7,8 @@ FETCH_IMAGE = "slipway/replica-fastapi"
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """`fetch_url` is Slipway's address as pods reach it; `fetch_image` runs the module that fetches.
+    """`fetch_url` is Slipway's address as pods reach it, `fetch_ca` the PEM of who signed its certificate (empty: one
+    that everybody knows); `fetch_image` runs the module that fetches.
 
     `slipway_namespace` is where Slipway itself runs in this cluster, empty where it runs elsewhere. `metrics_url` and
     `keda_secret` serve KEDA, which asks for the signals itself.
@@ -15,6 +16,7 @@ class Place:
 
     namespace: str
     fetch_url: str
+    fetch_ca: str = ""
     fetch_image: str = FETCH_IMAGE
     slipway_namespace: str = ""
     metrics_url: str = ""

@@ -14,6 +14,7 @@ from deployments.targets.kubernetes.render.place import Place
 FETCH_COMMAND = ("python", "-m", "deployments.stacks.fetch")
 MODEL, CONFIG, TMP, TOKEN = "model", "config", "tmp", "pull-token"
 TOKEN_FOLDER = "/run/secrets/slipway"  # noqa: S105 - a path
+AUTHORITY, AUTHORITY_FOLDER = "pull-ca", "/run/slipway-ca"
 GPU_TAINT = "nvidia.com/gpu"
 DRAIN_GRACE_S = 15
 LIVENESS_FAILURES = 6
@@ -66,6 +67,20 @@ def config_map(desired: DesiredDeployment, workload: Workload) -> dict[str, Any]
         "immutable": True,
         "data": _files(desired, workload)[0],
     }
+
+
+def pull_authority(desired: DesiredDeployment, place: Place) -> dict[str, Any]:
+    """What its pods trust when they fetch. It may be renewed without a new pod."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _authority_name(desired), "labels": names.labels(desired)},
+        "data": {"ca.crt": place.fetch_ca},
+    }
+
+
+def _authority_name(desired: DesiredDeployment) -> str:
+    return f"{names.name_of(desired)}-pull-ca"
 
 
 def _of(workload: Workload) -> ClusterWorkload:
@@ -192,12 +207,17 @@ def _locked_down() -> dict[str, Any]:
 def _fetch(desired: DesiredDeployment, workload: Workload, place: Place) -> dict[str, Any]:
     """Fetches the variant by its digest through a signed address that is good for minutes, and verifies it."""
     path = _placement(desired, workload).model_path
+    env = [{"name": "SLIPWAY_PULL_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"}]
+    trusted: list[dict[str, Any]] = []
+    if place.fetch_ca:
+        env.append({"name": "SLIPWAY_PULL_CA", "value": f"{AUTHORITY_FOLDER}/ca.crt"})
+        trusted.append({"name": AUTHORITY, "mountPath": AUTHORITY_FOLDER, "readOnly": True})
     return {
         "name": "fetch",
         "image": place.fetch_image,
         "command": [*FETCH_COMMAND],
         "args": [f"{place.fetch_url.rstrip('/')}/pull/{workload.artifact_sha256}/", path],
-        "env": [{"name": "SLIPWAY_PULL_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"}],
+        "env": env,
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
             "limits": {"memory": "256Mi"},
@@ -206,6 +226,7 @@ def _fetch(desired: DesiredDeployment, workload: Workload, place: Place) -> dict
         "volumeMounts": [
             {"name": MODEL, "mountPath": path.rpartition("/")[0]},
             {"name": TOKEN, "mountPath": TOKEN_FOLDER, "readOnly": True},
+            *trusted,
             {"name": TMP, "mountPath": "/tmp"},  # noqa: S108 - an empty folder of the pod's own
         ],
     }
@@ -266,6 +287,9 @@ def _get(probe: Probe) -> dict[str, Any]:
 
 def _volumes(desired: DesiredDeployment, workload: Workload, place: Place) -> list[dict[str, Any]]:
     claim = _of(workload).settings.volume_claim
+    trusted: list[dict[str, Any]] = []
+    if place.fetch_ca:
+        trusted.append({"name": AUTHORITY, "configMap": {"name": _authority_name(desired)}})
     model: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
     return [
         {"name": MODEL, **model},
@@ -275,4 +299,5 @@ def _volumes(desired: DesiredDeployment, workload: Workload, place: Place) -> li
             "name": TOKEN,
             "secret": {"secretName": names.pull_secret(names.name_of(desired)), "defaultMode": 0o440},
         },
+        *trusted,
     ]

@@ -202,6 +202,19 @@ def test_the_address_stays_where_nothing_runs():
     assert not of_kind(manifests, "Deployment")
 
 
+def test_an_authority_of_its_own_is_trusted_by_what_fetches_and_by_nothing_else():
+    manifests = render(wish(cluster_workload(1, 2)), replace(PLACE, fetch_ca="-----BEGIN CERTIFICATE-----"))
+    validate(manifests)
+    pod = of_kind(manifests, "Deployment")[0]["spec"]["template"]["spec"]
+    fetch, server = pod["initContainers"][0], pod["containers"][0]
+    trusted = {one["name"]: one["value"] for one in fetch["env"]}["SLIPWAY_PULL_CA"]
+    (mount,) = (one for one in fetch["volumeMounts"] if one["mountPath"] == trusted.rpartition("/")[0])
+    (volume,) = (one for one in pod["volumes"] if one["name"] == mount["name"])
+    named = {one["metadata"]["name"]: one for one in of_kind(manifests, "ConfigMap")}
+    assert named[volume["configMap"]["name"]]["data"] == {"ca.crt": "-----BEGIN CERTIFICATE-----"}
+    assert mount["name"] not in {one["name"] for one in server["volumeMounts"]}
+
+
 @settings(max_examples=40)
 @given(
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", fullmatch=True),
