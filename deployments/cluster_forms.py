@@ -123,11 +123,12 @@ class PlaceFields(forms.Form):
         label="Measured",
         required=False,
         choices=[
-            ("", "As fits: at its pods where Slipway runs in the cluster, else through the API server"),
+            ("", "As fits where Slipway runs"),
             ("pods", "At its pods, every 2 s"),
             ("proxy", "Through the API server, every 5 s"),
         ],
-        help_text="At its pods needs a network from Slipway to them, and loads nobody else.",
+        help_text="What fits: at its pods where Slipway runs in this cluster, through its API server elsewhere. At its "
+        "pods needs a network to them, and loads nobody else.",
     )
     metrics_url = _text(
         "Address of the metrics API for KEDA", "Only where KEDA scales: where it asks Slipway.", most=500

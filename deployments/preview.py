@@ -9,7 +9,18 @@ from controlplane.registry.models import Artifact, Variant
 from deployments import handover, stacks, targets
 from deployments.domain import readable
 from deployments.domain.cluster_strategy import Part
-from deployments.domain.plan import Change, Counts, Finding, Plan, Severity, counts, diff, digest
+from deployments.domain.plan import (
+    Change,
+    Counts,
+    Finding,
+    ObjectDiff,
+    Plan,
+    Severity,
+    by_object,
+    counts,
+    diff,
+    digest,
+)
 from deployments.domain.rollouts import RolloutState
 from deployments.domain.spec import RevisionSpec
 from deployments.domain.workload import DesiredDeployment
@@ -23,13 +34,15 @@ _ROLLED = 8
 class Preview:
     """What rolling out would do. `etag` names the live state it was made against; apply must bring it.
 
-    `diff` is what people decided on, live against after (see `domain.readable`); `plan` is the target's own.
+    `diff` is what people decided on, live against after (see `domain.readable`); `plan` is the target's own, and
+    `theirs` what a take-over changes besides of objects that others made.
     """
 
     plan: Plan
     diff: tuple[Change, ...]
     findings: tuple[Finding, ...]
     etag: str
+    theirs: tuple[ObjectDiff, ...] = ()
 
     @property
     def blocked(self) -> bool:
@@ -56,14 +69,13 @@ def preview(deployment: Deployment, revision: Revision) -> Preview:
     plan = target.plan(desired)
     if (taken := handover.plan(deployment, target)) is not None:
         findings = (*findings, *taken.findings)
-        plan = replace(
-            plan, diff=(*plan.diff, *taken.changes), live_digest=digest([plan.live_digest, taken.digest])
-        )
+        plan = replace(plan, live_digest=digest([plan.live_digest, taken.digest]))
     return Preview(
         plan=plan,
         diff=_changes(deployment, live, revision, replicas=desired.workloads[0].replicas),
         findings=findings,
         etag=_etag(deployment, plan),
+        theirs=by_object(taken.changes) if taken is not None else (),
     )
 
 

@@ -140,6 +140,7 @@ def preview(shown: Preview) -> schemas.Plan:
         "counts": shown.counts.to_json(),
         "diff": [change.to_json() for change in shown.diff],
         "objects": [one.to_json() for one in shown.plan.objects],
+        "theirs": [one.to_json() for one in shown.theirs],
         "manifests": list(shown.plan.manifests),
         "findings": [finding.to_json() for finding in shown.findings],
     }

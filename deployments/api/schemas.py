@@ -215,6 +215,8 @@ class Plan(TypedDict):
     counts: Annotated[dict[str, Any], Like(Counts)]
     diff: list[Annotated[dict[str, Any], Like(Change)]]
     objects: list[Annotated[dict[str, Any], Like(ObjectDiff)]]
+    theirs: list[Annotated[dict[str, Any], Like(ObjectDiff)]]
+    """Of what others made and a take-over changes."""
     manifests: list[dict[str, Any]]
     """Without what is secret."""
     findings: list[Annotated[dict[str, Any], Like(Finding)]]

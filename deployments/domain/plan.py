@@ -71,12 +71,7 @@ class Plan(Document):
     @property
     def objects(self) -> tuple[ObjectDiff, ...]:
         """The diff of a cluster's objects, object by object; none elsewhere."""
-        found: dict[str, list[Change]] = {}
-        for change in self.diff if self.manifests else ():
-            one, _, path = change.path.partition(".")
-            found.setdefault(one, []).append(replace(change, path=path))
-        split = ((*one.partition(" ")[::2], tuple(changes)) for one, changes in found.items())
-        return tuple(ObjectDiff(kind=kind, name=name, changes=changes) for kind, name, changes in split)
+        return by_object(self.diff) if self.manifests else ()
 
 
 class Severity(StrEnum):
@@ -107,6 +102,16 @@ class Finding(Document):
     @classmethod
     def info(cls, code: str, title: str, evidence: str, action: str) -> Self:
         return cls(severity=Severity.INFO, code=code, title=title, evidence=evidence, action=action)
+
+
+def by_object(changes: Sequence[Change]) -> tuple[ObjectDiff, ...]:
+    """Of changes whose path begins with “kind name”."""
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        one, _, path = change.path.partition(".")
+        found.setdefault(one, []).append(replace(change, path=path))
+    split = ((*one.partition(" ")[::2], tuple(inside)) for one, inside in found.items())
+    return tuple(ObjectDiff(kind=kind, name=name, changes=inside) for kind, name, inside in split)
 
 
 def canonical(document: Any) -> str:

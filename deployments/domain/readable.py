@@ -9,6 +9,8 @@ own and every field of it reads as removed and added.
 from collections.abc import Mapping
 from typing import Any
 
+from deployments.domain import lines
+from deployments.domain.cluster import ClusterSettings
 from deployments.domain.hpa import HpaSpec
 from deployments.domain.spec import RevisionSpec, RolloutPolicy, Strategy
 
@@ -39,7 +41,7 @@ def document(
     if spec.memory_bytes is not None:
         found["memory_bytes"] = spec.memory_bytes
     if spec.cluster is not None:
-        found["cluster"] = spec.cluster.to_json()
+        found["cluster"] = cluster(spec.cluster)
     if spec.environment:
         found["environment"] = dict(spec.environment)
     if revision is not None:
@@ -50,14 +52,28 @@ def document(
 
 
 def flat(document: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """One level deep, as a list of facts shows it."""
+    """As a list of facts shows it: what lies deeper has the path for its name."""
     found: list[tuple[str, object]] = []
     for name, value in document.items():
-        if isinstance(value, dict):
-            found += [(f"{name}.{inner}", shown) for inner, shown in value.items()]
-        else:
-            found.append((name, value))
+        inside = flat(value) if isinstance(value, dict) else []
+        found += [(f"{name}.{inner}", shown) for inner, shown in inside] or [(name, value)]
     return found
+
+
+def cluster(settings: ClusterSettings) -> dict[str, Any]:
+    """Without what was left empty."""
+    said = settings.to_json() | {
+        "tolerations": ", ".join(lines.write_tolerations(settings.tolerations).splitlines()),
+        "allow_from": ", ".join(settings.allow_from),
+    }
+    return {name: value for name, value in map(_filled, said.items()) if value not in (None, "", {})}
+
+
+def _filled(item: tuple[str, Any]) -> tuple[str, Any]:
+    name, value = item
+    if isinstance(value, dict):
+        value = {inner: one for inner, one in value.items() if one not in (None, "")}
+    return name, value
 
 
 def signature_words(signature: Mapping[str, Any]) -> str:

@@ -105,10 +105,9 @@ def one(request: HttpRequest, name: str, source: str) -> HttpResponse:
 def _facts(reading: Reading, row: Target) -> list[tuple[str, object]]:
     """What its revision 1 would say, without what is chosen in the form."""
     spec = imports.spec_of(reading, row)
-    hpa, told = spec.hpa(), spec.cluster
+    hpa = spec.hpa()
     bounds = {"min_replicas": hpa.min_replicas, "max_replicas": hpa.max_replicas}
-    found = readable.flat({"autoscaling": bounds} | (told.to_json() if told is not None else {}))
-    return [(name, value) for name, value in found if value not in (None, "", [], {})]
+    return readable.flat({"autoscaling": bounds} | (readable.cluster(spec.cluster) if spec.cluster else {}))
 
 
 @require_POST

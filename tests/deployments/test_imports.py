@@ -248,10 +248,10 @@ def test_until_it_is_taken_over_nothing_of_it_is_written(cluster: Neighbours) ->
 def test_taking_over_shows_first_what_it_changes_and_then_leads_its_callers_over(cluster: Neighbours) -> None:
     cluster.make()
     row = cluster.take_in()
-    plan = preview.preview(cluster.row(row), row.revisions.get()).plan
-    changed = {(one.path, str(one.before), str(one.after)) for one in plan.diff}
-    assert (f"Deployment {cluster.theirs}.spec.replicas", "2", "0") in changed
-    assert (f"Service {cluster.theirs}.spec.selector.{names.KEY}", "None", row.key) in changed
+    shown = preview.preview(cluster.row(row), row.revisions.get())
+    changed = {(one.kind, each.path, each.after) for one in shown.theirs for each in one.changes}
+    assert ("Deployment", "spec.replicas", 0) in changed
+    assert ("Service", f"spec.selector.{names.KEY}", row.key) in changed
     page = cluster.browser(cluster.owner).get(f"{row.get_absolute_url()}revisions/1/plan/").content.decode()
     assert f"spec.selector.{names.KEY}" in page
     assert cluster.take_over(row).state == "succeeded"
@@ -260,6 +260,7 @@ def test_taking_over_shows_first_what_it_changes_and_then_leads_its_callers_over
     assert [(one["port"], one["targetPort"]) for one in service["ports"]] == [(80, "http")]
     assert cluster.get(DEPLOYMENT)["spec"]["replicas"] == 0
     cluster.until(lambda: selectors.health_of(cluster.row(row)) == "healthy")
+    assert cluster.seen(row).address == f"http://{cluster.theirs}-slipway.{cluster.room.namespace}.svc"
 
 
 def test_giving_it_back_brings_its_replicas_before_its_callers_and_takes_ours_away(

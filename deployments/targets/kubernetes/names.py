@@ -17,6 +17,8 @@ KEY, SLOT, REVISION = f"{PREFIX}key", f"{PREFIX}slot", f"{PREFIX}revision"
 GENERATION, MODEL, ARTIFACT = f"{PREFIX}generation", f"{PREFIX}model", f"{PREFIX}artifact"
 RECORD, SIZED_BY = f"{PREFIX}record", f"{PREFIX}sized-by"
 MANAGED_BY = "app.kubernetes.io/managed-by"
+RECORDED = f"-{MANAGER}"
+"""Ends the name of the record of a deployment."""
 MAIN, CANDIDATE = "main", "candidate"
 LONGEST = 40
 """Leaves room for what is appended: “-candidate”, a digest, a ReplicaSet's and a pod's own suffix."""

@@ -27,7 +27,7 @@ def status_of(
     return TargetStatus(
         key=key,
         generation=_generation(record),
-        address=_address(main or record),
+        address=_address(main or record, record=main is None),
         replicas=tuple(replicas),
         observed_at=datetime.now(UTC),
         wanted=_wanted(main),
@@ -55,12 +55,13 @@ def _generation(record: Mapping[str, Any] | None) -> int:
     return int(text) if text.isdecimal() else -1
 
 
-def _address(one: Mapping[str, Any] | None) -> str | None:
-    """Of the Service, as pods of the cluster reach it."""
+def _address(one: Mapping[str, Any] | None, *, record: bool) -> str | None:
+    """Of the Service, as pods of the cluster reach it: it has the name of the Deployment, which a record only begins
+    with."""
     if one is None:
         return None
-    name, namespace = one["metadata"]["name"].removesuffix("-slipway"), one["metadata"]["namespace"]
-    return f"http://{name}.{namespace}.svc"
+    name, namespace = one["metadata"]["name"], one["metadata"]["namespace"]
+    return f"http://{name.removesuffix(names.RECORDED) if record else name}.{namespace}.svc"
 
 
 def replica_of(pod: Mapping[str, Any]) -> ReplicaStatus:
@@ -109,7 +110,7 @@ def _autoscaler(hpa: Mapping[str, Any] | None) -> dict[str, Any]:
         "min": spec.get("minReplicas", 1),
         "max": spec.get("maxReplicas"),
         "current": status.get("currentReplicas"),
-        "desired": status.get("desiredReplicas"),
+        "desired": status.get("desiredReplicas") or None,  # 0 before its first decision
         "last_scaled": status.get("lastScaleTime"),
         "metrics": {
             one["external"]["metric"]["name"]: one["external"]["current"]

@@ -40,7 +40,7 @@ def render(wished: DesiredDeployment, place: Place, *, pull_token: str = "") -> 
 
 
 def record_name(desired: DesiredDeployment) -> str:
-    return f"{names.name_of(desired)}-slipway"
+    return f"{names.name_of(desired)}{names.RECORDED}"
 
 
 def record(desired: DesiredDeployment) -> Manifest:
