@@ -135,12 +135,11 @@ def _not_passed(variant: Variant) -> tuple[Finding, ...]:
     reasons = gate.failures(variant, gate.Gate.from_json(variant.version.model.gate))
     if not reasons:
         return ()
-    warning = Finding(
-        severity=Severity.WARNING,
-        code="gate_failed",
-        title="The variant has not passed its model's gate.",
-        evidence=" ".join(reasons),
-        action="Choose another variant, or go on if this is to be tried out.",
+    warning = Finding.warning(
+        "gate_failed",
+        "The variant has not passed its model's gate.",
+        " ".join(reasons),
+        "Choose another variant, or go on if this is to be tried out.",
     )
     return (warning,)
 
@@ -151,22 +150,20 @@ def _of_another_builder(revision: Revision) -> tuple[Finding, ...]:
     stack = stacks.load(revision.spec["stack"])
     if engine is None or not stack.engines or engine.label in stack.engines:
         return ()
-    warning = Finding(
-        severity=Severity.WARNING,
-        code="engine_of_another_builder",
-        title=f"{stack.label} may not load this engine.",
-        evidence=f"It was built by {engine.label} {engine.version}; {stack.label} loads engines of "
+    warning = Finding.warning(
+        "engine_of_another_builder",
+        f"{stack.label} may not load this engine.",
+        f"It was built by {engine.label} {engine.version}; {stack.label} loads engines of "
         f"{' and '.join(stack.engines)}.",
-        action=f"Build it with {' or '.join(stack.engines)} on a worker with such a GPU, or serve the ONNX variant.",
+        f"Build it with {' or '.join(stack.engines)} on a worker with such a GPU, or serve the ONNX variant.",
     )
     return (warning,)
 
 
 def _damaged(variant: Variant) -> Finding:
-    return Finding(
-        severity=Severity.ERROR,
-        code="integrity",
-        title="The variant's stored bytes are damaged.",
-        evidence=f"{variant.artifact.sha256} no longer matches what is on disk.",
-        action="Upload the same file again; it mends the stored bytes.",
+    return Finding.error(
+        "integrity",
+        "The variant's stored bytes are damaged.",
+        f"{variant.artifact.sha256} no longer matches what is on disk.",
+        "Upload the same file again; it mends the stored bytes.",
     )

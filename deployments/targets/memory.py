@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from controlplane.core.errors import NotFound
-from deployments.domain.plan import Finding, Plan, Severity
+from deployments.domain.plan import Finding, Plan
 from deployments.domain.workload import (
     DesiredDeployment,
     ReplicaState,
@@ -92,12 +92,11 @@ class MemoryTarget:
         if self.reachable:
             return ()
         return (
-            Finding(
-                severity=Severity.ERROR,
-                code="node_unreachable",
-                title="The target does not answer.",
-                evidence="It was made unreachable.",
-                action="Make it reachable again.",
+            Finding.error(
+                "node_unreachable",
+                "The target does not answer.",
+                "It was made unreachable.",
+                "Make it reachable again.",
             ),
         )
 

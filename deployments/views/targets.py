@@ -4,6 +4,7 @@ The page of a cluster asks the cluster nothing; its report is loaded after it, s
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import messages
@@ -21,11 +22,10 @@ from controlplane.core.lists import Listing
 from deployments import clusters, selectors
 from deployments.cluster_forms import NewClusterForm, PlaceForm, ReplaceKubeconfigForm
 from deployments.models import Target
-from deployments.targets.kubernetes import grants
+from deployments.targets.kubernetes import complaints, grants
 from deployments.views import frame, tables
 
 MOST_DEPLOYMENTS = 100
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 NAMESPACE = "models"
 """Where nothing else was said yet."""
 EXAMPLE = {"name": "west-gpus", "kubeconfig": "apiVersion: v1\nkind: Config\n…", "namespace": NAMESPACE}
@@ -84,8 +84,8 @@ def new(request: HttpRequest) -> HttpResponse:
 
 def _own_address(request: HttpRequest) -> str:
     """As the browser reached it, which pods may do as well; not where that is this very machine."""
-    host = request.get_host()
-    return "" if host.rpartition(":")[0] in LOOPBACK or host in LOOPBACK else f"{request.scheme}://{host}"
+    address = f"{request.scheme}://{request.get_host()}"
+    return "" if urlsplit(address).hostname in complaints.LOOPBACK else address
 
 
 def _grants(namespace: str) -> dict[str, Any]:

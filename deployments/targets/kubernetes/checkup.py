@@ -10,18 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from controlplane.core.errors import Conflict, NotFound, SlipwayError, Unprocessable
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.wire import Document
-from deployments.targets.kubernetes import kinds, metrics_install, permissions
+from deployments.targets.kubernetes import complaints, kinds, metrics_install, permissions
 from deployments.targets.kubernetes.api import Api
+from deployments.targets.kubernetes.permissions import Missing
 from deployments.targets.kubernetes.render.place import Place
 
 CONNECT_S, READ_S = 2.0, 4.0
-AT_ONCE = 8
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +50,11 @@ class Report(Document):
 
 def unreachable(error: SlipwayError, *, server: str = "", namespace: str = "") -> Report:
     """A report of one sentence."""
-    finding = Finding(
-        severity=Severity.ERROR,
-        code=error.code,
-        title=error.title,
-        evidence=error.detail,
-        action="Mend the access, or replace the kubeconfig, and test again.",
+    finding = Finding.error(
+        error.code,
+        error.title,
+        error.detail,
+        "Mend the access, or replace the kubeconfig, and test again.",
     )
     return Report(reachable=False, server=server, namespace=namespace, findings=(finding,))
 
@@ -75,7 +72,7 @@ def look(api: Api, place: Place) -> Report:
     except SlipwayError as error:
         return unreachable(error, server=server, namespace=place.namespace)
     report = Report(reachable=True, **found)
-    judged = (*_findings(report), *_address(place), *findings)
+    judged = (*_findings(report), *complaints.address(place), *findings)
     return Report(reachable=True, **found, findings=judged)
 
 
@@ -88,13 +85,7 @@ def _asked(question: Callable[[], None]) -> Iterator[Finding]:
     try:
         question()
     except (Conflict, NotFound, Unprocessable) as error:
-        yield Finding(
-            severity=Severity.INFO,
-            code="not_known",
-            title="The cluster does not let Slipway look at this.",
-            evidence=error.detail,
-            action="Grant it by the table of rights if you want it checked.",
-        )
+        yield complaints.not_known(error)
 
 
 def _version(api: Api) -> dict[str, Any]:
@@ -155,40 +146,5 @@ def _provider(api: Api) -> dict[str, Any]:
 
 def _findings(report: Report) -> Iterator[Finding]:
     if report.namespace_exists is False:
-        yield Finding(
-            severity=Severity.ERROR,
-            code="namespace_missing",
-            title=f"There is no namespace {report.namespace}.",
-            evidence="The cluster does not have it.",
-            action=f"kubectl create namespace {report.namespace}",
-        )
-    if report.missing:
-        yield Finding(
-            severity=Severity.ERROR,
-            code="permission_missing",
-            title="Slipway is not permitted what a rollout needs.",
-            evidence=f"Missing: {', '.join(report.missing)}.",
-            action="Apply the role that this page prints.",
-        )
-    if report.missing_optional:
-        yield Finding(
-            severity=Severity.INFO,
-            code="permission_partial",
-            title="Some things cannot be looked at with these rights.",
-            evidence=f"Missing: {', '.join(report.missing_optional)}.",
-            action="Nothing, if you can do without; the table of rights says what each is for.",
-        )
-
-
-def _address(place: Place) -> Iterator[Finding]:
-    host = urlsplit(place.fetch_url).hostname
-    if host is None or host in _LOOPBACK:
-        yield Finding(
-            severity=Severity.ERROR,
-            code="address_unreachable",
-            title="Pods could not fetch variants.",
-            evidence=f"They would ask {place.fetch_url}, which from inside a pod is the pod itself."
-            if host
-            else "The target does not say at which address pods reach Slipway.",
-            action="Set the address of Slipway as pods reach it, under Settings.",
-        )
+        yield complaints.namespace_missing(report.namespace)
+    yield from complaints.rights(Missing(report.missing, report.missing_optional))

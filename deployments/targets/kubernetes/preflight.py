@@ -6,20 +6,17 @@ still answered.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from controlplane.core.errors import Conflict, NotFound, Unprocessable
 from deployments import stacks
 from deployments.domain.plan import Finding, Severity
 from deployments.domain.workload import DesiredDeployment, Workload
-from deployments.targets.kubernetes import capacity, kinds, metrics_install, names, permissions
+from deployments.targets.kubernetes import capacity, complaints, kinds, metrics_install, names, permissions
 from deployments.targets.kubernetes.api import Api, Object
 from deployments.targets.kubernetes.errors import FieldConflict, Refused
 from deployments.targets.kubernetes.render import Manifest, render
 from deployments.targets.kubernetes.render.place import Place
 from deployments.targets.port import Unreachable
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def findings(
@@ -44,8 +41,8 @@ def _all(
         yield from gone
         if any(one.severity is Severity.ERROR for one in gone):
             return
-    yield from _rights(api, place)
-    yield from _address(place)
+    yield from complaints.rights(permissions.missing(api, place.namespace))
+    yield from complaints.address(place)
     workloads = [one for one in desired.workloads if one.cluster is not None]
     for workload in workloads:
         yield from _of_spec(workload)
@@ -62,67 +59,19 @@ def _asked(question: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from list(question())
     except (Refused, NotFound) as error:
-        yield Finding.info(
-            "not_known",
-            "The cluster does not let Slipway look at this.",
-            error.detail,
-            "Grant it by the table of rights on the target's page if you want it checked.",
-        )
+        yield complaints.not_known(error)
 
 
 def _namespace(api: Api, place: Place) -> Iterator[Finding]:
     found = api.find(kinds.NAMESPACE, place.namespace, None)
     if found is None:
-        yield Finding.error(
-            "namespace_missing",
-            f"There is no namespace {place.namespace}.",
-            "The cluster does not have it.",
-            f"kubectl create namespace {place.namespace}",
-        )
+        yield complaints.namespace_missing(place.namespace)
     elif (found.get("status") or {}).get("phase") == "Terminating":
         yield Finding.error(
             "namespace_terminating",
             f"The namespace {place.namespace} is being deleted.",
             "Nothing new can be made in it.",
             "Choose another namespace on the target's page.",
-        )
-
-
-def _rights(api: Api, place: Place) -> Iterator[Finding]:
-    missing = permissions.missing(api, place.namespace)
-    if missing.needed:
-        yield Finding.error(
-            "permission_missing",
-            "Slipway is not permitted what a rollout needs.",
-            f"Missing: {', '.join(missing.needed)}.",
-            "Apply the role that the target's page prints.",
-        )
-    if missing.optional:
-        yield Finding.info(
-            "permission_partial",
-            "Some things cannot be looked at with these rights.",
-            f"Missing: {', '.join(missing.optional)}.",
-            "Nothing, if you can do without; the target's page says what each is for.",
-        )
-
-
-def _address(place: Place) -> Iterator[Finding]:
-    host = urlsplit(place.fetch_url).hostname
-    if host is None or host in _LOOPBACK:
-        yield Finding.error(
-            "address_unreachable",
-            "Pods could not fetch the variant.",
-            f"They would ask {place.fetch_url or 'nobody'}, which from inside a pod is the pod itself."
-            if host
-            else "The target does not say at which address pods reach Slipway.",
-            "Set the address of Slipway as pods reach it on the target's page.",
-        )
-    elif urlsplit(place.fetch_url).scheme != "https":
-        yield Finding.error(
-            "address_not_https",
-            "Pods would not fetch the variant.",
-            f"{place.fetch_url} is not https, and they show nobody their token in the clear.",
-            "Give Slipway an address with TLS; the target's page takes the authority that signed its certificate.",
         )
 
 

@@ -30,12 +30,11 @@ async def preflight(
         found += _stack(workload, start_command)
     if proxy.pid is None:
         found.append(
-            Finding(
-                severity=Severity.ERROR,
-                code="proxy_down",
-                title="The data proxy is not running.",
-                evidence="The node has no living proxy process.",
-                action="Read the node's events; the data port may be taken by another program.",
+            Finding.error(
+                "proxy_down",
+                "The data proxy is not running.",
+                "The node has no living proxy process.",
+                "Read the node's events; the data port may be taken by another program.",
             )
         )
     found += _memory(desired, live)
@@ -48,12 +47,11 @@ async def _artifact(workload: Workload, artifacts: Artifacts) -> list[Finding]:
     if fault is None:
         return []
     return [
-        Finding(
-            severity=Severity.ERROR,
-            code="artifact_integrity",
-            title=f"The artifact of revision {workload.revision} cannot be served.",
-            evidence=fault,
-            action="Upload or build the artifact again and make a new revision.",
+        Finding.error(
+            "artifact_integrity",
+            f"The artifact of revision {workload.revision} cannot be served.",
+            fault,
+            "Upload or build the artifact again and make a new revision.",
         )
     ]
 
@@ -63,33 +61,30 @@ def _stack(workload: Workload, start_command: StartCommand) -> list[Finding]:
         start_command(workload, Path("config.json"))
     except MissingToolchain as error:
         return [
-            Finding(
-                severity=Severity.ERROR,
-                code="toolchain_missing",
-                title=f"Revision {workload.revision} cannot be served on this machine.",
-                evidence=f"It is a model in the format {workload.artifact_format}, and {error.args[0]}.",
-                action=f"Run “make toolchains TOOLCHAINS={error.key}” there, or choose another variant.",
+            Finding.error(
+                "toolchain_missing",
+                f"Revision {workload.revision} cannot be served on this machine.",
+                f"It is a model in the format {workload.artifact_format}, and {error.args[0]}.",
+                f"Run “make toolchains TOOLCHAINS={error.key}” there, or choose another variant.",
             )
         ]
     except NotHere as error:
         return [
-            Finding(
-                severity=Severity.ERROR,
-                code="stack_not_here",
-                title=f"The stack {error.label} runs in containers only, and this target starts processes.",
-                evidence=f"Revision {workload.revision} asks for the stack “{workload.stack}”; its container is "
+            Finding.error(
+                "stack_not_here",
+                f"The stack {error.label} runs in containers only, and this target starts processes.",
+                f"Revision {workload.revision} asks for the stack “{workload.stack}”; its container is "
                 f"{error.image}.",
-                action=_without(workload),
+                _without(workload),
             )
         ]
     except LookupError as error:
         return [
-            Finding(
-                severity=Severity.ERROR,
-                code="stack_unavailable",
-                title=f"The stack “{workload.stack}” does not run on this machine.",
-                evidence=str(error.args[0]),
-                action="Choose another stack, or install what this one needs.",
+            Finding.error(
+                "stack_unavailable",
+                f"The stack “{workload.stack}” does not run on this machine.",
+                str(error.args[0]),
+                "Choose another stack, or install what this one needs.",
             )
         ]
     return []
@@ -133,12 +128,11 @@ def _memory(desired: DesiredDeployment, live: DesiredDeployment | None) -> list[
     if free is None or needed <= free:
         return []
     return [
-        Finding(
-            severity=Severity.WARNING,
-            code="memory_short",
-            title="The new replicas may not fit into memory.",
-            evidence=f"They need about {needed / 2**20:,.0f} MiB; {free / 2**20:,.0f} MiB are free.",
-            action="Use fewer replicas, or free memory on the target's machine.",
+        Finding.warning(
+            "memory_short",
+            "The new replicas may not fit into memory.",
+            f"They need about {needed / 2**20:,.0f} MiB; {free / 2**20:,.0f} MiB are free.",
+            "Use fewer replicas, or free memory on the target's machine.",
         )
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controlplane.core.errors import NotFound
-from deployments.domain.plan import Finding, Plan, Severity
+from deployments.domain.plan import Finding, Plan
 from deployments.domain.workload import DesiredDeployment, TargetEvent, TargetStatus
 from deployments.targets.local.client import NodeClient
 from deployments.targets.port import Unreachable, Way
@@ -28,12 +28,11 @@ class LocalTarget:
             answer = self._node.post("deployments", desired.key, "preflight", body=body)
         except Unreachable as error:
             return (
-                Finding(
-                    severity=Severity.ERROR,
-                    code="node_unreachable",
-                    title=error.title,
-                    evidence=error.detail,
-                    action="Start the node (“manage.py up” runs it) and look again.",
+                Finding.error(
+                    "node_unreachable",
+                    error.title,
+                    error.detail,
+                    "Start the node (“manage.py up” runs it) and look again.",
                 ),
             )
         return tuple(Finding.from_json(finding) for finding in answer["findings"])
