@@ -3,8 +3,7 @@
 They stand alone. What is Slipway's bookkeeping stays here: the record of the wish, generations, the label by which
 Slipway finds what is its own (it would prune what it finds and did not wish for), and the deployment's key, by which
 Services select pods: with it, two installations in one namespace would take each other's traffic. No token is in
-them. Refused: templates that hold text of
-the objects; see `chart`.
+them. Refused: templates that hold text of the objects; see `chart`.
 """
 
 import gzip
