@@ -59,7 +59,8 @@ def plan(deployment: Deployment, target: Target) -> Handover | None:
 
 def begin(deployment: Deployment) -> None:
     """After the rollout that takes over has succeeded, in its transaction."""
-    _move(deployment, Stage.DIVERTING)
+    if imported_from(deployment) is not None:
+        _move(deployment, Stage.DIVERTING)
 
 
 def give_back(actor: Actor, deployment: Deployment) -> None:

@@ -45,7 +45,6 @@ FULL = {
     "cluster": "/targets/west/",
     "cluster, tested": "/targets/west/connection/",
     "metrics API": "/targets/west/metrics-api/",
-    "import from a cluster": "/targets/west/import/",
     "workers": "/workers/",
     "activity": "/activity/",
     "settings": "/settings/",
