@@ -17,9 +17,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return make(monkeypatch)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kubernetes_fake() -> Iterator["Room"]:
-    """A cluster in memory."""
+    """A cluster in memory. Of a file, because its kubelet would go on looking beside all other tests."""
     from deployments.targets.kubernetes.api import Api
     from tests.deployments.targets.kubernetes.fake import RunningFake
     from tests.deployments.targets.kubernetes.room import Room

@@ -9,6 +9,7 @@ import asyncio
 import copy
 import itertools
 import json
+import logging
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -530,6 +531,10 @@ def _own(one: Object, manager: str, paths: set[tuple[str, ...]], operation: str)
         "paths": sorted(list(path) for path in paths),
     }  # fmt: skip
     one["metadata"]["managedFields"] = [*rest, entry]
+
+
+# A played kubelet looks twenty times a second.
+logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
 class RunningFake:
