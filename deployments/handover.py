@@ -91,6 +91,13 @@ def give_back(actor: Actor, deployment: Deployment) -> None:
         transitions.request_reconcile(deployment.pk)
 
 
+def follow(deployment: Deployment, target: Target) -> None:
+    """After a step of a rollout: the callers that were led here go where the deployment's own go."""
+    imported = imported_from(deployment)
+    if imported is not None and imported.state in OURS and isinstance(target, SharedTarget):
+        target.origins.divert(imported.value, key=deployment.key, generation=deployment.generation)
+
+
 def refuse_under_way(deployment: Deployment) -> None:
     """Raises Conflict while callers are being led from one side to the other."""
     imported = imported_from(deployment)

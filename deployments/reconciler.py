@@ -221,6 +221,7 @@ def _advance(deployment: Deployment, rollout: Rollout, target: Target, seen: Tar
     if late:
         return _give_up(deployment, rollout, goal, target, seen, deadline_s=policy.progress_deadline_s)
     _apply_if_different(deployment, target, move.parts, rollout=rollout)
+    handover.follow(deployment, target)
     _keep_step(rollout, move)
     if "refused" in rollout.evidence:
         _keep(rollout, {name: value for name, value in rollout.evidence.items() if name != "refused"})

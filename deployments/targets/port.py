@@ -161,7 +161,7 @@ class Origins(Protocol):
         ...
 
     def divert(self, origin: Origin, *, key: str, generation: int) -> None:
-        """Leads the origin's noted Services to the replicas of `key`. Repeatable."""
+        """Leads the origin's noted Services to where the own address of `key` leads now. Repeatable."""
         ...
 
     def restore(self, origin: Origin, *, key: str, generation: int) -> None:

@@ -15,7 +15,7 @@ from controlplane.accounts.models import AuditEvent
 from controlplane.core import storage
 from controlplane.core.errors import Conflict, NotFound
 from controlplane.registry.models import Artifact, Variant
-from deployments import handover, imports, preview, reconciler, selectors, services, targets
+from deployments import handover, imports, preview, reconciler, selectors, services, specs, targets
 from deployments.models import Deployment, ImportedFrom, Rollout, Target
 from deployments.targets.kubernetes import names
 from deployments.targets.kubernetes.api import Object
@@ -287,6 +287,25 @@ def test_giving_it_back_brings_its_replicas_before_its_callers_and_takes_ours_aw
     assert cluster.get(SERVICE)["spec"]["selector"] == {names.KEY: row.key}
 
 
+def test_callers_that_were_led_here_see_a_rollout_as_the_others_do(cluster: Neighbours) -> None:
+    """Blue/green: all requests move at once, also those through the Service that was there before."""
+    cluster.make()
+    row = cluster.take_in()
+    cluster.take_over(row)
+    spec = specs.read_spec({"rollout": {"strategy": "blue_green", "hold_s": 0}, "threads": 2}, cluster.where)
+    revision = services.add_revision(cluster.owner, cluster.row(row), variant=cluster.variant, spec=spec)
+    rollout = services.roll_out(cluster.owner, cluster.row(row), revision, etag=None)
+    led = set()
+    while Rollout.objects.get(pk=rollout.pk).finished_at is None:
+        cluster.step()
+        own, theirs = (cluster.get(SERVICE, name)["spec"]["selector"] for name in (row.name, cluster.theirs))
+        assert theirs == own
+        led.add(own.get(names.SLOT))
+    assert Rollout.objects.get(pk=rollout.pk).state == "succeeded"
+    assert {names.MAIN, names.CANDIDATE} <= led
+    assert cluster.get(SERVICE)["spec"]["selector"] == {names.KEY: row.key}
+
+
 def test_a_take_over_that_fails_leaves_theirs_untouched_and_nothing_of_ours(fake: Neighbours) -> None:
     fake.make()
     row = fake.take_in()
@@ -407,6 +426,17 @@ def test_what_stands_in_the_way_of_taking_over_is_found_before(
     fake.room.api.merge(SERVICE, fake.theirs, fake.room.namespace, change)
     row = fake.take_in()
     assert code in {one.code for one in preview.preview(fake.row(row), row.revisions.get()).findings}
+
+
+def test_a_service_that_leads_to_others_as_well_is_told(fake: Neighbours) -> None:
+    fake.make()
+    beside = fake.get(DEPLOYMENT)
+    beside = {"metadata": {"name": f"{fake.theirs}-beside"}, "spec": beside["spec"] | {"replicas": 0}}
+    fake.create(DEPLOYMENT, beside)
+    row = fake.take_in()
+    found = {one.code: one for one in preview.preview(fake.row(row), row.revisions.get()).findings}
+    assert found["service_shared"].title == f"Service {fake.theirs} leads to {fake.theirs}-beside as well."
+    fake.room.api.delete(DEPLOYMENT, f"{fake.theirs}-beside", fake.room.namespace)
 
 
 def test_pages_and_api_import_take_over_and_give_back(fake: Neighbours) -> None:

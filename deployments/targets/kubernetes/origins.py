@@ -65,10 +65,11 @@ class Origins:
     def plan(self, origin: Origin, *, key: str) -> Handover:
         deployment = self._found(origin.name, uid=origin.uid)
         services = reading.leading_to(deployment, self._services())
+        ours = {names.KEY: key}
         before = {_ref(one): cluster.cleaned(one) for one in (deployment, *services)}
         stopped = deepcopy(deployment)
         stopped["spec"]["replicas"] = 0
-        after = {_ref(one): cluster.cleaned(_merged(one, _to_ours(one, key))) for one in services}
+        after = {_ref(one): cluster.cleaned(_merged(one, _to_ours(one, ours))) for one in services}
         # Its size is an autoscaler's business, but here it is ours to say.
         after[_ref(deployment)] = cluster.cleaned(stopped)
         for one, size in ((before, deployment["spec"].get("replicas", 1)), (after, 0)):
@@ -91,8 +92,10 @@ class Origins:
         )
 
     def divert(self, origin: Origin, *, key: str, generation: int) -> None:
+        """A rollout may keep its new replicas from callers, or the old ones: then from these callers, too."""
+        selector = self._own_selector(key)
         for known in self._noted(origin):
-            self._write(SERVICE, known, _to_ours(known, key), key=key, generation=generation)
+            self._write(SERVICE, known, _to_ours(known, selector), key=key, generation=generation)
 
     def restore(self, origin: Origin, *, key: str, generation: int) -> None:
         for known in self._noted(origin):
@@ -130,6 +133,12 @@ class Origins:
         found = self._api.list(POD, self._namespace, labels=labels).items if labels else []
         return sorted(found, key=lambda one: str(one["metadata"]["name"]))
 
+    def _own_selector(self, key: str) -> dict[str, str]:
+        """Of the Service for callers; those behind a route are longer by the name of a slot."""
+        found = self._api.list(SERVICE, self._namespace, labels=names.selector(key)).items
+        found.sort(key=lambda one: len(one["metadata"]["name"]))
+        return dict(found[0]["spec"]["selector"]) if found else {names.KEY: key}
+
     def _noted(self, origin: Origin) -> Iterator[Object]:
         """One that was deleted meanwhile leads nowhere by somebody's will."""
         for one in origin.services:
@@ -160,8 +169,19 @@ class Origins:
                 "Taking over moves Services; callers that ask its pods in another way would find none.",
                 "Tell them the address of the new Service.",
             )
+        others = [
+            one for one in self._api.list(DEPLOYMENT, self._namespace).items if not reading.is_ours(one)
+        ]
         for one in services:
             yield from _of_service(one)
+            shared = [each["metadata"]["name"] for each in others if reading.leading_to(each, [one])]
+            if rest := ", ".join(each for each in shared if each != name):
+                yield Finding.warning(
+                    "service_shared",
+                    f"Service {one['metadata']['name']} leads to {rest} as well.",
+                    "Taking over leads all of its callers to Slipway's replicas, and none to those any more.",
+                    "Give them a Service of their own if they are to go on.",
+                )
         for one in (deployment, *services):
             if keeper := reading.kept_by(one):
                 yield Finding.warning(
@@ -200,9 +220,9 @@ def _of_service(one: Object) -> Iterator[Finding]:
         )
 
 
-def _to_ours(service: Object, key: str) -> dict[str, Any]:
+def _to_ours(service: Object, selector: dict[str, str]) -> dict[str, Any]:
     """As a merge patch, in which None takes away."""
-    return _led(service, {names.KEY: key}, [one | {"targetPort": _HTTP} for one in _ports(service)])
+    return _led(service, selector, [one | {"targetPort": _HTTP} for one in _ports(service)])
 
 
 def _to_theirs(service: Object, origin: Origin) -> dict[str, Any]:
