@@ -11,8 +11,8 @@ UV := $(firstword $(wildcard .slipway/tools/uv-venv/bin/uv .slipway/tools/uv-tar
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 LOCAL_EXTRAS := --extra intake --extra serve --extra worker --extra kubernetes --extra embedded
-# Twice the cores of a small machine: many tests wait for processes of their own.
-WORKERS ?= 4
+# One more than a small machine has cores: many tests wait for processes of their own.
+WORKERS ?= 3
 # Environments of techniques whose packages do not fit beside the product's own.
 TOOLCHAINS ?= openvino tensorrt torch sklearn
 # Every start of a process would compile the product anew.

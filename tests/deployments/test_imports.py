@@ -96,9 +96,14 @@ class Neighbours:
             variant=self.variant,
             stack="fastapi",
         )
-        if seen:
+        if seen:  # and settled: what a cluster's own controllers write is no news then
+            self.until(self.is_ready)
             self.until(lambda: bool(self.seen(row).replicas))
         return row
+
+    def is_ready(self) -> bool:
+        theirs = self.get(DEPLOYMENT)
+        return bool(theirs.get("status", {}).get("readyReplicas", 0) == theirs["spec"]["replicas"])
 
     def take_over(self, row: Deployment) -> Rollout:
         revision = row.revisions.get(number=1)
@@ -224,7 +229,7 @@ def test_it_is_read_as_a_revision_and_what_that_cannot_say_is_said(cluster: Neig
 
 def test_until_it_is_taken_over_nothing_of_it_is_written(cluster: Neighbours) -> None:
     cluster.make()
-    cluster.until(lambda: cluster.get(DEPLOYMENT).get("status", {}).get("readyReplicas") == 2)
+    cluster.until(cluster.is_ready)
     before = [cluster.get(kind)["metadata"]["resourceVersion"] for kind in (DEPLOYMENT, SERVICE)]
     row = cluster.take_in()
     cluster.until(
