@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.core.rows import locked
 from controlplane.registry.models import Variant
 from deployments import services, specs, targets, trail, transitions
 from deployments.domain.origin import Other, Reading
@@ -54,6 +55,7 @@ def import_deployment(
     spec = spec_of(reading, target, stack=stack)
     try:
         with transaction.atomic():
+            locked(target)  # of two who import the same one, the second is told
             row, revision, _ = services.create_with_revision(
                 actor, name=name, target=target, protected=False, variant=variant, spec=spec
             )
