@@ -56,6 +56,24 @@ def test_a_job_goes_out_at_once_where_a_worker_is_free(three, version_of, sent) 
     assert sent() == [], "it is stamped"
 
 
+def test_a_message_is_sent_again_only_when_the_broker_has_lost_it(three, version_of, monkeypatch) -> None:
+    """On the real broker: a busy worker leaves it there, and then it is not lost."""
+    from controlplane.celery import app
+
+    monkeypatch.setattr(dispatch, "current_app", app)
+    owner, _, _ = three
+    jobs.worker()
+    job = jobs.queued(owner.actor, version_of(owner.actor))
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.queue_purge(job.queue)
+        dispatch.publish_jobs()
+        Job.objects.update(published_at=F("published_at") - dispatch.REPUBLISH_LOST_AFTER)
+        assert dispatch.republish_lost_jobs() == 0
+        channel.queue_purge(job.queue)
+    assert dispatch.republish_lost_jobs() == 1
+
+
 def test_only_as_many_go_out_as_workers_can_take_soon(three, version_of, sent) -> None:
     owner, _, _ = three
     version = version_of(owner.actor)
