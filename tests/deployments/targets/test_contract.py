@@ -203,7 +203,7 @@ def nodes() -> Iterator[Callable[[bool], Node]]:
     ]
 )
 def stage(request: pytest.FixtureRequest, nodes: Callable[[bool], Node]) -> Iterator[Stage]:
-    key = f"d{next(_keys)}"
+    key = f"c{next(_keys)}"  # no deployment of other tests in the same cluster is called so
     if request.param.startswith("kubernetes"):
         room = request.getfixturevalue(request.param.replace("-", "_"))
         yield ClusterStage(room, key)
