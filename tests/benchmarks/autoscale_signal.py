@@ -196,8 +196,8 @@ def _costs(floor: Sequence[float], reads: Sequence[float], answers: Sequence[Rea
 
 
 def _ages(answers: Sequence[Read]) -> list[Row]:
-    """A replica is scraped every 2 s, and the collector writes every second: together up to 3 s. The target names no
-    percentile: the median is judged, and the p99 stands beside it."""
+    """A replica is scraped every 2 s, and the collector writes every second: together up to 3 s. Behind an API server
+    it is scraped every 5 s, which is not measured here. The target names no percentile: the p99 is judged."""
     ages = [one.at - one.sampled for one in answers if one.status == 200]
     return [
         Row(
@@ -212,8 +212,8 @@ def _ages(answers: Sequence[Read]) -> list[Row]:
             spread=quartiles(ages),
         )
         for said, value, target in (
-            ("median", median(ages), "<= 2 s"),
-            ("p99", percentile(ages, 0.99), ""),
+            ("p99", percentile(ages, 0.99), "<= 2 s"),
+            ("median", median(ages), ""),
         )
     ]
 
