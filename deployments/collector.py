@@ -1,4 +1,4 @@
-"""The collector: scrapes replicas (every 2 s, through an API server every 5 s), keeps signals, and decides sizes.
+"""The collector: scrapes replicas, keeps signals, and decides sizes.
 
 One asyncio process. What touches the database runs in one thread beside the loop, so a slow database delays
 charts, never the scrapes; while it is away the signals go on, decisions hold and windows wait. Refused: Celery
@@ -41,7 +41,7 @@ from deployments.selectors import active_rollout, is_read_only, status
 from deployments.targets.port import Target, Way
 from deployments.telemetry import store
 from deployments.telemetry.backlog import Backlog
-from deployments.telemetry.measuring import Measuring
+from deployments.telemetry.measuring import ASKED_PERIOD_S, TOLD_EVERY_S, Measuring
 from deployments.telemetry.rollup import Window
 from deployments.telemetry.scrape import Target as Scraped
 from deployments.telemetry.sheet import SignalLabels
@@ -51,8 +51,8 @@ from deployments.transitions import request_reconcile
 
 log = structlog.get_logger(__name__)
 
-PERIOD_S, PROXIED_PERIOD_S = 2.0, 5.0
-PROXIED_TIMEOUT_S = 3.0
+PERIOD_S = 2.0
+PROXIED_PERIOD_S, PROXIED_TIMEOUT_S = 5.0, 3.0
 """An API server hands a page on."""
 HURRY_S = 0.2
 """Between two looks at what moved in clusters: a rollout moves a dozen objects at once."""
@@ -87,7 +87,6 @@ class Watched:
 class Collector:
     redis: Redis
     period_s: float = PERIOD_S
-    proxied_period_s: float = PROXIED_PERIOD_S
     waiting: Backlog = field(default_factory=Backlog)
     _autoscaler: Autoscaler = field(default_factory=Autoscaler)
     _explainer: Explainer = field(default_factory=Explainer)
@@ -103,24 +102,26 @@ class Collector:
 
     def __post_init__(self) -> None:
         self._here = Measuring(period_s=self.period_s)
-        self._proxied = Measuring(period_s=self.proxied_period_s, timeout_s=PROXIED_TIMEOUT_S)
-        self._both = (self._here, self._proxied)
+        self._asked = Measuring(period_s=ASKED_PERIOD_S)
+        self._proxied = Measuring(period_s=PROXIED_PERIOD_S, timeout_s=PROXIED_TIMEOUT_S)
+        self._beats = (self._here, self._asked, self._proxied)
         # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
         self._monotonic_began_s = time.time() - time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what is in open windows is written."""
         self._loop = asyncio.get_running_loop()
-        scraping = [asyncio.create_task(one.scraper.run()) for one in self._both]
+        beside = [asyncio.create_task(one.scraper.run()) for one in self._beats]
+        beside.append(asyncio.create_task(self._tell_elsewhere()))
         due = time.monotonic()
         while not stopping.is_set():
             await self._period()
             due = max(due + self.period_s, time.monotonic())
             await self._between(stopping, due)
-        for task in scraping:
+        for task in beside:
             task.cancel()
-        await asyncio.gather(*scraping, return_exceptions=True)
-        for one in self._both:
+        await asyncio.gather(*beside, return_exceptions=True)
+        for one in self._beats:
             self.waiting.add(one.windows.close_all())
         while self.waiting and await self._store():
             continue
@@ -128,18 +129,12 @@ class Collector:
         self._database.shutdown()
 
     async def _between(self, stopping: asyncio.Event, due: float) -> None:
-        """Until the next period. What moves in a cluster meanwhile is shown before it, and in its middle autoscalers
-        elsewhere are told what was scraped since."""
+        """Until the next period. What moves in a cluster meanwhile is shown before it."""
         stopped = asyncio.create_task(stopping.wait())
-        middle = due - self.period_s / 2
         while not stopping.is_set() and (left_s := due - time.monotonic()) > 0:
             stirred = asyncio.create_task(self._stirred.wait())
-            wait_s = min(left_s, max(0.0, middle - time.monotonic()))
-            await asyncio.wait({stopped, stirred}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopped, stirred}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             stirred.cancel()
-            if time.monotonic() >= middle:
-                middle = due
-                await self._tell_elsewhere()
             if self._stirred.is_set():
                 self._stirred.clear()
                 moved, self._moved = self._moved, set()
@@ -158,7 +153,7 @@ class Collector:
             found = {key: labels_of(one.deployment) for key, one in self._watched.items()}
             self._labels = {key: labels for key, labels in found.items() if labels is not None}
         now, wall = time.monotonic(), time.time()
-        for measuring in self._both:
+        for measuring in self._beats:
             mine = {key: one for key, one in self._watched.items() if self._by(one) is measuring}
             measuring.expect({key: self._targets(one) for key, one in mine.items()}, now=now)
         signals = {
@@ -168,12 +163,15 @@ class Collector:
         await self._publish(signals.values())
         if watched is not None:
             await self._in_database(self._decide, watched, signals, self._monotonic_began_s + now)
-        for measuring in self._both:
+        for measuring in self._beats:
             self.waiting.add(measuring.close(wall))
         await self._store()
 
     def _by(self, watched: Watched) -> Measuring:
-        return self._proxied if watched.way is not None else self._here
+        """The beat that this deployment goes by."""
+        if watched.way is not None:
+            return self._proxied
+        return self._asked if watched.deployment.target.is_cluster else self._here
 
     async def _store(self) -> bool:
         """Writes the oldest windows that wait; False while the database is away, and they go on waiting.
@@ -278,13 +276,15 @@ class Collector:
             log.warning("snapshot_not_written", cause=str(error))
 
     async def _tell_elsewhere(self) -> None:
-        """What is asked for by others is half as old then; it is counted in no window."""
-        now, wall = time.monotonic(), time.time()
-        asked = [self._watched[key] for key in self._labels or {}]
-        if asked:
-            await self._publish(
-                self._by(one).peek(one.deployment.key, now=now, at_wall=wall) for one in asked
-            )
+        """For ever, between the periods too and while the database is away; it is counted in no window."""
+        while True:
+            await asyncio.sleep(TOLD_EVERY_S)
+            now, wall = time.monotonic(), time.time()
+            asked = [self._watched[key] for key in self._labels or {}]
+            if asked:
+                await self._publish(
+                    self._by(one).peek(one.deployment.key, now=now, at_wall=wall) for one in asked
+                )
 
     def _decide(
         self, watched: Iterable[Watched], signals: Mapping[str, DeploymentSignals], now_s: float

@@ -1,18 +1,24 @@
 """Everything that goes by one beat: the scrapes, the signals made of them, and the windows.
 
-Replicas at addresses of their own are asked every 2 s, those behind an API server every 5 s, and each beat has its own
-idea of how old a signal may become. Refused: one period for all, which would either load API servers with every page or
-call their signals stale between any two scrapes.
+Replicas on this machine are asked every 2 s, pods every second because an autoscaler elsewhere acts on them, those
+behind an API server every 5 s, and each beat has its own idea of how old a signal may become. Refused: one period for
+all, which would either load API servers with every page or call their signals stale between any two scrapes.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from deployments.telemetry.rollup import Accumulator, Window
 from deployments.telemetry.scrape import Scrape, Target
 from deployments.telemetry.scraper import Scraper
 from deployments.telemetry.series import SeriesBook
 from deployments.telemetry.signals import DeploymentSignals, SignalBook
+
+ASKED_PERIOD_S: Final = 1.0
+"""Between two scrapes of a pod that is reached directly."""
+TOLD_EVERY_S: Final = 0.5
+"""Autoscalers elsewhere are told what was scraped since: together, what they read is at most 1.5 s old."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -196,8 +196,8 @@ def _costs(floor: Sequence[float], reads: Sequence[float], answers: Sequence[Rea
 
 
 def _ages(answers: Sequence[Read]) -> list[Row]:
-    """A replica is scraped every 2 s, and the collector writes every second: together up to 3 s. Behind an API server
-    it is scraped every 5 s, which is not measured here. The target names no percentile: the p99 is judged."""
+    """A pod is scraped every second and what was scraped is told twice a second: together up to 1.5 s. Behind an API
+    server it is scraped every 5 s, which is not measured here. The target names no percentile: the p99 is judged."""
     ages = [one.at - one.sampled for one in answers if one.status == 200]
     return [
         Row(

@@ -1,4 +1,4 @@
-"""What the collector does for 2,000 deployments, without the scraping: readings, signals, two writes a period.
+"""What the collector does for 2,000 deployments, without the scraping: readings, signals, and the writes.
 
 Each deployment has one replica, scraped at its own moment of the period, as the scraper spreads them; a reading is
 as old at the write as it would be. SIGUSR1 fills every queue; the moment is printed, in epoch seconds.
@@ -11,6 +11,7 @@ import time
 
 from redis.asyncio import Redis
 
+from deployments.telemetry.measuring import ASKED_PERIOD_S, TOLD_EVERY_S
 from deployments.telemetry.scrape import Target
 from deployments.telemetry.series import Measured, Reading
 from deployments.telemetry.sheet import SignalLabels
@@ -20,7 +21,7 @@ from tests.deployments.telemetry.fake_exporter import METRICS
 
 DEPLOYMENTS = 2000
 NAMESPACE = "models"
-PERIOD_S = 2.0
+PERIOD_S = ASKED_PERIOD_S
 BURST = 500.0
 
 
@@ -63,7 +64,7 @@ async def write(redis: Redis) -> None:
         signals = [book.signals(one.deployment, now=now, at_wall=wall) for one in targets]
         await write_signals(redis, signals, labels=labels)
         print("written", flush=True)
-        due = max(due + PERIOD_S / 2, time.monotonic())
+        due = max(due + TOLD_EVERY_S, time.monotonic())
         await asyncio.sleep(due - time.monotonic())
 
 

@@ -20,9 +20,10 @@ from deployments import collector, reconciler
 from deployments.collector import Collector
 from deployments.domain.workload import TargetStatus
 from deployments.models import Decision, Deployment, Rollup
+from deployments.models import Target as TargetRow
 from deployments.telemetry.sheet import SignalLabels
 from deployments.telemetry.signals import DeploymentSignals, SignalName
-from deployments.telemetry.snapshot import SHEET_WRITTEN, Sheet, read_sheet, read_signals
+from deployments.telemetry.snapshot import Sheet, read_sheet, read_signals
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
 from tests.deployments.world import World
 
@@ -120,27 +121,35 @@ async def test_what_runs_in_a_namespace_is_on_the_sheet_for_autoscalers_elsewher
             await _sheet(redis, deployments=0)
 
 
-async def test_autoscalers_elsewhere_are_told_twice_a_period(
+async def test_autoscalers_elsewhere_are_told_of_pods_between_two_periods(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = SignalLabels(namespace="models", labels={"deployment": "bert"})
     monkeypatch.setattr(collector, "labels_of", lambda row: labels)
+    monkeypatch.setattr(TargetRow, "is_cluster", True)
+    monkeypatch.setattr(collector, "_way", lambda row: None)
     periods, period = count(), Collector._period
-    told = 0
 
     async def counted(self: Collector) -> None:
         next(periods)
         await period(self)
 
     monkeypatch.setattr(Collector, "_period", counted)
-    async with _collecting(period_s=0.5) as redis, redis.pubsub() as channel:
-        await _sheet(redis, deployments=1)
-        begun = next(periods)
-        await channel.subscribe(SHEET_WRITTEN)
-        async with asyncio.timeout(20):
-            while told < 8:
-                told += bool(await channel.get_message(ignore_subscribe_messages=True, timeout=1))
-    assert next(periods) - begun - 1 <= 5, "eight writes take four periods"
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        async with _collecting(period_s=600) as redis:
+            for waiting in (25, 40):
+                exporter.replicas[0].queue_depth = waiting
+                async with asyncio.timeout(20):
+                    while await _told(redis) != waiting:
+                        await asyncio.sleep(PERIOD_S / 2)
+    assert next(periods) == 1, "all of it within the first period"
+
+
+async def _told(redis: Redis) -> float | None:
+    sheet = await read_sheet(redis)
+    found = [DeploymentSignals.from_json(one) for one in (sheet.lines.values() if sheet else ())]
+    return found[0][SignalName.QUEUE_DEPTH].value if found else None
 
 
 async def test_what_moves_in_a_cluster_is_shown_before_the_next_period(
