@@ -29,6 +29,7 @@ from deployments.stacks.fastapi.engine import CannotServe, Engine
 from deployments.stacks.fastapi.logs import set_up
 from deployments.stacks.fastapi.runtimes import OPENERS
 from deployments.stacks.fastapi.service import Service
+from deployments.stacks.fastapi.transport import WholeAnswers
 
 CANNOT_SERVE = 1
 BAD_CONFIG = 2
@@ -69,7 +70,7 @@ class Replica:
             uvicorn.Config(
                 build_app(self._service),
                 loop="none",
-                http="httptools",
+                http=WholeAnswers,
                 ws="none",
                 lifespan="off",
                 log_config=None,

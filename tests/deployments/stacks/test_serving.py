@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -45,6 +46,18 @@ async def test_the_server_and_the_model_describe_themselves(mlp: Client) -> None
 )
 async def test_a_ready_replica_says_so_everywhere(mlp: Client, path: str) -> None:
     assert (await mlp.get(path)).status == 200
+
+
+def test_an_answer_leaves_in_one_piece(mlp_replica: Running) -> None:
+    """A replica that is killed between the head and the body of an answer would cost that request."""
+    body = json.dumps(GOOD).encode()
+    asked = b"POST %s HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n\r\n" % (INFER.encode(), len(body)) + body
+    with socket.create_connection(("127.0.0.1", mlp_replica.port), timeout=10) as line:
+        for _ in range(200):
+            line.sendall(asked)
+            head, _, rest = line.recv(65536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert json.loads(rest)["model_name"] == "m"
 
 
 async def test_json_in_json_out_echoes_the_id(mlp: Client, mlp_replica: Running, tmp_path: Any) -> None:
