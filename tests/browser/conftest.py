@@ -7,7 +7,6 @@ already, for those who write these tests; it is not stopped.
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,21 +19,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 from controlplane.embedded.runtime import running
 from tests.browser.places import address
 from tests.browser.stock import Stock, add_people, fill, traffic
+from tests.chromium import CHROMIUM, FLAGS, MISSING
 from tests.product import Product, running_product
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-    None,
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DESK = {"width": 1440, "height": 900}
 MEASURE_S = "4"
 """Of what a job takes most is measuring, and no verdict here hangs on a small difference."""
@@ -47,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
             if CHROMIUM is None:
-                item.add_marker(pytest.mark.skip(reason="not run: no Chromium on PATH (Debian: chromium)"))
+                item.add_marker(pytest.mark.skip(reason=MISSING))
 
 
 # Of the package, so that product, traffic and browser end with their last test. Not of the session also because while

@@ -1,7 +1,6 @@
 """The parts in a real Chromium, with the policy on: what moves, what stays, and what a keyboard reaches."""
 
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,15 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from tests.chromium import CHROMIUM, FLAGS, MISSING
 from tests.controlplane.ui.urls_of_parts import ticks
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 VENDOR = Path(settings.ENVIRONMENT.home) / "vendor"
 AXE = Path(settings.BASE_DIR) / "node_modules/axe-core/axe.min.js"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="not run: no Chromium on PATH"),
+    pytest.mark.skipif(CHROMIUM is None, reason=MISSING),
     pytest.mark.skipif(not VENDOR.is_dir(), reason="not run: no vendored files (manage.py vendor_assets)"),
 ]
 
