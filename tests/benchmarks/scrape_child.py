@@ -122,6 +122,21 @@ class _Counted:
         }
 
 
+def _counted(collector: "Collector") -> _Counted:  # noqa: F821
+    """Of what its own beat scrapes."""
+    counted, scraper = _Counted(), collector._here.scraper
+    hear = scraper.on_scrape
+
+    async def heard(scrape: "Scrape") -> None:  # noqa: F821
+        await hear(scrape)
+        counted.attempts += 1
+        counted.failed += scrape.failure is not None
+        counted.late_s.append(scrape.late_s)
+
+    scraper.on_scrape = heard
+    return counted
+
+
 def _setup() -> None:
     import django
 
@@ -148,9 +163,9 @@ def line(port: int, *, interval_s: float, seconds: float) -> dict[str, Any]:
     from deployments.collector import Collector, Watched
     from deployments.domain.workload import TargetStatus
     from deployments.models import Deployment, Rollup
-    from deployments.telemetry.scrape import Scrape, Target
+    from deployments.telemetry.scrape import Target
 
-    rows = list(Deployment.objects.select_related("team"))
+    rows = list(Deployment.objects.select_related("team", "target"))
     each = REPLICAS // len(rows)
     watched, scraped = [], {}
     for place, row in enumerate(rows):
@@ -172,26 +187,19 @@ def line(port: int, *, interval_s: float, seconds: float) -> dict[str, Any]:
     class Told(Collector):
         """The product's collector, told what runs."""
 
-        counted = _Counted()
-
         def _look(self) -> list[Watched]:
             return watched
 
         def _targets(self, one: Watched) -> list[Target]:
             return scraped[one.deployment.key]
 
-        async def _heard(self, scrape: Scrape) -> None:
-            await super()._heard(scrape)
-            self.counted.attempts += 1
-            self.counted.failed += scrape.failure is not None
-            self.counted.late_s.append(scrape.late_s)
-
     async def collect() -> dict[str, Any]:
         async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
             collector, stopping = Told(redis=redis, period_s=interval_s), asyncio.Event()
+            counted = _counted(collector)
             running = asyncio.create_task(collector.run(stopping))
             await asyncio.sleep(WARM_UP_BEATS * interval_s)
-            found = await collector.counted.during(seconds)
+            found = await counted.during(seconds)
             stopping.set()
             await running
             return found
