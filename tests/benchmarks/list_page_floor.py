@@ -22,7 +22,7 @@ WHERE t.token_key = %s AND t.digest = %s
 """
 PAGE = """
 SELECT v.id, m.name, v.number, v.format, v.source_sha256, v.source_bytes, v.source_filename, v.signature,
-       v.summary, v.quarantined_reason, u.username, v.created_at
+       v.summary, v.quarantined_reason, v.trusted_at, u.username, v.created_at
 FROM registry_version v
 JOIN registry_model m ON m.id = v.model_id
 LEFT JOIN accounts_user u ON u.id = v.created_by_id
@@ -65,7 +65,21 @@ def application(environ: dict[str, Any], start_response: Start) -> Iterable[byte
 
 
 def _document(row: tuple[Any, ...]) -> dict[str, Any]:
-    _, model, number, kind, sha256, size, filename, signature, summary, quarantined, user, created = row
+    (
+        _,
+        model,
+        number,
+        kind,
+        sha256,
+        size,
+        filename,
+        signature,
+        summary,
+        quarantined,
+        trusted,
+        user,
+        created,
+    ) = row
     return {
         "model": model,
         "version": number,
@@ -76,6 +90,7 @@ def _document(row: tuple[Any, ...]) -> dict[str, Any]:
         "signature": signature,
         "summary": summary,
         "quarantined": quarantined or None,
+        "trusted_at": trusted,
         "created_by": user,
         "created_at": created,
         "url": f"/api/v1/models/{model}/versions/{number}/",
