@@ -67,9 +67,8 @@ def run(*, full: bool) -> list[Row]:
                 client_s += time.process_time() - before
                 measured[arm.name].append(used.since() / arm.pages * 1000)
     rounds = len(measured["floor"])
-    print(
-        f"   load generator: {client_s / (rounds * sum(arm.pages for arm in arms)) * 1000:.2f} ms CPU per request, not counted"
-    )
+    asked_ms = client_s / (rounds * sum(arm.pages for arm in arms)) * 1000
+    print(f"   load generator: {asked_ms:.2f} ms CPU per request, not counted")
     for peer in ("stock", "mlflow"):
         if peer in measured:
             low, high = quartiles(measured[peer])
