@@ -76,6 +76,13 @@ class Watched:
     way: Way | None = None
 
     @property
+    def scaler(self) -> str:
+        """Who decides its size: on a target that is no cluster, we. Empty where nothing governs."""
+        if self.governing is None:
+            return ""
+        return str((self.governing.spec.get("cluster") or {}).get("autoscaler", "slipway"))
+
+    @property
     def ready(self) -> int | None:
         """How many replicas are ready now; None while nobody can say."""
         if not self.reached:
@@ -97,13 +104,15 @@ class Collector:
     _maps: dict[str, MetricsMap] = field(default_factory=dict)
     _moved: set[str] = field(default_factory=set)
     """Keys of deployments that moved in a cluster and were not looked at since."""
+    _bursts: dict[str, bool] = field(default_factory=dict)
+    """Keys of deployments at which many wait since the period began, and whether that was decided on."""
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
     _database: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "database"))
 
     def __post_init__(self) -> None:
-        self._here = Measuring(period_s=self.period_s)
-        self._asked = Measuring(period_s=ASKED_PERIOD_S)
-        self._proxied = Measuring(period_s=PROXIED_PERIOD_S, timeout_s=PROXIED_TIMEOUT_S)
+        self._here = Measuring(period_s=self.period_s, burst=self._burst)
+        self._asked = Measuring(period_s=ASKED_PERIOD_S, burst=self._burst)
+        self._proxied = Measuring(period_s=PROXIED_PERIOD_S, timeout_s=PROXIED_TIMEOUT_S, burst=self._burst)
         self._beats = (self._here, self._asked, self._proxied)
         # Epoch seconds that only grow: the autoscaler's windows outlive this process, and clocks are set back.
         self._monotonic_began_s = time.time() - time.monotonic()
@@ -129,7 +138,7 @@ class Collector:
         self._database.shutdown()
 
     async def _between(self, stopping: asyncio.Event, due: float) -> None:
-        """Until the next period. What moves in a cluster meanwhile is shown before it."""
+        """Until the next period. What moves in a cluster meanwhile is shown before it, and bursts are decided on."""
         stopped = asyncio.create_task(stopping.wait())
         while not stopping.is_set() and (left_s := due - time.monotonic()) > 0:
             stirred = asyncio.create_task(self._stirred.wait())
@@ -137,16 +146,36 @@ class Collector:
             stirred.cancel()
             if self._stirred.is_set():
                 self._stirred.clear()
-                moved, self._moved = self._moved, set()
-                await self._in_database(self._look_again, moved)
+                await self._hurry()
                 await asyncio.wait({stopped}, timeout=min(HURRY_S, max(0.0, due - time.monotonic())))
         stopped.cancel()
+
+    async def _hurry(self) -> None:
+        moved, self._moved = self._moved, set()
+        bursts = {key for key, decided in self._bursts.items() if not decided}
+        self._bursts |= dict.fromkeys(bursts, True)
+        watched = await self._in_database(self._look_again, moved | bursts) or []
+        waiting = [one for one in watched if one.deployment.key in bursts and one.scaler == "slipway"]
+        if waiting:
+            now, wall = time.monotonic(), time.time()
+            signals = {
+                one.deployment.key: self._by(one).peek(one.deployment.key, now=now, at_wall=wall)
+                for one in waiting
+            }
+            await self._in_database(self._decide, waiting, signals, self._monotonic_began_s + now)
 
     def _stir(self, key: str) -> None:
         self._moved.add(key)
         self._stirred.set()
 
+    def _burst(self, key: str) -> None:
+        """Once in a period: a queue that goes on growing is the next period's."""
+        if key not in self._bursts:
+            self._bursts[key] = False
+            self._stirred.set()
+
     async def _period(self) -> None:
+        self._bursts.clear()
         watched = await self._in_database(self._look)
         if watched is not None:
             self._watched = {one.deployment.key: one for one in watched}
@@ -201,38 +230,30 @@ class Collector:
         close_old_connections()
         rows = Deployment.objects.select_related("team", "target", "live_revision", "imported_from")
         seen = _observe_all({row.target_id: row.target for row in rows}, self._told)
-        watched = []
-        for row in rows:
-            if is_read_only(row):
-                continue  # others run it, and speak no words of ours
-            rollout = active_rollout(row) if row.live_revision is None else None
-            statuses = seen[row.target_id]
-            if statuses is not None and (row.key in statuses or row.observed):
-                self._record(row, statuses.get(row.key))
-                self._lives.keep(row, statuses.get(row.key))
-            watched.append(
-                Watched(
-                    deployment=row,
-                    governing=row.live_revision or (rollout.to_revision if rollout else None),
-                    reached=statuses is not None,
-                    seen=status(row) if statuses is None else statuses.get(row.key),
-                    way=_way(row.target),
-                )
-            )
-        return watched
+        return [self._watch(row, seen[row.target_id], keep=True) for row in rows if not is_read_only(row)]
 
-    def _look_again(self, keys: Iterable[str]) -> None:
-        """At these deployments alone. One query, and no call: their clusters are followed."""
+    def _look_again(self, keys: Iterable[str]) -> list[Watched]:
+        """At these deployments alone. One query, and a call for each target of theirs that is no cluster."""
         ids = [int(key.removeprefix("d")) for key in keys if key.removeprefix("d").isdecimal()]
         rows = Deployment.objects.select_related("team", "target", "live_revision", "imported_from")
         rows = rows.filter(pk__in=ids)
         seen = _observe_all({row.target_id: row.target for row in rows}, self._told)
-        for row in rows:
-            statuses = seen[row.target_id]
-            if is_read_only(row):
-                continue
-            if statuses is not None and (row.key in statuses or row.observed):
-                self._record(row, statuses.get(row.key))
+        return [self._watch(row, seen[row.target_id], keep=False) for row in rows if not is_read_only(row)]
+
+    def _watch(self, row: Deployment, statuses: Mapping[str, TargetStatus] | None, *, keep: bool) -> Watched:
+        """What others run (it is read-only) speaks no words of ours. `keep`: in the replicas' lives too."""
+        rollout = active_rollout(row) if row.live_revision is None else None
+        if statuses is not None and (row.key in statuses or row.observed):
+            self._record(row, statuses.get(row.key))
+            if keep:
+                self._lives.keep(row, statuses.get(row.key))
+        return Watched(
+            deployment=row,
+            governing=row.live_revision or (rollout.to_revision if rollout else None),
+            reached=statuses is not None,
+            seen=status(row) if statuses is None else statuses.get(row.key),
+            way=_way(row.target),
+        )
 
     def _told(self, key: str) -> None:
         """By a thread that follows a cluster, which outlives the loop."""
@@ -296,7 +317,7 @@ class Collector:
             if one.seen is None or not one.reached:
                 continue
             try:
-                match _scaler(one.governing):
+                match one.scaler:
                     case "slipway":
                         self._autoscaler.sync(
                             row, one.governing, signals=signals[row.key], seen=one.seen, now_s=now_s
@@ -343,11 +364,6 @@ def _observe_all(
             log.warning("target_not_opened", target=row.name, cause=str(error))
             found[pk] = None
     return found
-
-
-def _scaler(revision: Revision) -> str:
-    """Who decides sizes: on a target that is no cluster, we."""
-    return str((revision.spec.get("cluster") or {}).get("autoscaler", "slipway"))
 
 
 def _way(row: TargetRow) -> Way | None:

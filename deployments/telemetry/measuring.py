@@ -5,7 +5,7 @@ behind an API server every 5 s, and each beat has its own idea of how old a sign
 all, which would either load API servers with every page or call their signals stale between any two scrapes.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,10 +23,11 @@ TOLD_EVERY_S: Final = 0.5
 
 @dataclass(kw_only=True, eq=False)
 class Measuring:
-    """`timeout_s` bounds one scrape."""
+    """`timeout_s` bounds one scrape; `burst` is called with the deployment at which suddenly many requests wait."""
 
     period_s: float
     timeout_s: float = 1.0
+    burst: Callable[[str], None] = lambda deployment: None
 
     def __post_init__(self) -> None:
         self.windows = Accumulator(period_s=self.period_s)
@@ -36,8 +37,10 @@ class Measuring:
 
     async def _heard(self, scrape: Scrape) -> None:
         reading = self._series.observe(scrape)
-        self._signals.take(reading)
+        burst = self._signals.take(reading)
         self.windows.add(reading)
+        if burst:
+            self.burst(reading.target.deployment)
 
     def expect(self, scraped: Mapping[str, Collection[Target]], *, now: float) -> None:
         """By deployment, which pages there are from now on."""

@@ -151,6 +151,10 @@ class _Known:
         gauge, counted = measured.gauge, measured.counted
         return cls(either if gauge is None else gauge, either if counted is None else counted, at)
 
+    @property
+    def larger(self) -> float:
+        return max(self.gauge, self.counted)
+
 
 @dataclass(kw_only=True, eq=False)
 class _Replica:
@@ -191,12 +195,14 @@ class SignalBook:
         }
         self._held = {key: held for key, held in self._held.items() if key[0] in self._expected}
 
-    def take(self, reading: Reading) -> None:
-        """Takes one reading; of a replica that is not expected, or a failed one, nothing is kept."""
+    def take(self, reading: Reading) -> bool:
+        """Takes one reading; of a replica that is not expected, or a failed one, nothing is kept. Returns whether more
+        than twice as many wait as at the reading before: a burst, and no jitter of a busy queue."""
         target, at = reading.target, reading.at_monotonic
         replica = self._expected.get(target.deployment, {}).get(target)
         if replica is None or reading.failure is not None:
-            return
+            return False
+        before = replica.levels.get(SignalName.QUEUE_DEPTH)
         for name, measured in (
             (SignalName.QUEUE_DEPTH, reading.queue_depth),
             (SignalName.IN_FLIGHT, reading.in_flight),
@@ -205,6 +211,7 @@ class SignalBook:
                 replica.levels[name] = known
         if reading.interval is not None:
             replica.recent.append((at, reading.interval))
+        return (reading.queue_depth.larger or 0.0) > 2 * (before.larger if before else 0.0)
 
     def signals(
         self, deployment: str, *, now: float, at_wall: float, revision: int | None = None

@@ -146,6 +146,26 @@ async def test_autoscalers_elsewhere_are_told_of_pods_between_two_periods(
     assert next(periods) == 1, "all of it within the first period"
 
 
+async def test_a_burst_is_decided_on_before_the_next_period(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TargetRow, "is_cluster", True)
+    monkeypatch.setattr(collector, "_way", lambda row: None)
+    periods, period = count(), Collector._period
+
+    async def counted(self: Collector) -> None:
+        next(periods)
+        await period(self)
+
+    monkeypatch.setattr(Collector, "_period", counted)
+    async with FakeExporter(1) as exporter:
+        point_at(world, exporter, monkeypatch)
+        async with _collecting(period_s=600):
+            exporter.replicas[0].queue_depth = 25
+            await _until(lambda: Deployment.objects.get().replicas == 3)
+    assert next(periods) == 1, "all of it within the first period"
+
+
 async def _told(redis: Redis) -> float | None:
     sheet = await read_sheet(redis)
     found = [DeploymentSignals.from_json(one) for one in (sheet.lines.values() if sheet else ())]

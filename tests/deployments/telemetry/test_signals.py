@@ -271,3 +271,13 @@ def test_a_held_value_ages_with_its_signal() -> None:
     stale = Signal(value=None, age_s=20, error=SignalError.STALE, held=4, held_age_s=20)
     assert stale.aged(30, stale_after_s=6).held == 4
     assert stale.aged(41, stale_after_s=6).held is None
+
+
+def test_a_queue_that_more_than_doubles_is_a_burst() -> None:
+    one = target(1)
+    book = book_of(one)
+    depths = (0, 1, 2, 5, 7, 0, 0, 40, 80, 161)
+    taken = [book.take(reading(one, number, depth=depth)) for number, depth in enumerate(depths)]
+    assert taken == [False, True, False, True, False, False, False, True, False, True]
+    assert not book.take(missed(one, 11))
+    assert not book.take(reading(target(2), 12, depth=9)), "of a replica that is not expected"
