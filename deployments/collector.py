@@ -157,11 +157,8 @@ class Collector:
         watched = await self._in_database(self._look_again, moved | bursts) or []
         waiting = [one for one in watched if one.deployment.key in bursts and one.scaler == "slipway"]
         if waiting:
-            now, wall = time.monotonic(), time.time()
-            signals = {
-                one.deployment.key: self._by(one).peek(one.deployment.key, now=now, at_wall=wall)
-                for one in waiting
-            }
+            now = time.monotonic()
+            signals = self._peek(waiting, now=now)
             await self._in_database(self._decide, waiting, signals, self._monotonic_began_s + now)
 
     def _stir(self, key: str) -> None:
@@ -297,15 +294,20 @@ class Collector:
             log.warning("snapshot_not_written", cause=str(error))
 
     async def _tell_elsewhere(self) -> None:
-        """For ever, between the periods too and while the database is away; it is counted in no window."""
+        """For ever, between the periods too and while the database is away."""
         while True:
             await asyncio.sleep(TOLD_EVERY_S)
-            now, wall = time.monotonic(), time.time()
             asked = [self._watched[key] for key in self._labels or {}]
             if asked:
-                await self._publish(
-                    self._by(one).peek(one.deployment.key, now=now, at_wall=wall) for one in asked
-                )
+                await self._publish(self._peek(asked, now=time.monotonic()).values())
+
+    def _peek(self, watched: Iterable[Watched], *, now: float) -> dict[str, DeploymentSignals]:
+        """By key, between two periods: counted in no window."""
+        wall = time.time()
+        return {
+            one.deployment.key: self._by(one).peek(one.deployment.key, now=now, at_wall=wall)
+            for one in watched
+        }
 
     def _decide(
         self, watched: Iterable[Watched], signals: Mapping[str, DeploymentSignals], now_s: float

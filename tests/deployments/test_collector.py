@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -23,7 +23,7 @@ from deployments.models import Decision, Deployment, Rollup
 from deployments.models import Target as TargetRow
 from deployments.telemetry.sheet import SignalLabels
 from deployments.telemetry.signals import DeploymentSignals, SignalName
-from deployments.telemetry.snapshot import Sheet, read_sheet, read_signals
+from deployments.telemetry.snapshot import SHEET_WRITTEN, Sheet, read_sheet, read_signals
 from tests.deployments.telemetry.fake_exporter import FakeExporter, Mode
 from tests.deployments.world import World
 
@@ -121,11 +121,9 @@ async def test_what_runs_in_a_namespace_is_on_the_sheet_for_autoscalers_elsewher
             await _sheet(redis, deployments=0)
 
 
-async def test_autoscalers_elsewhere_are_told_of_pods_between_two_periods(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = SignalLabels(namespace="models", labels={"deployment": "bert"})
-    monkeypatch.setattr(collector, "labels_of", lambda row: labels)
+@pytest.fixture
+def one_period(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """So long that what is seen at the pods of a cluster, which are scraped each second, is seen within the first."""
     monkeypatch.setattr(TargetRow, "is_cluster", True)
     monkeypatch.setattr(collector, "_way", lambda row: None)
     periods, period = count(), Collector._period
@@ -135,35 +133,34 @@ async def test_autoscalers_elsewhere_are_told_of_pods_between_two_periods(
         await period(self)
 
     monkeypatch.setattr(Collector, "_period", counted)
+    yield 600.0
+    assert next(periods) == 1
+
+
+async def test_autoscalers_elsewhere_are_told_of_pods_between_two_periods(
+    world: World, monkeypatch: pytest.MonkeyPatch, one_period: float
+) -> None:
+    labels = SignalLabels(namespace="models", labels={"deployment": "bert"})
+    monkeypatch.setattr(collector, "labels_of", lambda row: labels)
     async with FakeExporter(1) as exporter:
         point_at(world, exporter, monkeypatch)
-        async with _collecting(period_s=600) as redis:
+        async with _collecting(one_period) as redis, redis.pubsub() as written:
+            await written.subscribe(SHEET_WRITTEN)
             for waiting in (25, 40):
                 exporter.replicas[0].queue_depth = waiting
                 async with asyncio.timeout(20):
                     while await _told(redis) != waiting:
-                        await asyncio.sleep(PERIOD_S / 2)
-    assert next(periods) == 1, "all of it within the first period"
+                        await written.get_message(timeout=1)
 
 
 async def test_a_burst_is_decided_on_before_the_next_period(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, one_period: float
 ) -> None:
-    monkeypatch.setattr(TargetRow, "is_cluster", True)
-    monkeypatch.setattr(collector, "_way", lambda row: None)
-    periods, period = count(), Collector._period
-
-    async def counted(self: Collector) -> None:
-        next(periods)
-        await period(self)
-
-    monkeypatch.setattr(Collector, "_period", counted)
     async with FakeExporter(1) as exporter:
         point_at(world, exporter, monkeypatch)
-        async with _collecting(period_s=600):
+        async with _collecting(one_period):
             exporter.replicas[0].queue_depth = 25
             await _until(lambda: Deployment.objects.get().replicas == 3)
-    assert next(periods) == 1, "all of it within the first period"
 
 
 async def _told(redis: Redis) -> float | None:
