@@ -124,6 +124,18 @@ def test_what_the_lock_names_is_installed_once(clone: Path) -> None:
 
 
 @needs_uv
+@needs_uv
+def test_the_product_is_compiled(clone: Path) -> None:
+    """Each time: a change that came in between is compiled as well."""
+    source = clone / "controlplane" / "core.py"
+    source.parent.mkdir()
+    for text in ("A = 1", "A = 2  # longer"):
+        source.write_text(text)
+        assert set_up(clone).returncode == 0
+        (compiled,) = source.parent.glob("__pycache__/core.*.pyc")
+        assert int.from_bytes(compiled.read_bytes()[12:16], "little") == len(text), "PEP 552: the source's size"
+
+
 def test_a_changed_lock_is_installed_again(clone: Path) -> None:
     set_up(clone)
     (clone / "requirements" / "local.lock").write_text(wheel(clone, "3"))
