@@ -40,13 +40,19 @@ class Member:
     info: zipfile.ZipInfo
 
 
-def members(archive: zipfile.ZipFile, *, file_bytes: int, total_bytes: int) -> tuple[Member, ...]:
-    """The files of the archive, folders left out. Raises Unprocessable `unsafe_archive` naming the member."""
+def members(
+    archive: zipfile.ZipFile, *, file_bytes: int, total_bytes: int, paths: bool = True
+) -> tuple[Member, ...]:
+    """The files of the archive, folders left out. Raises Unprocessable `unsafe_archive` naming the member.
+
+    Without `paths` their names are keys that nothing is ever unpacked under, such as the inputs `model/x:0` and `X`
+    beside `x` in an npz.
+    """
     infos = archive.infolist()
     for info in infos:
-        _check_name(info.orig_filename)
+        _check_name(info.orig_filename, path=paths)
         _check_kind(info)
-    _check_unique(infos)
+    _check_unique(infos, paths=paths)
     _check_places(archive, infos, file_bytes=file_bytes)
     total = sum(info.file_size for info in infos)
     if total > total_bytes:
@@ -88,13 +94,15 @@ def _check_table(path: Path) -> None:
         raise unsafe(f"It has {count:,} members; at most {MAX_MEMBERS:,} are read")
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, *, path: bool) -> None:
     parts = name.removesuffix("/").split("/")
     problem = ""
     if len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
         problem = "is too long"
     elif CONTROL.search(name):
         problem = "contains control characters"
+    elif not path:
+        return
     elif "\\" in name or ":" in name:
         problem = "contains a backslash or a colon"
     elif name.startswith("/"):
@@ -128,10 +136,12 @@ def _bursts(size_bytes: int, *, packed_bytes: int) -> bool:
     return size_bytes > RATIO_FROM_BYTES and size_bytes > MAX_RATIO * packed_bytes
 
 
-def _check_unique(infos: Sequence[zipfile.ZipInfo]) -> None:
+def _check_unique(infos: Sequence[zipfile.ZipInfo], *, paths: bool) -> None:
     seen: dict[str, str] = {}
     for info in infos:
-        key = unicodedata.normalize("NFC", info.filename.removesuffix("/")).casefold()
+        key = info.filename
+        if paths:
+            key = unicodedata.normalize("NFC", key.removesuffix("/")).casefold()
         if key in seen:
             raise unsafe(f"The members {quoted(seen[key])} and {quoted(info.filename)} have the same name")
         seen[key] = info.filename
