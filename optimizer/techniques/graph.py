@@ -5,6 +5,7 @@ The repairs here are exact: they change how a graph is written, not what it comp
 
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,53 @@ def op_types(model: Any) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for node in nodes_of(model.graph)).items()))
 
 
-def nodes_of(graph: Any) -> Iterator[Any]:
-    """Those of subgraphs included."""
+def graphs_of(graph: Any) -> Iterator[Any]:
+    """The graph and its subgraphs, the inner ones last."""
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from nodes_of(attribute.g)
+                yield from graphs_of(attribute.g)
+
+
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """Those of subgraphs included."""
+    for each in graphs_of(graph):
+        yield from each.node
+
+
+def constants_of(graph: Any) -> dict[str, Any]:
+    """Tensors by name: initializers and what Constant nodes hold, where some exporters put every weight. Those of
+    subgraphs included."""
+    found = {tensor.name: tensor for each in graphs_of(graph) for tensor in each.initializer}
+    return found | {
+        node.output[0]: attribute.t
+        for node in nodes_of(graph)
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+
+
+def sort_nodes(graph: Any) -> None:
+    """Puts every node behind those that it needs, whether by an input or within a subgraph; subgraphs as well."""
+    for each in graphs_of(graph):
+        makers = {name: place for place, node in enumerate(each.node) for name in node.output if name}
+        needs = {
+            place: {makers[name] for name in _reads(node) if name in makers}
+            for place, node in enumerate(each.node)
+        }
+        nodes = list(each.node)
+        del each.node[:]
+        each.node.extend(nodes[place] for place in TopologicalSorter(needs).static_order())
+
+
+def _reads(node: Any) -> Iterator[str]:
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from (name for inner in nodes_of(attribute.g) for name in inner.input)
+            yield from (value.name for value in attribute.g.output)
 
 
 def name_nodes(model: Any) -> None:
@@ -86,11 +127,12 @@ def _precision(model: Any, counts: dict[str, int]) -> str:
     """By what most of the weights are stored in."""
     from onnx import TensorProto
 
+    weights = constants_of(model.graph).values()
     if QUANTIZED & counts.keys():
         eighths = {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
-        return "fp8" if eighths & {tensor.data_type for tensor in model.graph.initializer} else "int8"
+        return "fp8" if eighths & {tensor.data_type for tensor in weights} else "int8"
     sizes: Counter[int] = Counter()
-    for tensor in model.graph.initializer:
+    for tensor in weights:
         size = 1
         for dimension in tensor.dims:
             size *= dimension

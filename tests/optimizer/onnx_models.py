@@ -115,6 +115,40 @@ def scaled(path: Path, *, factor: float = 2.0, name: str = "x") -> dict[str, Any
     return made
 
 
+def normalized(path: Path, *, centred: bool, opset: int, width: int = 16) -> dict[str, Any]:
+    """A layer (or, not `centred`, root mean square) normalization spelled out, as exporters of old opsets do."""
+    made = signature([("x", "FP32", ["batch", width])], [("y", "FP32", ["batch", width])])
+    spread = "off" if centred else "x"
+    centring = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[-1]),
+        helper.make_node("Sub", ["x", "mean"], ["off"]),
+    ]
+    nodes = [
+        *(centring if centred else []),
+        helper.make_node("Pow", [spread, "two"], ["square"]),
+        helper.make_node("ReduceMean", ["square"], ["variance"], axes=[-1]),
+        helper.make_node("Add", ["variance", "least"], ["above"]),
+        helper.make_node("Sqrt", ["above"], ["deviation"]),
+        helper.make_node("Div", [spread, "deviation"], ["unit"]),
+        helper.make_node("Mul", ["unit", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "shift"], ["y"]),
+    ]
+    constants = {
+        "two": np.float32(2),
+        "least": np.float32(1e-5),
+        "scale": np.ones(width, np.float32),
+        "shift": np.zeros(width, np.float32),
+    }
+    save(
+        path,
+        nodes=nodes,
+        constants={key: np.asarray(value) for key, value in constants.items()},
+        signature=made,
+        opset=opset,
+    )
+    return made
+
+
 def embedding(path: Path, *, vocabulary: int = 50) -> dict[str, Any]:
     """Token ids through a Cast into a Gather, beside a mask that is only multiplied."""
     rng = np.random.default_rng(0)

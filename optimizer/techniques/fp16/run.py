@@ -14,12 +14,17 @@ import numpy as np
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.calibration import Calibration
 from optimizer.techniques.fp16.technique import HalfParameters
-from optimizer.techniques.graph import name_nodes, nodes_of, read
+from optimizer.techniques.graph import constants_of, name_nodes, nodes_of, read, sort_nodes
 from optimizer.techniques.port import Work
 from optimizer.techniques.quantization import exclusions
 
 NAMED = 5
 LARGEST = float(np.finfo(np.float16).max)
+CONVERTERS_LARGEST = 10_000.0
+"""The converter cuts constants to this, which spares masks their infinities and ruins weights."""
+WEIGHED = frozenset(
+    ["BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "InstanceNormalization", "MatMul"]
+)
 
 
 def run(work: Work, params: HalfParameters) -> dict[str, Any]:
@@ -38,7 +43,7 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
     asked = exclusions(params.exclude_nodes, model=model)
     calibration = Calibration.draw(work, wanted=params.range_items) if work.calibration else None
     largest = _largest(model, work=work, calibration=calibration) if calibration else {}
-    too_large = _too_large(model, largest, above=LARGEST / params.headroom)
+    too_large = _too_large(model, largest, above=LARGEST / params.headroom) | _cut(model)
     if too_large:
         work.journal.warning(_kept_in_words(too_large))
     with warnings.catch_warnings():
@@ -51,7 +56,7 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *params.keep_op_types],
             node_block_list=[*asked, *too_large],
         )
-    halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in converted.graph.initializer)
+    halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in constants_of(converted.graph).values())
     if not halves:
         raise Unprocessable(
             "nothing_converted",
@@ -85,7 +90,6 @@ def _mend(converted: Any, *, own: set[str]) -> None:
     `own`: names of the model's nodes. Its own casts stay: from float to integer and back they round.
     """
     from onnx import TensorProto
-    from onnxruntime.quantization.onnx_model import ONNXModel
 
     graph = converted.graph
     outputs = {value.name for value in graph.output}
@@ -103,7 +107,7 @@ def _mend(converted: Any, *, own: set[str]) -> None:
     for node in casts:
         if node.output[0] not in used:
             graph.node.remove(node)
-    ONNXModel(converted).topological_sort()
+    sort_nodes(graph)
 
 
 def _largest(model: Any, *, work: Work, calibration: Calibration) -> dict[str, float]:
@@ -139,3 +143,20 @@ def _too_large(model: Any, largest: Mapping[str, float], *, above: float) -> dic
         for node in model.graph.node
     }
     return {name: value for name, value in found.items() if value > above}
+
+
+def _cut(model: Any) -> dict[str, float]:
+    """Nodes whose weights the converter would cut, such as a variance of millions, with the largest of them."""
+    from onnx import TensorProto, numpy_helper
+
+    weights = {
+        name: float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
+        for name, tensor in constants_of(model.graph).items()
+        if tensor.data_type == TensorProto.FLOAT
+    }
+    found = {
+        node.name: max((weights.get(name, 0.0) for name in node.input), default=0.0)
+        for node in nodes_of(model.graph)
+        if node.op_type in WEIGHED
+    }
+    return {name: value for name, value in found.items() if value > CONVERTERS_LARGEST}

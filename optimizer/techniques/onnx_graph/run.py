@@ -4,9 +4,12 @@ import contextlib
 import io
 from typing import Any
 
-from optimizer.techniques.graph import read
+from optimizer.techniques.graph import opset_of, read
 from optimizer.techniques.onnx_graph.technique import GraphParameters
 from optimizer.techniques.port import Work
+
+NORMALIZATIONS = {"LayerNormFusionL1": 17, "LayerNormFusionL2": 17, "SimplifiedLayerNormFusion": None}
+"""ONNX Runtime's fusions whose result stands in ONNX's own domain, and the opset from which ONNX has it as well."""
 
 
 def run(work: Work, params: GraphParameters) -> dict[str, Any]:
@@ -31,7 +34,17 @@ def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
         "extended": levels.ORT_ENABLE_EXTENDED,
     }[params.level]
     options.optimized_model_filepath = str(work.output)
-    onnxruntime.InferenceSession(str(work.input), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(work.input),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=_not_in_onnx(opset_of(read(work.input))),
+    )
+
+
+def _not_in_onnx(opset: int) -> list[str]:
+    """Fusions that would write what only ONNX Runtime takes for a model."""
+    return [name for name, since in NORMALIZATIONS.items() if since is None or opset < since]
 
 
 def _by_onnxslim(work: Work) -> None:

@@ -100,14 +100,21 @@ _OF_BUILDER = (
         title="An input of the model decides shapes by its values.",
         advice="Export the model with that input as a constant.",
     ),
+    _Rule(
+        words="ScopeType::kUNDEFINED",
+        code="unsupported_branch",
+        title="TensorRT cannot build the branches (If) or loops of this model.",
+        advice="Export the model for one case, so that nothing is decided while it runs.",
+    ),
     *(
         _Rule(
             words=words,
             code="sizes_refused",
             title="TensorRT refuses the sizes of the open axes.",
-            advice="Look at what is asked for each open axis.",
+            advice="Give the axes sizes that the model takes, as those of its data are.",
         )
         for words in (
+            "violate shape constraints",
             "no optimization profile",
             "Invalid optimization profiles",
             "Dimension mismatch",

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from controlplane.core.errors import Unprocessable
-from optimizer.techniques.graph import name_nodes, nodes_of
+from optimizer.techniques.graph import constants_of, name_nodes, nodes_of
 
 NAMED = 5
 LINEAR = ("QuantizeLinear", "DequantizeLinear")
@@ -99,14 +99,7 @@ def _asymmetric(graph: Any) -> Iterator[tuple[Any, str]]:
     what its weight is stored as."""
     from onnx import TensorProto
 
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    tensors |= {
-        node.output[0]: attribute.t
-        for node in nodes_of(graph)
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
+    tensors = constants_of(graph)
     for node in nodes_of(graph):
         if node.op_type not in LINEAR:
             continue

@@ -1,12 +1,14 @@
 """Optimization ahead of time: the same answers, by either tool."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
+from tests.optimizer import onnx_models
 from tests.optimizer.techniques.conftest import Made
 
 
@@ -32,6 +34,20 @@ def test_onnxslim_keeps_to_standard_operators_and_onnxruntime_does_not(made: Cal
 
     assert domains(tool="onnxslim") == {""}
     assert domains(tool="onnxruntime") > {""}
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_normalization_is_written_only_in_operators_that_its_opset_has(
+    opset: int, centred: bool, tmp_path: Path
+) -> None:
+    """ONNX Runtime fuses it into operators of ONNX's own domain, which stand in no older opset and some in none."""
+    path = tmp_path / "norm.onnx"
+    made = Made(tmp_path, "mlp")
+    made.path, made.signature = path, onnx_models.normalized(path, centred=centred, opset=opset)
+    done = made.optimize("onnx-graph")
+    onnx.checker.check_model(done["output_path"])
+    assert ("LayerNormalization" in done["provenance"]["nodes_after"]) == (centred and opset == 17)
 
 
 def test_it_says_how_many_nodes_are_left_and_prints_nothing(

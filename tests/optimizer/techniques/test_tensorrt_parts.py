@@ -86,6 +86,8 @@ def test_every_open_axis_has_a_range_that_suits_it() -> None:
 # What TensorRT says, and how it is told.
 
 OF_BUILDER = {
+    "unsupported_branch": "[graphScope.cpp::analyze::471] Error Code 2: Internal Error (Assertion tScope.getType() != "
+    "ScopeType::kUNDEFINED failed.  In analyze at /_src/optimizer/common/graphScope.cpp:471)",
     "shape_input": "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Optimization profile 0 is missing "
     "values for shape input tensor shape. In validate at /_src/optimizer/api/network.cpp:4081)",
     "axes_contradict": "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (Profile kOPT values are not "
@@ -101,6 +103,15 @@ OF_BUILDER = {
     "build_failed": "IBuilder::buildSerializedNetwork: Error Code 6: API Usage Error (Unable to load library: "
     "libnvinfer_lean.so.1. In Impl at /_src/runtime/dispatch/libLoader.cpp:305)",
 }
+
+
+def test_sizes_that_the_model_does_not_take_are_told_as_such() -> None:
+    said = (
+        "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (kOPT values for profile 0 violate shape "
+        "constraints: IShuffleLayer p2o.Reshape.79: reshaping failed for tensor: p2o.Add.275 reshape would change "
+        "volume 107520 to 26880. In operator() at /_src/runtime/core/shapeMachine.cpp:640)"
+    )
+    assert reasons.of_builder([said]).code == "sizes_refused"
 
 
 @pytest.mark.parametrize("code", sorted(OF_BUILDER))
