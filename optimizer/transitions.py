@@ -18,7 +18,6 @@ from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Now
 
 from controlplane.core import bus, transitions
-from controlplane.core.clock import database_now
 from optimizer.domain.jobs import EDGES, FailureReason, JobState, backoff_s, may_retry
 from optimizer.models import Job, JobEvent, Worker
 
@@ -65,7 +64,7 @@ def record(
         level=level,
         message=message,
         data=dict(data or {}),
-        at=database_now(),
+        at=Now(),
     )
     transaction.on_commit(partial(log.info, message, job=job_id, attempt=attempt))
 
@@ -83,7 +82,7 @@ def _leave(owner: str, job_id: int, *, team_id: int) -> None:
     """The worker is free, unless it has another job by now; the dispatcher may have room for one."""
     Worker.objects.filter(name=owner, current_job=job_id).update(current_job=None)
     _announce_with_worker(job_id, team_id=team_id)
-    bus.wake_dispatcher()
+    bus.wake_dispatcher(bus.Work.JOBS, bus.Work.SEARCHES)
 
 
 def _drained(owner: str) -> QuerySet[Worker]:
@@ -94,7 +93,7 @@ def claim(job_id: int, *, owner: str, message_id: str = "") -> Claim | None:
     """Takes a due queued job, or one whose worker fell silent. None: there is nothing to do, which only the log
     tells: repeated messages are counted there. A drained worker takes none: the job goes back to the line.
 
-    `message_id` names the broker's message that led here. Six statements in one transaction.
+    `message_id` names the broker's message that led here. Five statements in one transaction.
     """
     due = Q(state=JobState.QUEUED, run_after__lte=Now()) | Q(state=JobState.RUNNING, lease_until__lt=Now())
     rows = Job.objects.filter(

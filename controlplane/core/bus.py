@@ -7,6 +7,7 @@ Refused: Redis publish/subscribe, which would make every request depend on the b
 
 import json
 from collections.abc import Iterable
+from enum import StrEnum
 
 from django.db import connection
 from psycopg.conninfo import make_conninfo
@@ -17,32 +18,41 @@ TICKS = "slipway_ticks"
 OUTBOX = "slipway_outbox"
 
 
+class Work(StrEnum):
+    """What may have become due for the dispatcher."""
+
+    JOBS = "jobs"
+    SEARCHES = "searches"
+    RECONCILES = "reconciles"
+
+
 def publish(*topics: str, team_id: int | None) -> None:
     """Sends one tick per topic on commit, to pages of the team; None is for what all teams share.
 
     Cost: one statement; equal payloads in a transaction are merged.
     """
-    _notify([_tick(topics, team_id)])
+    _notify(TICKS, [_tick(topics, team_id)])
 
 
 def publish_each(ticks: Iterable[tuple[str, int | None]]) -> None:
     """As `publish` for each topic and its team; all of them cost one statement."""
-    _notify([_tick((topic,), team_id) for topic, team_id in ticks])
+    _notify(TICKS, [_tick((topic,), team_id) for topic, team_id in ticks])
 
 
 def _tick(topics: Iterable[str], team_id: int | None) -> str:
     return json.dumps({"team": team_id, "topics": sorted(set(topics))}, separators=(",", ":"))
 
 
-def _notify(payloads: list[str]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [TICKS, payloads])
+def wake_dispatcher(*works: Work) -> None:
+    """Lets the dispatcher see to rows that became due in this transaction without waiting for its poll."""
+    _notify(OUTBOX, list(works))
 
 
-def wake_dispatcher() -> None:
-    """Lets the dispatcher publish rows that became due in this transaction without waiting for its poll."""
+def _notify(channel: str, payloads: list[str]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, '')", [OUTBOX])
+        cursor.execute(
+            "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [channel, payloads]
+        )
 
 
 def conninfo() -> str:

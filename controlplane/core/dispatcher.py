@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from controlplane.core.bus import OUTBOX, conninfo
+from controlplane.core.bus import OUTBOX, Work, conninfo
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +26,13 @@ LOOK_UP_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Duty:
-    """`run` is short and repeatable. `every_s` bounds how late it can be; `woken` duties also hear the outbox."""
+    """`run` is short and repeatable. `every_s` bounds how late it can be; `woken_by` is the work that it runs for at
+    once."""
 
     name: str
     run: Callable[[], object]
     every_s: float
-    woken: bool = False
+    woken_by: Work | None = None
 
 
 @dataclass(kw_only=True)
@@ -63,14 +64,15 @@ class Dispatcher:
     def _listen(self) -> None:
         with psycopg.connect(conninfo(), autocommit=True) as listener:
             listener.execute(f"LISTEN {OUTBOX}")
-            self._wake()
+            self._wake(*Work)
             while not self.stopping.is_set():
-                if any(True for _ in listener.notifies(timeout=LOOK_UP_S, stop_after=1)):
-                    self._wake()
+                for heard in listener.notifies(timeout=LOOK_UP_S, stop_after=1):
+                    self._wake(heard.payload)
 
-    def _wake(self) -> None:
+    def _wake(self, *works: str) -> None:
+        """Those whose work it is, and no others: in one process they take the processor from each other."""
         for duty in self.duties:
-            if duty.woken:
+            if duty.woken_by in works:
                 self._wakes[duty.name].set()
 
     def _loop(self, duty: Duty) -> None:

@@ -6,6 +6,7 @@ nothing is written. Refused: `instance.save()`, signals, and reading the state b
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import transaction
@@ -37,7 +38,7 @@ def move[Row: Model](
     allowed = sources(edges, to)
     if only_from is not None:
         allowed &= frozenset(only_from)
-    with transaction.atomic():
+    with transaction.atomic() if record is not None else nullcontext():
         moved = rows.filter(state__in=allowed).update(state=to, **(changes or {}))
         if moved and record is not None:
             record()

@@ -48,8 +48,9 @@ class StoredItems:
         chosen = list(indices)
         if not self.batched and len(chosen) != 1:
             raise ValueError("a model without a batch axis takes one item at a time")
+        # An item of a single number is no array in NumPy, and ONNX Runtime takes arrays only.
         return {
-            name: array[chosen[0]] if name in self.whole else array[chosen]
+            name: np.asarray(array[chosen[0]]) if name in self.whole else array[chosen]
             for name, array in self.arrays.items()
         }
 

@@ -133,7 +133,9 @@ def test_the_product_is_compiled(clone: Path) -> None:
         source.write_text(text)
         assert set_up(clone).returncode == 0
         (compiled,) = source.parent.glob("__pycache__/core.*.pyc")
-        assert int.from_bytes(compiled.read_bytes()[12:16], "little") == len(text), "PEP 552: the source's size"
+        assert int.from_bytes(compiled.read_bytes()[12:16], "little") == len(text), (
+            "PEP 552: the source's size"
+        )
 
 
 def test_a_changed_lock_is_installed_again(clone: Path) -> None:

@@ -165,6 +165,18 @@ def test_a_model_without_any_batch_axis_gets_each_item_whole(tmp_path: Path) -> 
     assert found.feed([4])["x"].shape == (2, 4)
 
 
+def test_an_item_of_a_single_number_is_an_array(tmp_path: Path) -> None:
+    """Such as the sampling rate beside a sound."""
+    signature = Signature.from_json(
+        onnx_models.signature([("x", "FP32", [2, 4]), ("rate", "INT64", [])], [("y", "FP32", [2, 1])])
+        | {"batch_axis": None}
+    )
+    path = written(tmp_path, x=np.zeros((3, 2, 4), np.float32), rate=np.full(3, 16_000))
+    rate = read_npz(path, signature).feed([1])["rate"]
+    assert isinstance(rate, np.ndarray)
+    assert (rate.shape, rate.item()) == ((), 16_000)
+
+
 @given(st.integers(0, 500), st.integers(1, 40))
 def test_batches_cover_every_item_once(count: int, size: int) -> None:
     assert [index for batch in batches(count, size) for index in batch] == list(range(count))
