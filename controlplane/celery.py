@@ -98,9 +98,11 @@ app.autodiscover_tasks()
 
 @task_prerun.connect
 @task_postrun.connect
-def look_at_connections(**_: Any) -> None:
-    """As Django does around a request: one that is old or broke is closed, one that stays is asked before its use."""
-    close_old_connections()
+def look_at_connections(sender: Any, **_: Any) -> None:
+    """As Django does around a request: one that is old or broke is closed, one that stays is asked before its use. A
+    task that is called like a function leaves its caller's alone."""
+    if not sender.request.is_eager:
+        close_old_connections()
 
 
 @worker_before_create_process.connect

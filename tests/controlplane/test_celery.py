@@ -17,7 +17,7 @@ def between_two_tasks() -> None:
     celery = DjangoWorkerFixup(app)
     for hook in (celery.on_task_postrun, celery.on_task_prerun):
         hook(sender=TASK)
-        look_at_connections()
+        look_at_connections(sender=TASK)
 
 
 def test_a_task_goes_on_with_the_connection_of_the_one_before() -> None:

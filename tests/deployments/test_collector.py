@@ -93,9 +93,7 @@ async def test_scrapes_become_signals_decisions_and_windows(
         exporter.replicas[0].queue_depth = 25
         async with _collecting() as redis:
             await _until(lambda: Deployment.objects.get().replicas == 3)
-            signals = await read_signals(redis, world.row.key)
-            assert signals is not None
-            assert signals[SignalName.QUEUE_DEPTH].value == 25
+            await _signal(redis, world, SignalName.QUEUE_DEPTH, 25)
         decision = await sync_to_async(Decision.objects.filter(desired_replicas=3, current_replicas=1).get)()
         assert decision.sentence.startswith("Scaled 1 to 3: inference_queue_depth 25")
         windows = await sync_to_async(Rollup.objects.filter(replica="", revision=0).count)()
