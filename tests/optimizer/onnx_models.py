@@ -115,6 +115,27 @@ def scaled(path: Path, *, factor: float = 2.0, name: str = "x") -> dict[str, Any
     return made
 
 
+def branch_at_the_end(path: Path) -> None:
+    """Lets the model end in an If that answers as before; what its branches use is no input of it."""
+    model = onnx.load(str(path))
+    graph = model.graph
+    name = graph.output[0].name
+    (last,) = (node for node in graph.node if name in node.output)
+    last.output[0] = "before"
+    branches = {
+        f"{which}_branch": helper.make_graph(
+            [helper.make_node(op, ["before"], [which])],
+            which,
+            [],
+            [helper.make_tensor_value_info(which, TensorProto.FLOAT, None)],
+        )
+        for which, op in (("then", "Identity"), ("else", "Neg"))
+    }
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "which"))
+    graph.node.append(helper.make_node("If", ["which"], [name], name="if", **branches))
+    onnx.save(model, str(path))
+
+
 def normalized(path: Path, *, centred: bool, opset: int, width: int = 16) -> dict[str, Any]:
     """A layer (or, not `centred`, root mean square) normalization spelled out, as exporters of old opsets do."""
     made = signature([("x", "FP32", ["batch", width])], [("y", "FP32", ["batch", width])])

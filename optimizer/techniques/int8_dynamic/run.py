@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optimizer.techniques.graph import PER_CHANNEL_OPSET, op_types, prepare, read
+from optimizer.techniques.graph import PER_CHANNEL_OPSET, op_types, prepare, read, sort_file
 from optimizer.techniques.int8_dynamic.technique import DynamicParameters
 from optimizer.techniques.port import Work
 from optimizer.techniques.quantization import also_split, exclusions, layers_of, require_change
@@ -33,6 +33,7 @@ def run(work: Work, params: DynamicParameters) -> dict[str, Any]:
             nodes_to_exclude=also_split([*asked, *left]),
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
+        sort_file(made)
         require_change(before=before, after=op_types(read(made)))
 
     repair = quantize_within_budget(

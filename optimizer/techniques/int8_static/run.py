@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.techniques.calibration import Calibration
-from optimizer.techniques.graph import PER_CHANNEL_OPSET, op_types, prepare, read
+from optimizer.techniques.graph import PER_CHANNEL_OPSET, op_types, prepare, read, sort_file
 from optimizer.techniques.int8_static.technique import StaticParameters
 from optimizer.techniques.port import Work
 from optimizer.techniques.quantization import (
@@ -104,6 +104,7 @@ def _by_onnxruntime(
                 "CalibPercentile": params.percentile,
             },
         )
+        sort_file(made)
 
     return quantize
 

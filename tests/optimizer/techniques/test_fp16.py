@@ -111,22 +111,7 @@ def test_a_weight_that_the_converter_would_cut_stays_as_it_is(made: Callable[[st
 
 def test_what_a_branch_uses_stands_before_it(made: Callable[[str], Made]) -> None:
     model = made("mlp")
-    proto = onnx.load(str(model.path))
-    (answer,) = proto.graph.output
-    (last,) = (node for node in proto.graph.node if answer.name in node.output)
-    last.output[0] = "before"
-    branches = {
-        f"{which}_branch": helper.make_graph(
-            [helper.make_node(op, ["before"], [which])],
-            which,
-            [],
-            [helper.make_tensor_value_info(which, TensorProto.FLOAT, None)],
-        )
-        for which, op in (("then", "Neg"), ("else", "Identity"))
-    }
-    proto.graph.initializer.append(numpy_helper.from_array(np.array(True), "which"))
-    proto.graph.node.append(helper.make_node("If", ["which"], [answer.name], name="if", **branches))
-    onnx.save(proto, str(model.path))
+    onnx_models.branch_at_the_end(model.path)
     assert furthest(model, model.optimize("fp16")) < 0.01
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.graph import flatten_biases, op_types, read, summary_of
@@ -80,6 +80,32 @@ def test_a_bias_that_others_use_too_stays_for_them(tmp_path: Path) -> None:
     before = answers(model, feed)
     flatten_biases(model)
     np.testing.assert_array_equal(answers(model, feed), before)
+
+
+def test_a_bias_that_two_nodes_share_is_not_taken_for_another_value(made: Callable[[str], Made]) -> None:
+    """ONNX Runtime's quantizer calls its copy of `b` `b2`, which here is what a node gives."""
+    model = made("cnn")
+    proto = onnx.load(str(model.path))
+    channels = next(tensor for tensor in proto.graph.initializer if tensor.name == "k0").dims[0]
+    proto.graph.initializer.append(numpy_helper.from_array(np.full(channels, 0.25, np.float32), "shift"))
+    first, relu, second, *_ = proto.graph.node
+    for node in (first, second):
+        node.input.append("shift")
+    first.output[0] = relu.input[0] = "shift2"
+    onnx.save(proto, str(model.path))
+    done = model.optimize("int8-static")
+    assert "1 shared biases copied" in done["provenance"]["preparation"]
+    with np.load(model.calibration) as items:
+        feed = {key: items[key] for key in items}
+    theirs, ours = answers(proto, feed), answers(onnx.load(done["output_path"]), feed)
+    assert np.abs(theirs - ours).max() < 0.1 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("technique", INT8)
+def test_what_a_branch_uses_stands_before_it(technique: str, made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    onnx_models.branch_at_the_end(model.path)
+    assert model.optimize(technique)["precision"] == "int8"
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
