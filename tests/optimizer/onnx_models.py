@@ -131,7 +131,9 @@ def branch_at_the_end(path: Path) -> None:
         )
         for which, op in (("then", "Identity"), ("else", "Neg"))
     }
-    graph.initializer.append(numpy_helper.from_array(np.array(True), "which"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0), "none"))
+    graph.node.append(helper.make_node("Size", [graph.input[0].name], ["size"], name="size"))
+    graph.node.append(helper.make_node("Greater", ["size", "none"], ["which"], name="which"))
     graph.node.append(helper.make_node("If", ["which"], [name], name="if", **branches))
     onnx.save(model, str(path))
 
