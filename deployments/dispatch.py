@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
-from controlplane.core.bus import Work
+from controlplane.core.bus import Due
 from controlplane.core.dispatcher import Duty
 from deployments.models import Decision, Deployment, ReplicaLife
 from deployments.tasks import RECONCILE
@@ -65,7 +65,7 @@ def keep_history() -> None:
 
 
 DUTIES = (
-    Duty(name="publish reconciles", run=publish_reconciles, every_s=0.25, woken_by=Work.RECONCILES),
+    Duty(name="publish reconciles", run=publish_reconciles, every_s=0.25, woken_by=Due.RECONCILES),
     Duty(name="keep history", run=keep_history, every_s=30),
     Duty(name="forget decisions", run=forget_decisions, every_s=3600),
     Duty(name="forget lives", run=forget_lives, every_s=3600),

@@ -64,4 +64,4 @@ def request_reconcile(deployment_id: int, *, after_s: float = 0) -> None:
     """Makes the deployment due; the dispatcher sends its reconciler there."""
     due = Now() + timedelta(seconds=after_s) if after_s else Now()
     Deployment.objects.filter(pk=deployment_id).update(reconcile_after=due)
-    bus.wake_dispatcher(bus.Work.RECONCILES)
+    bus.wake_dispatcher(bus.Due.RECONCILES)

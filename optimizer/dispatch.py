@@ -89,10 +89,10 @@ def forget_workers() -> int:
 
 
 DUTIES = (
-    Duty(name="publish jobs", run=publish_jobs, every_s=1, woken_by=bus.Work.JOBS),
+    Duty(name="publish jobs", run=publish_jobs, every_s=1, woken_by=bus.Due.JOBS),
     Duty(name="republish lost jobs", run=republish_lost_jobs, every_s=3),
     Duty(name="take back expired jobs", run=reap_expired, every_s=1),
-    Duty(name="carry searches on", run=advance_all, every_s=1, woken_by=bus.Work.SEARCHES),
+    Duty(name="carry searches on", run=advance_all, every_s=1, woken_by=bus.Due.SEARCHES),
     Duty(name="tell of silent workers", run=tell_of_silent_workers, every_s=LOOK_FOR_SILENCE.total_seconds()),
     Duty(name="forget workers", run=forget_workers, every_s=600),
 )

@@ -93,7 +93,7 @@ def start(
             )
             _audit(actor, "started", search)
             announce(search)
-            bus.wake_dispatcher(bus.Work.SEARCHES)
+            bus.wake_dispatcher(bus.Due.SEARCHES)
     except IntegrityError as error:
         known = _known(actor, idempotency_key, digest)
         if known is not None:

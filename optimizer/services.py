@@ -120,7 +120,7 @@ def _queue(actor: Actor, wanted: Job) -> tuple[Job, bool]:
             transitions.record(wanted.pk, attempt=0, message=f"Queued: {wanted.does}.")
             _audit(actor, "queued", wanted)
             transitions.announce(wanted.pk, team_id=actor.team.pk)
-            bus.wake_dispatcher(bus.Work.JOBS)
+            bus.wake_dispatcher(bus.Due.JOBS)
     except IntegrityError as error:
         known = _known(actor, wanted)
         if known is None:
@@ -212,7 +212,7 @@ def resume_worker(actor: Actor, worker: Worker) -> bool:
         changed = Worker.objects.filter(pk=worker.pk, drain_since__isnull=False).update(drain_since=None)
         if changed:
             _audit_worker(actor, "resumed", worker)
-            bus.wake_dispatcher(bus.Work.JOBS)
+            bus.wake_dispatcher(bus.Due.JOBS)
     return bool(changed)
 
 

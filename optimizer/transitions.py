@@ -82,7 +82,7 @@ def _leave(owner: str, job_id: int, *, team_id: int) -> None:
     """The worker is free, unless it has another job by now; the dispatcher may have room for one."""
     Worker.objects.filter(name=owner, current_job=job_id).update(current_job=None)
     _announce_with_worker(job_id, team_id=team_id)
-    bus.wake_dispatcher(bus.Work.JOBS, bus.Work.SEARCHES)
+    bus.wake_dispatcher(bus.Due.JOBS, bus.Due.SEARCHES)
 
 
 def _drained(owner: str) -> QuerySet[Worker]:

@@ -18,7 +18,7 @@ TICKS = "slipway_ticks"
 OUTBOX = "slipway_outbox"
 
 
-class Work(StrEnum):
+class Due(StrEnum):
     """What may have become due for the dispatcher."""
 
     JOBS = "jobs"
@@ -43,9 +43,9 @@ def _tick(topics: Iterable[str], team_id: int | None) -> str:
     return json.dumps({"team": team_id, "topics": sorted(set(topics))}, separators=(",", ":"))
 
 
-def wake_dispatcher(*works: Work) -> None:
+def wake_dispatcher(*due: Due) -> None:
     """Lets the dispatcher see to rows that became due in this transaction without waiting for its poll."""
-    _notify(OUTBOX, list(works))
+    _notify(OUTBOX, list(due))
 
 
 def _notify(channel: str, payloads: list[str]) -> None:

@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from controlplane.core.bus import OUTBOX, Work, conninfo
+from controlplane.core.bus import OUTBOX, Due, conninfo
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +26,13 @@ LOOK_UP_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Duty:
-    """`run` is short and repeatable. `every_s` bounds how late it can be; `woken_by` is the work that it runs for at
+    """`run` is short and repeatable. `every_s` bounds how late it can be; `woken_by` is what it runs for at
     once."""
 
     name: str
     run: Callable[[], object]
     every_s: float
-    woken_by: Work | None = None
+    woken_by: Due | None = None
 
 
 @dataclass(kw_only=True)
@@ -64,15 +64,15 @@ class Dispatcher:
     def _listen(self) -> None:
         with psycopg.connect(conninfo(), autocommit=True) as listener:
             listener.execute(f"LISTEN {OUTBOX}")
-            self._wake(*Work)
+            self._wake(*Due)
             while not self.stopping.is_set():
                 for heard in listener.notifies(timeout=LOOK_UP_S, stop_after=1):
                     self._wake(heard.payload)
 
-    def _wake(self, *works: str) -> None:
-        """Those whose work it is, and no others: in one process they take the processor from each other."""
+    def _wake(self, *due: str) -> None:
+        """Those that it concerns, and no others: in one process they take the processor from each other."""
         for duty in self.duties:
-            if duty.woken_by in works:
+            if duty.woken_by in due:
                 self._wakes[duty.name].set()
 
     def _loop(self, duty: Duty) -> None:

@@ -146,7 +146,8 @@ def _too_large(model: Any, largest: Mapping[str, float], *, above: float) -> dic
 
 
 def _cut(model: Any) -> dict[str, float]:
-    """Nodes whose weights the converter would cut, such as a variance of millions, with the largest of them."""
+    """Nodes whose weights the converter would cut, such as a variance of millions, with the largest of them. None of a
+    subgraph: the converter cannot keep one there."""
     from onnx import TensorProto, numpy_helper
 
     weights = {
@@ -156,7 +157,7 @@ def _cut(model: Any) -> dict[str, float]:
     }
     found = {
         node.name: max((weights.get(name, 0.0) for name in node.input), default=0.0)
-        for node in nodes_of(model.graph)
+        for node in model.graph.node
         if node.op_type in WEIGHED
     }
     return {name: value for name, value in found.items() if value > CONVERTERS_LARGEST}

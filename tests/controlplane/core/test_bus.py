@@ -39,7 +39,7 @@ def test_a_tick_names_the_team_and_what_changed(listener: psycopg.Connection) ->
 def test_what_was_rolled_back_was_never_said(listener: psycopg.Connection) -> None:
     with transaction.atomic():
         bus.publish("jobs", team_id=1)
-        bus.wake_dispatcher(bus.Work.JOBS)
+        bus.wake_dispatcher(bus.Due.JOBS)
         transaction.set_rollback(True)
     bus.publish("models", team_id=2)
     [(_, payload)] = heard(listener)
@@ -50,7 +50,7 @@ def test_saying_the_same_twice_in_one_change_is_heard_once(listener: psycopg.Con
     with transaction.atomic():
         for _ in range(3):
             bus.publish("jobs", team_id=1)
-    bus.wake_dispatcher(bus.Work.JOBS)
+    bus.wake_dispatcher(bus.Due.JOBS)
     assert [channel for channel, _ in heard(listener, 2)] == [bus.TICKS, bus.OUTBOX]
 
 

@@ -8,7 +8,7 @@ import pytest
 from django.db import InterfaceError, connection
 
 from controlplane.core import bus
-from controlplane.core.bus import Work
+from controlplane.core.bus import Due
 from controlplane.core.dispatcher import Dispatcher, Duty, perform
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -78,8 +78,8 @@ def test_a_duty_runs_at_once_and_then_by_its_period() -> None:
 def test_a_notification_wakes_who_asked_for_it_and_nobody_else() -> None:
     woken, elsewhere, asleep = Counted(), Counted(), Counted()
     with running(
-        Duty(name="woken", run=woken, every_s=LONG_S, woken_by=Work.JOBS),
-        Duty(name="woken by other work", run=elsewhere, every_s=LONG_S, woken_by=Work.SEARCHES),
+        Duty(name="woken", run=woken, every_s=LONG_S, woken_by=Due.JOBS),
+        Duty(name="woken by other work", run=elsewhere, every_s=LONG_S, woken_by=Due.SEARCHES),
         Duty(name="asleep", run=asleep, every_s=LONG_S),
     ):
         until(hears)
@@ -88,12 +88,12 @@ def test_a_notification_wakes_who_asked_for_it_and_nobody_else() -> None:
         assert woken.reaches(1)
         for _ in range(4):  # more often than the runs that a start makes by itself
             before = woken.count
-            bus.wake_dispatcher(Work.JOBS)
+            bus.wake_dispatcher(Due.JOBS)
             assert woken.reaches(before + 1)
         assert elsewhere.count <= 2, "a start may wake it once more"
         assert asleep.count == 1
         before = elsewhere.count
-        bus.wake_dispatcher(Work.JOBS, Work.SEARCHES)
+        bus.wake_dispatcher(Due.JOBS, Due.SEARCHES)
         assert elsewhere.reaches(before + 1)
 
 
@@ -111,7 +111,7 @@ def test_a_duty_that_fails_runs_again_and_harms_no_other() -> None:
 
 def test_after_a_lost_connection_it_listens_again_and_looks_at_everything() -> None:
     woken = Counted()
-    with running(Duty(name="woken", run=woken, every_s=LONG_S, woken_by=Work.JOBS)):
+    with running(Duty(name="woken", run=woken, every_s=LONG_S, woken_by=Due.JOBS)):
         until(hears)
         assert woken.reaches(1)
         before = woken.count

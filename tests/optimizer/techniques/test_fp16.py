@@ -115,6 +115,21 @@ def test_what_a_branch_uses_stands_before_it(made: Callable[[str], Made]) -> Non
     assert furthest(model, model.optimize("fp16")) < 0.01
 
 
+def test_large_weights_within_a_branch_leave_a_valid_model(made: Callable[[str], Made]) -> None:
+    """Its nodes have no names, and the converter's casts for a node that is kept would stand outside."""
+    model = made("mlp")
+    onnx_models.branch_at_the_end(model.path)
+    proto = onnx.load(str(model.path))
+    for branch in (attribute.g for attribute in proto.graph.node[-1].attribute):
+        large = np.eye(10, dtype=np.float32) * np.float32(3e4)
+        branch.initializer.append(numpy_helper.from_array(large, f"large_{branch.name}"))
+        (last,) = branch.node
+        last.op_type = "MatMul"
+        last.input.append(f"large_{branch.name}")
+    onnx.save(proto, str(model.path))
+    assert model.optimize("fp16", calibration_npz=None)["provenance"]["too_large"] == {}
+
+
 def test_the_casts_of_the_model_itself_stay(made: Callable[[str], Made]) -> None:
     """From float to integer and back they round."""
     model = made("mlp")
