@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import shutil
 import signal
 import socket
@@ -187,10 +188,10 @@ class House:
     def load(self, *, keep_alive: bool = True) -> OpenLoop:
         return OpenLoop(asks=[self.asking], per_s=PER_S, keep_alive=keep_alive)
 
-    def visits(self, *, per_s: float = PER_S) -> OpenLoop:
+    def visits(self, *, per_s: float = PER_S, count: float = math.inf) -> OpenLoop:
         """Of a list through the edge; each comes on a connection of its own."""
         ask = Ask(url=f"{self.up.url}api/v1/models/", headers={"Authorization": f"Bearer {self.api.token}"})
-        return OpenLoop(asks=[ask], per_s=per_s, keep_alive=False)
+        return OpenLoop(asks=[ask], per_s=per_s, count=count, keep_alive=False)
 
 
 @contextmanager

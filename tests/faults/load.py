@@ -4,6 +4,7 @@ Latency counts from the intended time, so a stall is not hidden by the requests 
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -38,10 +39,11 @@ class Answer:
 
 @dataclass(kw_only=True)
 class OpenLoop:
-    """Asks in turn, `per_s` in all, while the block runs; leaving it waits for the last answers."""
+    """Asks in turn, `per_s` in all, while the block runs, or `count` times; leaving it waits for the last answers."""
 
     asks: Sequence[Ask]
     per_s: float
+    count: float = math.inf
     keep_alive: bool = True
     answers: list[Answer] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -71,7 +73,7 @@ class OpenLoop:
         connector = aiohttp.TCPConnector(limit=0, force_close=not self.keep_alive)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
             due, number = time.monotonic(), 0
-            while not self._stop.is_set():
+            while number < self.count and not self._stop.is_set():
                 ask = self.asks[number % len(self.asks)]
                 task = asyncio.create_task(self._ask(session, ask, due))
                 asking.add(task)

@@ -22,6 +22,7 @@ from tests.faults.load import Answer, Ask, OpenLoop
 from tests.faults.waiting import until
 
 RESTARTED_WITHIN_S = 15
+CROWD = 400
 TABLE = (
     "postgres",
     "valkey",
@@ -216,8 +217,8 @@ def test_B20_forty_slow_bodies_without_a_login_leave_web_to_others(lived_in: Hou
 
 def test_a_crowd_waits_for_its_turn_and_leaves_nobody_waiting_behind_it(lived_in: House) -> None:
     """More at once than web has threads: what a worker does not accept waits until idle connections are closed."""
-    with lived_in.visits(per_s=1000) as crowd:
-        crowd.more(400)
+    with lived_in.visits(per_s=1000, count=CROWD) as crowd:
+        crowd.more(CROWD)
     with lived_in.visits() as visits:
         visits.more(PER_S)
     assert crowd.failed() == []
