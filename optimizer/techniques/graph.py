@@ -16,6 +16,7 @@ from optimizer.workbench.session import first_line, pass_on
 
 # The first opset whose DequantizeLinear takes one scale per channel.
 PER_CHANNEL_OPSET = 13
+WEIGHTS_ALONE_IR = 4
 BIASED = frozenset(["Conv", "ConvTranspose", "Gemm"])
 QUANTIZED = frozenset(
     [
@@ -36,14 +37,26 @@ QUANTIZED = frozenset(
 
 
 def read(path: Path) -> Any:
-    """The model as an `onnx.ModelProto`. Raises Unprocessable("not_onnx")."""
+    """The model as an `onnx.ModelProto`, its weights separate from its inputs. Raises Unprocessable("not_onnx")."""
     import onnx
 
     try:
-        return onnx.load(str(path))
+        model = onnx.load(str(path))
     except Exception as error:  # protobuf and ONNX have no base class in common
         pass_on(error)
         raise Unprocessable("not_onnx", "This file is not an ONNX model.", first_line(error)) from error
+    _separate_weights(model)
+    return model
+
+
+def _separate_weights(model: Any) -> None:
+    """Before IR version 4 a weight had to be an input as well; tools no longer write it so, and where it still is one,
+    they do not take it for a constant."""
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    for value in [value for value in graph.input if value.name in weights]:
+        graph.input.remove(value)
+    model.ir_version = max(model.ir_version, WEIGHTS_ALONE_IR)
 
 
 def opset_of(model: Any) -> int:

@@ -9,7 +9,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-DTYPES = {"FP32": TensorProto.FLOAT, "INT32": TensorProto.INT32, "INT64": TensorProto.INT64}
+DTYPES = {
+    "BOOL": TensorProto.BOOL,
+    "FP32": TensorProto.FLOAT,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+}
 
 MAGIKA_SIGNATURE: dict[str, Any] = {
     "inputs": [{"name": "bytes", "dtype": "INT32", "shape": ["unk__214", 2048]}],
@@ -113,6 +118,18 @@ def scaled(path: Path, *, factor: float = 2.0, name: str = "x") -> dict[str, Any
         signature=made,
     )
     return made
+
+
+def weights_as_inputs(path: Path) -> None:
+    """Writes the model as those of 2018 are, which had to name every weight as an input too."""
+    model = onnx.load(str(path))
+    model.ir_version = 3
+    model.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
 
 
 def branch_at_the_end(path: Path) -> None:

@@ -4,9 +4,11 @@ import contextlib
 import io
 from typing import Any
 
+from controlplane.core.errors import Unprocessable
 from optimizer.techniques.graph import opset_of, read
 from optimizer.techniques.onnx_graph.technique import GraphParameters
 from optimizer.techniques.port import Work
+from optimizer.workbench.session import first_line, pass_on
 
 NORMALIZATIONS = {"LayerNormFusionL1": 17, "LayerNormFusionL2": 17, "SimplifiedLayerNormFusion": None}
 """ONNX Runtime's fusions whose result stands in ONNX's own domain, and the opset from which ONNX has it as well."""
@@ -24,8 +26,11 @@ def run(work: Work, params: GraphParameters) -> dict[str, Any]:
 
 
 def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
+    import onnx
     import onnxruntime
 
+    model, source = read(work.input), work.scratch / "read.onnx"
+    onnx.save(model, str(source))
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -35,10 +40,10 @@ def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
     }[params.level]
     options.optimized_model_filepath = str(work.output)
     onnxruntime.InferenceSession(
-        str(work.input),
+        str(source),
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=_not_in_onnx(opset_of(read(work.input))),
+        disabled_optimizers=_not_in_onnx(opset_of(model)),
     )
 
 
@@ -54,6 +59,14 @@ def _by_onnxslim(work: Work) -> None:
     model = read(work.input)
     before = len(model.graph.node)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its tables
-        slimmed = onnxslim.slim(model)
+        try:
+            slimmed = onnxslim.slim(model)
+        except Exception as error:  # it raises whatever its own code meets
+            pass_on(error)
+            raise Unprocessable(
+                "not_simplified",
+                "onnxslim fails on this model.",
+                f"{first_line(error).rstrip('.')}. ONNX Runtime's own optimizer may take it.",
+            ) from error
     onnx.save(slimmed, str(work.output))
     work.journal.info(f"{before} nodes became {len(slimmed.graph.node)}.")

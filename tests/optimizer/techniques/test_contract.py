@@ -121,6 +121,18 @@ def test_a_result_opens_and_answers_like_its_parent(key: str, name: str, made: C
 
 
 @each_that_takes_onnx
+def test_weights_that_are_inputs_too_are_still_weights(key: str, made: Callable[[str], Made]) -> None:
+    model = made("cnn")
+    onnx_models.cnn(model.path, opset=8)
+    onnx_models.weights_as_inputs(model.path)
+    done = model.optimize(key)
+    if done["format"] == "onnx":
+        graph = onnx.load(done["output_path"]).graph
+        assert [value.name for value in graph.input] == ["image"]
+        assert sum(done["provenance"]["nodes_after"].values()) > 0
+
+
+@each_that_takes_onnx
 def test_how_it_was_made_is_written_down(key: str, made: Callable[[str], Made]) -> None:
     model = made("mlp")
     done = model.optimize(key)

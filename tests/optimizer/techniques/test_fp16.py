@@ -193,6 +193,35 @@ def test_a_model_of_which_nothing_can_be_halved_is_refused(made: Callable[[str],
     assert caught.value.code == "nothing_converted"
 
 
+def test_a_model_without_weights_in_single_precision_is_refused_as_that(made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    model.signature = onnx_models.signature([("x", "BOOL", ["batch", 32])], [("y", "BOOL", ["batch", 32])])
+    onnx_models.save(
+        model.path, nodes=[helper.make_node("Not", ["x"], ["y"])], constants={}, signature=model.signature
+    )
+    np.savez(model.calibration, x=np.ones((16, 32), dtype=bool))
+    with pytest.raises(Unprocessable) as caught:
+        model.optimize("fp16")
+    assert (caught.value.code, caught.value.detail) == (
+        "nothing_converted",
+        "It has none in single precision.",
+    )
+
+
+def test_a_value_of_no_elements_has_no_largest(made: Callable[[str], Made]) -> None:
+    """As Resize has them for what it is not given."""
+    model = made("mlp")
+    proto = onnx.load(str(model.path))
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = "b0_whole" if name == "b0" else name
+    empty = numpy_helper.from_array(np.zeros(0, dtype=np.float32))
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["empty"], value=empty))
+    proto.graph.node.insert(1, helper.make_node("Concat", ["b0", "empty"], ["b0_whole"], axis=0))
+    onnx.save(proto, str(model.path))
+    assert furthest(model, model.optimize("fp16")) < 0.01
+
+
 def test_nodes_without_a_name_get_one_of_their_own(tmp_path: Path) -> None:
     onnx_models.embedding(tmp_path / "embedding.onnx")
     model = read(tmp_path / "embedding.onnx")

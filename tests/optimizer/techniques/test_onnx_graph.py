@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
+from controlplane.core.errors import Unprocessable
 from tests.optimizer import onnx_models
 from tests.optimizer.techniques.conftest import Made
 
@@ -34,6 +36,22 @@ def test_onnxslim_keeps_to_standard_operators_and_onnxruntime_does_not(made: Cal
 
     assert domains(tool="onnxslim") == {""}
     assert domains(tool="onnxruntime") > {""}
+
+
+def test_what_onnxslim_fails_on_is_refused_with_its_words(made: Callable[[str], Made]) -> None:
+    """It needs an operator set of ONNX's own domain, which a model of scikit-learn may do without."""
+    model = made("mlp")
+    proto = onnx.load(str(model.path))
+    scaler = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0])
+    del proto.graph.node[:], proto.graph.initializer[:], proto.opset_import[:]
+    proto.graph.node.append(scaler)
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 32
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    onnx.save(proto, str(model.path))
+    with pytest.raises(Unprocessable) as caught:
+        model.optimize("onnx-graph", params={"tool": "onnxslim"})
+    assert (caught.value.code, caught.value.title) == ("not_simplified", "onnxslim fails on this model.")
+    assert model.optimize("onnx-graph")["format"] == "onnx"
 
 
 @pytest.mark.parametrize("opset", [12, 17])
