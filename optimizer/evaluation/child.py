@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from controlplane.core.errors import SlipwayError
+from controlplane.core.errors import SlipwayError, Unprocessable
 from controlplane.registry.answers import Answers
 from optimizer.domain.verdict import Basis, Policy, decide
 from optimizer.evaluation import accuracy, benchmark, clocks, footprint, machine
@@ -98,6 +98,10 @@ def _file(spec: Mapping[str, Any], side: str) -> File | None:
     return File(path=Path(path), format=known(spec.get(f"{side}_format", "onnx"))) if path else None
 
 
+class ParentFails(Unprocessable):
+    """What is no fault of the variant."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timings:
     control: tuple[benchmark.Control, ...] = ()
@@ -141,7 +145,7 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
         if request.answering is not None:
             variant = _open(request.answering, request)
             compared = accuracy.compare(
-                parent=parent.run,
+                parent=_asked(parent, basis),
                 variant=_guarded(variant),
                 items=items,
                 left_out=fitted_to,
@@ -153,6 +157,8 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
                 seed=request.seed,
                 on_progress=journal.progress,
             )
+    except ParentFails:
+        raise
     except (accuracy.UnusableOutputs, SlipwayError) as error:
         failure = _reason(error)
     if compared is not None and compared.compared < compared.available:
@@ -263,6 +269,28 @@ def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, fo
             for file in (request.parent, request.variant)
         )
     return first, second
+
+
+def _asked(parent: Subject, basis: Basis) -> accuracy.Run:
+    """Values can be the reason where shapes are right: a step of 0, an index beyond its table."""
+    advice = (
+        "Give an evaluation set (npz)."
+        if basis is Basis.RANDOM_INPUTS
+        else "Leave out of the set what the model does not take."
+    )
+
+    def run(feed: Feed) -> dict[str, Array]:
+        try:
+            return parent.run(feed)
+        except Exception as error:  # the runtime's exceptions share no base class but Exception
+            pass_on(error)
+            raise ParentFails(
+                "parent_cannot_run",
+                "The model that is compared with fails on an item.",
+                f"{first_line(error).rstrip('.')}. {advice}",
+            ) from error
+
+    return run
 
 
 def _guarded(variant: Subject) -> accuracy.Run:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from controlplane.core.errors import Unprocessable
 from controlplane.registry.intake.complaints import invalid, reason
@@ -42,7 +43,7 @@ class Run:
 
 
 def session(path: Path) -> Any:
-    """Raises Unprocessable `invalid_onnx` with ONNX Runtime's reason."""
+    """Raises Unprocessable `invalid_onnx` or `unsupported_operator` with ONNX Runtime's reason."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
@@ -50,12 +51,17 @@ def session(path: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except pybind.NotImplemented as error:
+        raise Unprocessable(
+            "unsupported_operator", "The model uses an operator that nothing here can run.", reason(error)
+        ) from error
     except Exception as error:  # ONNX Runtime raises many unrelated types
         raise invalid(error) from error
 
 
 def run(opened: Any, signature: Mapping[str, Any]) -> Run:
-    """Raises Unprocessable `cannot_run` for a model without free dimensions that fails on its own shapes."""
+    """Raises Unprocessable `cannot_run` for a model that fails on its own shapes, unless it may be for the values:
+    whole numbers and texts can be a step, a divisor, a size."""
     free = any(isinstance(size, str) for port in signature["inputs"] for size in port["shape"])
     why = ""
     tried: list[int] = []
@@ -68,9 +74,13 @@ def run(opened: Any, signature: Mapping[str, Any]) -> Run:
         if not why:
             batches = signature["batch_axis"] != 0 or _batches(opened, signature, size)
             return Run(size=size, seconds=time.perf_counter() - began, batches=batches)
-    if not free:
+    if free:
+        return Run(
+            findings=[f"It could not be run with free dimensions of {', '.join(map(str, tried))}: {why}"]
+        )
+    if all(port["dtype"].startswith("FP") for port in signature["inputs"]):
         raise Unprocessable("cannot_run", "The model fails when it is run.", why)
-    return Run(findings=[f"It could not be run with free dimensions of {', '.join(map(str, tried))}: {why}"])
+    return Run(findings=[f"It could not be run with values that were made up: {why}"])
 
 
 def _shape(port: Mapping[str, Any], signature: Mapping[str, Any], *, batch: int, size: int) -> list[int]:

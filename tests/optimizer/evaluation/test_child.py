@@ -283,6 +283,29 @@ def test_a_variant_that_opens_but_cannot_run_fails(tmp_path: Path, report_of: Ev
     assert "the variant cannot run" in report["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("items", "advice"), [(None, "Give an evaluation set (npz)."), ([1, 0], "Leave out of the set")], ids=str
+)
+def test_a_parent_that_fails_on_an_item_is_no_failure_of_its_variant(
+    items: list[int] | None, advice: str, tmp_path: Path, report_of: Evaluate
+) -> None:
+    made = onnx_models.signature([("x", "INT64", ["batch"])], [("y", "INT64", ["batch"])])
+    path = onnx_models.save(
+        tmp_path / "model.onnx",
+        nodes=[helper.make_node("Mod", ["ten", "x"], ["y"])],
+        constants={"ten": np.array(10, dtype=np.int64)},
+        signature=made,
+    )
+    given = {}
+    if items is not None:
+        np.savez(tmp_path / "set.npz", x=np.array(items))
+        given["evaluation_npz"] = str(tmp_path / "set.npz")
+    with pytest.raises(Unprocessable) as caught:
+        report_of(path, path, made, **given)
+    assert caught.value.code == "parent_cannot_run"
+    assert advice in caught.value.detail
+
+
 def test_a_set_that_does_not_fit_is_refused_and_no_report_is_made(
     tmp_path: Path, report_of: Evaluate
 ) -> None:

@@ -46,6 +46,12 @@ def operator(domain: str, op_type: str) -> bytes:
     return proto.SerializeToString()
 
 
+def no_implementation() -> bytes:
+    """Valid ONNX, of an operator set that ONNX Runtime has in part."""
+    nodes = [helper.make_node("Bernoulli", ["x"], ["y"])]
+    return model(graph_of(nodes, output_shape=["batch", 4]), opset=22).SerializeToString()
+
+
 def cycle() -> bytes:
     nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
     return model(graph_of([*nodes, helper.make_node("Relu", ["a"], ["y"])])).SerializeToString()
@@ -172,6 +178,7 @@ HOSTILE = {
     "a million nodes": (many_nodes(1_000_000), "too_complex", "nodes"),
     "cycle": (cycle(), "invalid_onnx", ""),
     "unknown operator": (operator("", "Frobnicate"), "invalid_onnx", "Frobnicate"),
+    "no implementation": (no_implementation(), "unsupported_operator", "RandomUniformLike"),
     "custom domain": (operator("evil.corp", "Run"), "unsupported_operator", "evil.corp"),
     "engine inside": (operator("com.microsoft", "EPContext"), "engine_refused", "EPContext"),
     "opset 9999": (opset(9999), "unsupported_opset", "9999"),

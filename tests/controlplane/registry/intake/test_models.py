@@ -156,6 +156,16 @@ def test_half_precision_is_told_by_the_bytes_of_the_weights(look):
     assert found["summary"]["precision"] == "fp16"
 
 
+def test_a_model_is_not_refused_for_values_that_were_our_choice(look):
+    """Whole numbers are often a step, a divisor or a size."""
+    nodes = [helper.make_node("Mod", ["n", "x"], ["y"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.INT64, [8]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [models.ints("n", 10)])
+    (finding,) = look(models.model(graph).SerializeToString())["summary"]["findings"]
+    assert "values that were made up: " in finding
+    assert "modulo by zero" in finding
+
+
 def test_a_model_is_not_refused_for_a_size_that_was_our_choice(look):
     """With free dimensions of 224 its input alone would be more than a look may hold."""
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
