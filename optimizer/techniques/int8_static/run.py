@@ -19,6 +19,7 @@ from optimizer.techniques.quantization import (
     also_split,
     exclusions,
     layers_of,
+    nothing_quantized,
     require_change,
 )
 from optimizer.techniques.repair import Quantize, fitted_to, quantize_within_budget
@@ -40,6 +41,8 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
     before, asked = op_types(model), exclusions(params.exclude_nodes, model=model)
     scope = _scope(params, before)
     layers = layers_of(model, excluded=asked)
+    if params.tool == "nncf" and not layers:  # which it tells with an assertion
+        raise nothing_quantized()
     others = [node.name for node in model.graph.node if node.name not in {*layers, *asked}]
     write = _by_nncf if params.tool == "nncf" else _by_onnxruntime
     tool = write(work, params, prepared=prepared, scope=scope, calibration=calibration)

@@ -7,6 +7,7 @@ exception (pytorch issues 158094 and 168211). The outputs are renamed afterwards
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from controlplane.core.errors import Unprocessable
@@ -18,12 +19,15 @@ from optimizer.workbench.formats import Session
 from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Signature
 
+TRAINED = frozenset(
+    f"aten::{name}" for name in ("alpha_dropout", "batch_norm", "dropout", "feature_dropout", "native_dropout")
+)
 MAX_BYTES = int(1.9 * 1024**3)
 
 
 def run(work: Work, params: ExportParameters) -> dict[str, Any]:
-    """Raises Unprocessable: `not_exportable` with the exporter's reason, `too_large_for_one_file`, and what
-    `parity.compare` finds."""
+    """Raises Unprocessable: `training_mode`, `not_exportable` with the exporter's reason, `too_large_for_one_file`, and
+    what `parity.compare` finds."""
     import onnx_ir as ir  # type: ignore[import-not-found, unused-ignore]
 
     model, source, exporter = _written(work, opset=params.opset)
@@ -72,25 +76,47 @@ def _opened(work: Work) -> tuple[Any, Session]:
         module = transformers_model.built(work.input)
         return transformers_model.program(module, work.signature), transformers_model.Model(module)
     program = torch_program.exported(work.input)
+    _refuse_training(program)
     return program, torch_program.Program(program)
 
 
+def _refuse_training(program: Any) -> None:
+    """What is only on while a model learns makes an answer depend on chance or on the rest of its batch."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or schema.name not in TRAINED:
+            continue
+        names = [argument.name for argument in schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        if given.get("train") or given.get("training"):
+            raise Unprocessable(
+                "training_mode",
+                "The program was exported in training mode.",
+                f"“{node.name}” is on only while a model learns. Call `eval()` on the model before `torch.export`.",
+            )
+
+
 def _export(program: Any, *, opset: int) -> Any:
+    """Where the exporter fails it gets the program in core operators: what it decomposes itself, it does without regard
+    to how values lie in memory, and then cannot view them (T5, Swin)."""
     import torch
 
     # What it could not find of torchvision is no news in the log of a job.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return torch.onnx.export(
-                program, dynamo=True, opset_version=opset, external_data=False, verbose=False
-            )
-    except Exception as error:  # the exporter has its own, torch has its own
-        pass_on(error)
-        cause = error.__cause__ or error
-        raise Unprocessable(
-            "not_exportable", "PyTorch cannot write this model as ONNX.", first_line(cause)
-        ) from error
+    write = partial(torch.onnx.export, dynamo=True, opset_version=opset, external_data=False, verbose=False)
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return write(program)
+        except Exception as error:  # the exporter has its own, torch has its own
+            pass_on(error)
+            try:
+                return write(program.run_decompositions())
+            except Exception as again:  # noqa: BLE001  the first says more
+                pass_on(again)
+            cause = error.__cause__ or error
+            raise Unprocessable(
+                "not_exportable", "PyTorch cannot write this model as ONNX.", first_line(cause)
+            ) from error
 
 
 def name_ports(model: Any, signature: Signature) -> list[str]:

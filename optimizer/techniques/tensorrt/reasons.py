@@ -69,6 +69,12 @@ _OF_PARSER = (
         title="TensorRT does not take the type of an input or a weight.",
     ),
 )
+_SHAPE_INPUT = _Rule(
+    words="missing values for shape input",
+    code="shape_input",
+    title="An input of the model decides shapes by its values.",
+    advice="Export the model with that input as a constant.",
+)
 _OF_BUILDER = (
     _Rule(
         words="FP32 GEMM is not supported",
@@ -94,12 +100,7 @@ _OF_BUILDER = (
         title="The sizes of the open axes contradict what the model computes.",
         advice="Give the axes sizes that go together.",
     ),
-    _Rule(
-        words="missing values for shape input",
-        code="shape_input",
-        title="An input of the model decides shapes by its values.",
-        advice="Export the model with that input as a constant.",
-    ),
+    _SHAPE_INPUT,
     _Rule(
         words="ScopeType::kUNDEFINED",
         code="unsupported_branch",
@@ -115,7 +116,6 @@ _OF_BUILDER = (
         )
         for words in (
             "violate shape constraints",
-            "no optimization profile",
             "Invalid optimization profiles",
             "Dimension mismatch",
             "missing dimensions in profile",
@@ -161,6 +161,11 @@ def _unsupported(complaint: Complaint) -> str:
     else:
         why = cleaned(complaint.words)
     return f"{complaint.operator}{of} at node “{complaint.node}”: {why}"
+
+
+def of_shape_inputs(names: Iterable[str]) -> Unprocessable:
+    """The sentence for inputs whose values TensorRT would have to know before it builds."""
+    return _told(_SHAPE_INPUT, f"It has {', '.join(f'“{name}”' for name in names)}")
 
 
 def of_builder(errors: Iterable[str]) -> Unprocessable:

@@ -35,6 +35,8 @@ def run(work: Work, params: EngineParameters) -> dict[str, Any]:
     network = builder.create_network(0)
     _parse(trt, network, log, model)
     _refuse_other_values(network, work.signature)
+    if shaping := [value.name for value in _inputs(network) if value.is_shape_tensor]:
+        raise reasons.of_shape_inputs(shaping)
     config = builder.create_builder_config()
     profile = _aim(trt, builder, config, network, work=work, params=params, backend=backend)
     flags = backends.set_flags(trt, config, backend, ["TF32"] if params.tf32 else [])

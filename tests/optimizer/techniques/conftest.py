@@ -42,7 +42,11 @@ class Made:
             onnx_models.calibration(self.calibration, self.signature)
 
     def optimize(self, key: str, /, output: str = "made.onnx", **changes: Any) -> dict[str, Any]:
-        spec = {
+        return self.child(run, self.spec(key, output, **changes), toolchain=technique(key).toolchain)
+
+    def spec(self, key: str, /, output: str = "made.onnx", **changes: Any) -> dict[str, Any]:
+        (self.folder / "out").mkdir(exist_ok=True)
+        return {
             "technique": key,
             "params": {},
             "input_path": str(self.path),
@@ -51,9 +55,7 @@ class Made:
             "evaluation_npz": None,
             "signature": self.signature,
             "seed": SEED,
-        }
-        (self.folder / "out").mkdir(exist_ok=True)
-        return self.child(run, spec | changes, toolchain=technique(key).toolchain)
+        } | changes
 
     def answers(self, done: dict[str, Any], feed: Feed) -> list[Array]:
         """Of a result, opened as its format is."""

@@ -4,12 +4,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from onnx import numpy_helper
+import pytest
+from onnx import helper, numpy_helper
 
+from controlplane.core.errors import Unprocessable
 from controlplane.core.sandbox import MIB, Child, Limits
+from optimizer.techniques.child import run
 from optimizer.techniques.graph import read
 from tests import toolchains
+from tests.optimizer import onnx_models
 from tests.optimizer.techniques.conftest import SEED, Made
+
+
+def test_a_model_whose_factors_are_inputs_is_refused(made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    ports = [("a", "FP32", ["batch", 4, 4]), ("b", "FP32", ["batch", 4, 4])]
+    model.signature = onnx_models.signature(ports, [("y", "FP32", ["batch", 4, 4])])
+    product = helper.make_node("MatMul", ["a", "b"], ["y"])
+    onnx_models.save(model.path, nodes=[product], constants={}, signature=model.signature)
+    onnx_models.calibration(model.calibration, model.signature)
+    with pytest.raises(Unprocessable) as caught:
+        model.child(run, model.spec("int8-static", params={"tool": "nncf"}), toolchain="openvino")
+    assert caught.value.code == "nothing_quantized"
 
 
 def test_every_zero_point_is_a_signed_zero(made: Callable[[str], Made], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.optimizer import onnx_models
 FEEDS = {
     "tokens": {"ids": [[1, 2, 49]] * 3, "mask": [[1, 1, 0], [1, 0, 0], [1, 1, 1]]},
     "twice": {"x": [[1, 2, 3, 4]]},
+    "t5": {"ids": [[1, 2, 49]] * 2},
     "bessel": {"x": [[1, 2, 3, 4]]},
     "branch": {"x": [[1, 2, 3, 4]] * 2, "ids": [[1, 2, 3], [4, 5, 6]]},
     "bert": {"input_ids": [[1, 59, 3]] * 2, "attention_mask": [[1, 1, 1], [1, 0, 0]]},
@@ -51,6 +52,7 @@ def test_programs_are_exported_with_their_names_and_free_dimensions(
     assert outcome.result is not None, outcome.detail
     _is_exported(outcome.result["tokens"], tmp_path / "tokens.onnx", "tokens")
     _is_exported(outcome.result["twice"], tmp_path / "twice.onnx", "twice")
+    _is_exported(outcome.result["t5"], tmp_path / "t5.onnx", "t5")
     _is_exported(outcome.result["bert"], tmp_path / "bert.onnx", "bert")
     _is_exported(outcome.result["branch"], tmp_path / "branch.onnx", "branch")
     assert outcome.result["branch"]["done"]["provenance"]["exporter"] == "torch.onnx, TorchScript"
@@ -69,6 +71,8 @@ def test_programs_are_exported_with_their_names_and_free_dimensions(
     refused = outcome.result["bessel"]
     assert refused["code"] == "not_exportable"
     assert "bessel" in refused["detail"]
+    learning = outcome.result["learning"]
+    assert (learning["code"], "“dropout” is on only" in learning["detail"]) == ("training_mode", True)
 
     lies, spies = outcome.result["lies"], outcome.result["spies"]
     assert (lies["code"], "“scores” is float32 [2, 3]" in lies["detail"]) == ("signature_differs", True)

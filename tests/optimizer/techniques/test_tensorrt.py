@@ -77,6 +77,20 @@ def test_an_engine_for_several_capabilities_says_what_it_is_bound_to(made: Calla
     assert progress[-1] == 100
 
 
+def test_an_input_whose_values_are_sizes_is_named(made: Callable[[str], Made]) -> None:
+    model = made("mlp")
+    model.signature = onnx_models.signature(
+        [("x", "FP32", [3, 4]), ("k", "INT64", [1])], [("y", "FP32", [3, "few"]), ("at", "INT64", [3, "few"])]
+    )
+    largest = helper.make_node("TopK", ["x", "k"], ["y", "at"])
+    onnx_models.save(model.path, nodes=[largest], constants={}, signature=model.signature)
+    error = refused(model)
+    assert (error.code, error.detail) == (
+        "shape_input",
+        "It has “k”. Export the model with that input as a constant.",
+    )
+
+
 def test_half_precision_comes_from_the_step_before_and_lets_turing_in(made: Callable[[str], Made]) -> None:
     model = made("magika")
     whole = model.path.stat().st_size
