@@ -184,7 +184,9 @@ def _taken_in(name: str, model: Any, inputs: Any, shapes: Any, folder: Path) -> 
     import torch
 
     sent, kept = folder / f"{name}-sent.pt2", folder / f"{name}.pt2"
-    torch.export.save(torch.export.export(model if name == "learning" else model.eval(), (), inputs, dynamic_shapes=shapes), sent)
+    if name != "learning":
+        model.eval()
+    torch.export.save(torch.export.export(model, (), inputs, dynamic_shapes=shapes), sent)
     with zipfile.ZipFile(sent) as archive:
         members = zips.members(archive, file_bytes=sent.stat().st_size, total_bytes=2**30)
         found = torch_archive.inspect(archive, members, kept)
