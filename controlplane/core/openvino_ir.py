@@ -68,7 +68,8 @@ def properties(*, threads: int, precision: str) -> dict[str, str | int | bool]:
 
 
 class Opened:
-    """A compiled model with ONNX Runtime's `run`. One request at a time.
+    """A compiled model with ONNX Runtime's `run`. One request at a time. `inputs` and `outputs` are names as in the
+    file: once compiled, a port also has those of values that became the same tensor.
 
     Where it has one thread, that is the one that asks: no worker of OpenVINO's computes beside it.
     """
@@ -79,6 +80,10 @@ class Opened:
         graph, weights = unpack(path)
         model = core.read_model(model=graph, weights=weights)
         del graph, weights  # it has copied them, and compiling takes memory of its own
+        self.inputs, self.outputs = (
+            tuple(min(port.get_names(), default="") for port in ports)
+            for ports in (model.inputs, model.outputs)
+        )
         notes = list(PRECISION)
         precision = str(model.get_rt_info(notes).astype(str)) if model.has_rt_info(notes) else "f32"
         self.compiled = core.compile_model(model, "CPU", properties(threads=threads, precision=precision))

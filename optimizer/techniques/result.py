@@ -86,11 +86,11 @@ def _ports(nodes: list[Any]) -> list[Port]:
 
 
 def _check_ports(session: Any, signature: Signature) -> None:
-    """For a session that says its `inputs` and `outputs`, which have no order of their own."""
-    for what in ("inputs", "outputs"):
+    """For a session that says its `specs`, which have no order of their own."""
+    for what, specs in session.specs().items():
         ours, theirs = (
-            sorted(Port(spec.name, spec.dtype, list(spec.shape)) for spec in getattr(side, what))
-            for side in (session, signature)
+            sorted(Port(spec.name, spec.dtype, list(spec.shape)) for spec in side)
+            for side in (specs, getattr(signature, what))
         )
         _refuse_difference(what, ours, theirs)
 

@@ -29,13 +29,12 @@ DTYPES: Mapping[str, str] = {
 class OpenVinoSession(openvino_ir.Opened):
     """It also says what goes in and out."""
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(_spec(port) for port in self.compiled.inputs)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(_spec(port) for port in self.compiled.outputs)
+    def specs(self) -> dict[str, tuple[TensorSpec, ...]]:
+        """By `inputs` and `outputs`, in no order of their own."""
+        return {
+            "inputs": tuple(map(_spec, self.inputs, self.compiled.inputs)),
+            "outputs": tuple(map(_spec, self.outputs, self.compiled.outputs)),
+        }
 
 
 def open_session(path: Path, *, threads: int = 1) -> OpenVinoSession:
@@ -57,8 +56,7 @@ def reason(error: BaseException) -> str:
     return lines[-1][:500] if lines else first_line(error)
 
 
-def _spec(port: Any) -> TensorSpec:
-    """The first of a tensor's names, in order: an output may carry several."""
+def _spec(name: str, port: Any) -> TensorSpec:
     kind = port.get_element_type().get_type_name()
     shape = tuple("?" if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    return TensorSpec(name=min(port.get_names(), default=""), dtype=DTYPES.get(kind, kind), shape=shape)
+    return TensorSpec(name=name, dtype=DTYPES.get(kind, kind), shape=shape)

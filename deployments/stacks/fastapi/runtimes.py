@@ -59,8 +59,7 @@ class OpenVinoModel:
         import openvino
 
         opened = openvino_ir.Opened(openvino.Core(), path, threads=threads)
-        self.inputs = {name for port in opened.compiled.inputs for name in port.get_names()}
-        self.outputs = {name for port in opened.compiled.outputs for name in port.get_names()}
+        self.inputs, self.outputs = set(opened.inputs), set(opened.outputs)
         self.run = opened.run
 
 

@@ -20,7 +20,8 @@ from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Signature
 
 TRAINED = frozenset(
-    f"aten::{name}" for name in ("alpha_dropout", "batch_norm", "dropout", "feature_dropout", "native_dropout")
+    f"aten::{name}"
+    for name in ("alpha_dropout", "batch_norm", "dropout", "feature_dropout", "native_dropout")
 )
 MAX_BYTES = int(1.9 * 1024**3)
 

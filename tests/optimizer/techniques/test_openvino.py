@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import helper
@@ -55,6 +56,25 @@ def test_int8_is_measured_against_onnx_runtime_in_one_process_on_one_core(
     assert report["variant"]["file_bytes"] < 0.3 * report["parent"]["file_bytes"]
     assert min(report["variant"]["load_ms"], report["variant"]["memory_bytes"]) > 0
     assert report["machine"]["versions"]["openvino"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_inputs_and_outputs_keep_their_names_beside_values_that_are_the_same(
+    precision: str, made: Callable[[str], Made]
+) -> None:
+    """OpenVINO gives a port the names of every value that is the same tensor."""
+    model = made("mlp")
+    proto = onnx.load(str(model.path))
+    nodes = proto.graph.node
+    nodes[0].input[0], nodes[-1].output[0] = "copied", "last"
+    nodes.insert(0, helper.make_node("Identity", ["x"], ["copied"]))
+    nodes.append(helper.make_node("Identity", ["last"], ["y"]))
+    onnx.save(proto, str(model.path))
+    done = model.optimize("openvino", params={"precision": precision})
+    feed = {"x": np.ones((2, 32), np.float32)}
+    (answer,) = model.answers(done, feed)
+    (theirs,) = onnxruntime.InferenceSession(str(model.path)).run(["y"], feed)
+    np.testing.assert_allclose(answer, theirs, atol=0.05)
 
 
 def test_with_one_thread_the_asking_thread_computes_and_none_has_another_core(

@@ -64,7 +64,11 @@ def models() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
         "twice": (Twice(), {"x": torch.ones(2, 4)}, {"x": {0: batch}}),
         "t5": (Encoder(), {"ids": ids}, {"ids": {0: batch, 1: length}}),
         "bessel": (Bessel(), {"x": torch.ones(2, 4)}, {"x": {0: batch}}),
-        "learning": (nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), {"input": torch.ones(2, 4)}, ({0: batch},)),
+        "learning": (
+            nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)),
+            {"input": torch.ones(2, 4)},
+            ({0: batch},),
+        ),
     }
 
 
