@@ -15,10 +15,32 @@ from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Array, Feed
 
 TRUSTED = [
+    "numpy.dtype",
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.utils._bunch.Bunch",
+    *(f"sklearn._loss.loss.HalfTweedieLoss{link}" for link in ("", "Identity")),
+    *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in ("Euclidean", "Manhattan", "Minkowski")),
+    *(
+        f"sklearn.gaussian_process.kernels.{kernel}"
+        for kernel in (
+            *("ConstantKernel", "DotProduct", "Exponentiation", "ExpSineSquared", "Matern"),
+            *("Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel"),
+        )
+    ),
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    *(
+        f"sklearn.feature_selection._univariate_selection.{score}"
+        for score in ("chi2", "f_classif", "f_oneway", "f_regression", "r_regression")
+    ),
+    *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
 ]
 LABELS_APART = ("SVC", "NuSVC")
 """Their probabilities are fitted beside their decisions, and may name another class."""
@@ -26,7 +48,7 @@ LABELS_APART = ("SVC", "NuSVC")
 
 class Model:
     """Takes `input` FP32 [batch, features]; answers `probabilities` FP32 [batch, classes] and, where classes are whole
-    numbers, `label` INT64 [batch]; or `variable` FP32 [batch, 1]."""
+    numbers, `label` INT64 [batch]; or `variable` FP32 [batch, targets]."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator

@@ -40,10 +40,15 @@ _PLAIN = re.compile(r"builtins|collections|numpy(\.[a-z_.]+)?|scipy\.sparse(\.[a
 _OWN = re.compile(
     r"sklearn\.(?:_loss|calibration|compose|cross_decomposition|decomposition|discriminant_analysis|dummy|ensemble"
     r"|feature_selection|frozen|gaussian_process|impute|isotonic|kernel_approximation|kernel_ridge|linear_model"
-    r"|multiclass|multioutput|naive_bayes|neighbors|neural_network|pipeline|preprocessing|random_projection|svm|tree)"
-    r"(?:\.[a-z_]+)*",
+    r"|metrics\._dist_metrics|multiclass|multioutput|naive_bayes|neighbors|neural_network|pipeline|preprocessing"
+    r"|random_projection|svm|tree|utils\._bunch)(?:\.[a-z_]+)*",
     re.ASCII,
 )
+_SCORES = re.compile(
+    r"sklearn\.feature_selection\._(?:univariate_selection\.(?:chi2|f_classif|f_oneway|f_regression|r_regression)"
+    r"|mutual_info\.mutual_info_(?:classif|regression))"
+)
+"""Functions by which features were chosen: named in a fitted model, and not called by it."""
 _NO_PROBABILITIES = frozenset(
     {"LinearSVC", "Perceptron", "RidgeClassifier", "RidgeClassifierCV", "NearestCentroid"}
 )
@@ -124,6 +129,13 @@ def _refuse_code(node: Node) -> None:
     plain, own = _PLAIN.fullmatch(module), _OWN.fullmatch(module)
     if (loader in _VALUES and (plain or own)) or (loader in _OBJECTS and own):
         return
+    if loader == "FunctionNode" and _SCORES.fullmatch(f"{module}.{name}"):
+        return
+    if loader in _OBJECTS and module.startswith("sklearn."):
+        raise unsupported(
+            f"It has a {quoted(name[:60])}: classifiers and regressors of scikit-learn are taken, and what prepares "
+            "their features. Of a search, save its best_estimator_."
+        )
     raise Unprocessable(
         "unsafe_format",
         UNSAFE,
@@ -193,8 +205,15 @@ def _signature(schema: Node, head: Any) -> dict[str, Any]:
 
 
 def _features(node: Node) -> int | None:
-    count = _plain(_attributes(node).get("n_features_in_"))
-    return count if type(count) is int and 0 < count <= MAX_FEATURES else None
+    """As it says, or as the first of those says that it is made of."""
+    attributes = _attributes(node)
+    count = _plain(attributes.get("n_features_in_"))
+    if type(count) is int and 0 < count <= MAX_FEATURES:
+        return count
+    fitted = attributes.get("estimators_")
+    rows = fitted.get("content") if isinstance(fitted, dict) else None
+    inner = [*rows[:1]] if isinstance(rows, list) else [attributes.get("regressor_")]
+    return next((found for each in inner if isinstance(each, dict) and (found := _features(each))), None)
 
 
 def _outputs(last: Node, attributes: Node, head: Any) -> list[dict[str, Any]]:
@@ -207,12 +226,35 @@ def _outputs(last: Node, attributes: Node, head: Any) -> list[dict[str, Any]]:
             )
         return _classes(attributes["classes_"], head)
     if _REGRESSORS.fullmatch(name) or name == "TransformedTargetRegressor":
-        if (_plain(attributes.get("n_outputs_")) or 1) != 1:
-            raise unsupported("It answers several numbers for each item. Save a model for each of them.")
-        return [_port(VARIABLE, "FP32", 1)]
+        return [_port(VARIABLE, "FP32", _targets(name, attributes, head))]
     raise unsupported(
         f"It ends in {quoted(name[:60])}: classifiers and regressors of scikit-learn are taken."
     )
+
+
+def _targets(name: str, attributes: Node, head: Any) -> int:
+    """How many numbers a regressor answers for each item, by its coefficients, neighbours or estimators."""
+    count, fitted = _plain(attributes.get("n_outputs_")) or 1, attributes.get("estimators_")
+    for kept, axis in (("coef_", 0), ("_y", 1)):
+        array = attributes.get(kept)
+        if isinstance(array, dict) and array.get("type") == "numpy":
+            _, shape = head(_file(array))
+            return _few(shape[axis]) if len(shape) == 2 else 1
+    if (
+        name == "MultiOutputRegressor"
+        and isinstance(fitted, dict)
+        and isinstance(fitted.get("content"), list)
+    ):
+        return _few(len(fitted["content"]))
+    if count != 1:  # skl2onnx writes trees and networks of several as if of one
+        raise unsupported("It answers several numbers for each item. Save a model for each of them.")
+    return 1
+
+
+def _few(count: int) -> int:
+    if 0 < count <= MAX_CLASSES:
+        return count
+    raise unsupported(f"It answers {count:,} numbers for each item; 1 to {MAX_CLASSES:,} are taken.")
 
 
 def _classes(node: Any, head: Any) -> list[dict[str, Any]]:

@@ -15,18 +15,27 @@ ROWS = 200
 def models() -> dict[str, Any]:
     """Fitted to digits, whose classes are 0 to 9; and some that are refused."""
     import numpy as np
+    from sklearn.calibration import CalibratedClassifierCV
     from sklearn.datasets import load_diabetes, load_digits
     from sklearn.ensemble import (
         GradientBoostingRegressor,
         HistGradientBoostingClassifier,
         RandomForestClassifier,
+        StackingRegressor,
     )
+    from sklearn.feature_selection import SelectKBest
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+    from sklearn.impute import SimpleImputer
     from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+    from sklearn.tree import DecisionTreeRegressor
 
     x, y = load_digits(return_X_y=True)
     x, y = x[:ROWS], y[:ROWS]
@@ -41,6 +50,15 @@ def models() -> dict[str, Any]:
         "words": LogisticRegression(max_iter=300).fit(x, words),
         "amount": Ridge().fit(*amounts),
         "trees": GradientBoostingRegressor(n_estimators=10, random_state=0).fit(*amounts),
+        "several": MultiOutputRegressor(Ridge()).fit(amounts[0], np.c_[amounts[1], -amounts[1]]),
+        "tree of neighbours": KNeighborsRegressor().fit(*amounts),
+        "process": GaussianProcessRegressor(RBF() + WhiteKernel(), normalize_y=True).fit(*amounts),
+        "stack": StackingRegressor([("line", Ridge()), ("tree", DecisionTreeRegressor(max_depth=3))]).fit(
+            *amounts
+        ),
+        "chosen": make_pipeline(
+            SimpleImputer(), SelectKBest(k=9), CalibratedClassifierCV(LinearSVC(random_state=0))
+        ).fit(x, y),
         "no probabilities": SGDClassifier(random_state=0).fit(x, y),
         "no converter": make_pipeline(Nystroem(n_components=5), Ridge()).fit(*amounts),
     }

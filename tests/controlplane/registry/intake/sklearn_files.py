@@ -37,12 +37,16 @@ def estimator(module: str, name: str, **attributes: Node) -> Node:
     return node("ObjectNode", module, name, content=dictionary(**attributes))
 
 
+def listed(*items: Node) -> Node:
+    return node("ListNode", "builtins", "list", content=list(items))
+
+
 def pipeline(*steps: Node) -> Node:
     rows = [
         node("TupleNode", "builtins", "tuple", content=[plain(f"step{number}"), step])
         for number, step in enumerate(steps)
     ]
-    return estimator("sklearn.pipeline", "Pipeline", steps=node("ListNode", "builtins", "list", content=rows))
+    return estimator("sklearn.pipeline", "Pipeline", steps=listed(*rows))
 
 
 def scaler(**more: Node) -> Node:

@@ -11,9 +11,11 @@ import pytest
 
 from controlplane.core.errors import Unprocessable
 from tests.controlplane.registry.intake.sklearn_files import (
+    array,
     classifier,
     dictionary,
     estimator,
+    listed,
     node,
     pipeline,
     plain,
@@ -61,6 +63,13 @@ def test_the_same_model_in_another_archive_is_the_same_file(look: Callable[..., 
     ("schema", "arrays", "outputs"),
     [
         pytest.param(ridge(), {}, [port("variable", "FP32", "batch", 1)], id="regressor"),
+        pytest.param(ridge(coef_=array("3.npy")), {}, [port("variable", "FP32", "batch", 3)], id="several"),
+        pytest.param(
+            estimator("sklearn.multioutput", "MultiOutputRegressor", estimators_=listed(ridge(), ridge())),
+            {},
+            [port("variable", "FP32", "batch", 2)],
+            id="one for each",
+        ),
         pytest.param(
             classifier(n_features_in_=plain(4)),
             {"n2": saved(np.asarray(["cat", "dog"]))},
@@ -99,8 +108,10 @@ HOSTILE = {
     "reduced": node("ConstructorFromReduceNode", "subprocess", "Popen"),
     "stranger": estimator("my_package.models", "Classifier"),
     "a look-alike": estimator("sklearnx.linear_model", "LogisticRegression"),
-    "a module that is none of estimators": estimator("sklearn.utils._testing", "MinimalClassifier"),
-    "a data set": estimator("sklearn.datasets._base", "Bunch"),
+    "a function of scikit-learn": node("FunctionNode", "sklearn.utils._testing", "set_random_state"),
+    "a function beside those that choose features": node(
+        "FunctionNode", "sklearn.feature_selection._univariate_selection", "check_X_y"
+    ),
     "an object of Python": estimator("builtins", "object"),
     "a type": node("TypeNode", "os", "system"),
     "no loader": {"__module__": "os", "__class__": "system"},
@@ -135,7 +146,10 @@ def test_whatever_names_code_is_refused_before_anything_is_opened(
         (skops(ridge(n_features_in_=plain("4"))), "unsupported_signature"),
         (skops(ridge(n_features_in_=plain(0))), "unsupported_signature"),
         (skops(ridge(n_features_in_=plain(True))), "unsupported_signature"),
-        (skops(ridge(n_outputs_=plain(2))), "unsupported_signature"),
+        (skops(ridge(coef_=plain(1), n_outputs_=plain(2))), "unsupported_signature"),
+        (skops(ridge(coef_=array("3.npy")), n3=saved(np.zeros((0, 4)))), "unsupported_signature"),
+        (skops(estimator("sklearn.cluster._kmeans", "KMeans", n_features_in_=plain(4))), "unsupported_signature"),
+        (skops(classifier(hook=estimator("sklearn.datasets._base", "Bunch"))), "unsupported_signature"),
         (skops(classifier()), "unsupported_signature"),
         (skops(pipeline()), "bad_sklearn"),
         (skops(estimator("sklearn.pipeline", "Pipeline", steps=plain([1]))), "bad_sklearn"),
