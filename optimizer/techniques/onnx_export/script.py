@@ -7,6 +7,7 @@ from typing import Any
 from controlplane.core.errors import SlipwayError, Unprocessable
 from optimizer.techniques.port import Work
 from optimizer.workbench.session import first_line, pass_on
+from optimizer.workbench.signature import Feed
 from optimizer.workbench.torch_script import Script
 
 BATCH, SIZE = 2, 16
@@ -14,8 +15,8 @@ BATCH, SIZE = 2, 16
 
 
 def exported(script: Script, work: Work, *, opset: int) -> Any:
-    """An `onnx_ir.Model` whose ports have names of their own. Raises Unprocessable: `not_exportable`, and
-    `signature_differs` where the script is not what is said of it."""
+    """An `onnx_ir.Model` whose ports have names of their own. Raises Unprocessable: `script_fails`,
+    `not_exportable`, and `signature_differs` where the script is not what is said of it."""
     import onnx_ir as ir  # type: ignore[import-not-found, unused-ignore]
     import torch
     from torch.onnx._constants import ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET as NEWEST
@@ -28,8 +29,8 @@ def exported(script: Script, work: Work, *, opset: int) -> Any:
         for name, spec in zip(names, inputs, strict=True)
     }
     target = Path(work.scratch) / "script.onnx"
+    _run(script, feed)
     try:
-        script.run([], feed)
         with warnings.catch_warnings(action="ignore"):
             torch.onnx.export(
                 script.module,
@@ -40,14 +41,30 @@ def exported(script: Script, work: Work, *, opset: int) -> Any:
                 input_names=names,
                 dynamic_axes=free,
             )
-    except SlipwayError:
-        raise
     except Exception as error:  # the exporter has its own, torch has its own
         pass_on(error)
         raise Unprocessable(
             "not_exportable", "PyTorch cannot write this script as ONNX.", first_line(error)
         ) from error
     return ir.load(str(target))
+
+
+def _run(script: Script, feed: Feed) -> None:
+    try:
+        script.run([], feed)
+    except SlipwayError:
+        raise
+    except Exception as error:  # torch and the script raise their own
+        pass_on(error)
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+        *_, last = str(error).strip().splitlines() or [
+            type(error).__name__
+        ]  # after the script's own traceback
+        raise Unprocessable(
+            "script_fails",
+            "The script fails when it is run.",
+            f"With {shapes}: {last[:500]}",
+        ) from error
 
 
 def _example(spec: Any) -> Any:

@@ -76,7 +76,10 @@ def test_programs_are_exported_with_their_names_and_free_dimensions(
 
     lies, spies = outcome.result["lies"], outcome.result["spies"]
     assert (lies["code"], "“scores” is float32 [2, 3]" in lies["detail"]) == ("signature_differs", True)
-    assert spies["code"] == "not_exportable"
+    assert spies["code"] == "script_fails"
+    narrow = outcome.result["narrow"]
+    assert (narrow["code"], "With x [2, 5], ids [2, 16]: " in narrow["detail"]) == ("script_fails", True)
+    assert "shapes cannot be multiplied" in narrow["detail"]
     assert [file.name for file in forbidden.parent.iterdir()] == ["secret"]
 
 

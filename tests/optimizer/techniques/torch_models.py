@@ -172,6 +172,7 @@ def scripts(folder: Path, *, forbidden: str) -> Iterator[tuple[str, tuple[Path, 
     for name, module, inputs, outputs in (
         ("branch", branch, [x, ids], [scores, ids | {"name": "next"}]),
         ("lies", branch, [x, ids], [scores | {"shape": ["batch", 2]}, ids | {"name": "next"}]),
+        ("narrow", branch, [x | {"shape": ["batch", 5]}, ids], [scores, ids | {"name": "next"}]),
         ("spies", spies, [x], [x | {"name": "y"}]),
     ):
         sent, kept = folder / f"{name}-sent.zip", folder / f"{name}.zip"
