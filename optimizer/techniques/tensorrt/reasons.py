@@ -125,6 +125,9 @@ _OF_BUILDER = (
 )
 
 
+OF_SIZES = frozenset({"sizes_refused", "axes_contradict"})
+
+
 def of_parser(complaints: Sequence[Complaint]) -> Unprocessable:
     """The sentence for a model that could not be parsed: every node with its reason, the first few by name."""
     for complaint in complaints:

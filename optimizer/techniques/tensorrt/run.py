@@ -1,16 +1,18 @@
 """Builds an engine from an ONNX model. Runs in the toolchain; imports the vendor's package on call."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.graph import read
 from optimizer.techniques.port import Work
 from optimizer.techniques.tensorrt import backends, listening, reasons, repairs, sizes
-from optimizer.techniques.tensorrt.backends import Backend
+from optimizer.techniques.tensorrt.backends import Backend, Timings
 from optimizer.techniques.tensorrt.reasons import Complaint
 from optimizer.techniques.tensorrt.technique import EngineParameters
-from optimizer.workbench.items import digest
+from optimizer.workbench.items import digest, read_npz
 from optimizer.workbench.session import open_session
 from optimizer.workbench.signature import Signature, TensorSpec
 
@@ -37,22 +39,16 @@ def run(work: Work, params: EngineParameters) -> dict[str, Any]:
     _refuse_other_values(network, work.signature)
     if shaping := [value.name for value in _inputs(network) if value.is_shape_tensor]:
         raise reasons.of_shape_inputs(shaping)
-    config = builder.create_builder_config()
-    profile = _aim(trt, builder, config, network, work=work, params=params, backend=backend)
-    flags = backends.set_flags(trt, config, backend, ["TF32"] if params.tf32 else [])
-    timings = backend.timings(config, _kept(work))
-    watching = listening.monitor(trt, work.journal)
-    config.progress_monitor = watching
-    began = time.monotonic()
-    plan = builder.build_serialized_network(network, config)
-    took_s = time.monotonic() - began
-    if plan is None:
-        raise reasons.of_builder(heard.errors)
+    site = _Site(
+        trt=trt, backend=backend, heard=heard, builder=builder, network=network, work=work, params=params
+    )
+    built = site.built()
+    plan, timings = built.plan, built.timings
     work.output.write_bytes(plan)
     if fault := backend.fault(trt, log, work.output.read_bytes()):
         raise Unprocessable("result_invalid", "The engine that was built is not valid.", f"{fault}.")
     work.journal.info(
-        f"{network.num_layers} layers became an engine of {plan.nbytes:,} bytes in {took_s:.1f} s"
+        f"{network.num_layers} layers became an engine of {plan.nbytes:,} bytes in {built.took_s:.1f} s"
         f"{', with timings of earlier builds' if timings and timings.reused else ''}."
     )
     if timings and work.cache:
@@ -64,19 +60,112 @@ def run(work: Work, params: EngineParameters) -> dict[str, Any]:
             "label": backend.label,
             "version": trt.__version__,
             "capabilities": list(params.capabilities),
-            "flags": flags,
+            "flags": built.flags,
             "workspace_mib": params.workspace_mib,
-            "profiles": [profile] if profile else [],
+            "profiles": [built.profile] if built.profile else [],
             "inputs": list(map(_described, _inputs(network))),
             "outputs": list(map(_described, _outputs(network))),
             "layers": network.num_layers,
             "size_bytes": plan.nbytes,
-            "build_s": round(took_s, 2),
+            "build_s": round(built.took_s, 2),
             "timing_cache": "none" if timings is None else "hit" if timings.reused else "fresh",
             "source_sha256": digest(work.input),
             "log_tail": list(heard.tail),
         },
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """`profile` by input; empty where no axis is open."""
+
+    plan: Any
+    profile: Mapping[str, Any]
+    flags: list[str]
+    timings: Timings | None
+    took_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """A network that was read, and who builds it."""
+
+    trt: Any
+    backend: Backend
+    heard: listening.Heard
+    builder: Any
+    network: Any
+    work: Work
+    params: EngineParameters
+
+    def built(self) -> _Built:
+        """For the sizes that were asked for and the usual ones; where TensorRT refuses those, for what the items of the
+        data set have."""
+        signature, asked = self.work.signature, self.params.axes
+        shapes = [spec.shape for spec in signature.inputs]
+        ranges = sizes.ranges(shapes, batched=signature.batched, asked=asked)
+        try:
+            return self._built(ranges)
+        except Unprocessable as error:
+            given = dict(map(sizes.Range.read, asked))
+            seen = {axis: size for axis, size in _sizes_of_items(self.work).items() if axis not in given}
+            if error.code not in reasons.OF_SIZES or not seen:
+                raise
+            self.work.journal.warning(f"{error.detail} Building for the sizes of the data set instead.")
+        self.heard.errors.clear()
+        return self._built(ranges | seen)
+
+    def _built(self, ranges: Mapping[str, sizes.Range]) -> _Built:
+        config = self.builder.create_builder_config()
+        profile = self._aim(config, ranges)
+        flags = backends.set_flags(self.trt, config, self.backend, ["TF32"] if self.params.tf32 else [])
+        timings = self.backend.timings(config, _kept(self.work))
+        watching = listening.monitor(self.trt, self.work.journal)
+        config.progress_monitor = watching
+        began = time.monotonic()
+        plan = self.builder.build_serialized_network(self.network, config)
+        if plan is None:
+            raise reasons.of_builder(self.heard.errors)
+        took_s = time.monotonic() - began
+        return _Built(plan=plan, profile=profile, flags=flags, timings=timings, took_s=took_s)
+
+    def _aim(self, config: Any, ranges: Mapping[str, sizes.Range]) -> dict[str, Any]:
+        """What the engine is for: GPUs, memory, sizes. Returns the profile."""
+        said = ", ".join(f"{axis} {size}" for axis, size in ranges.items()) or "no open axes"
+        capabilities = self.params.capabilities
+        self.work.journal.info(f"Building for compute capability {', '.join(capabilities)}; {said}.")
+        self.backend.aim(self.trt, config, capabilities)
+        config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, self.params.workspace_mib * 2**20)
+        shapes = {spec.name: spec.shape for spec in self.work.signature.inputs}
+        profile, chosen = self.builder.create_optimization_profile(), {}
+        for value in _inputs(self.network):
+            if -1 in value.shape:
+                named = zip(value.shape, shapes[value.name], strict=True)
+                least, tuned, most = sizes.profile(
+                    [name if size == -1 else size for size, name in named], ranges
+                )
+                profile.set_shape(value.name, least, tuned, most)
+                chosen[value.name] = {"min": least, "opt": tuned, "max": most}
+        if chosen and config.add_optimization_profile(profile) < 0:
+            raise Unprocessable("sizes_refused", "TensorRT refuses the sizes of the open axes.", f"{chosen}.")
+        return chosen
+
+
+def _sizes_of_items(work: Work) -> dict[str, sizes.Range]:
+    """Of every open axis but the batch, if there is a data set."""
+    if work.calibration is None:
+        return {}
+    feed = read_npz(work.calibration, work.signature).feed([0])
+    found = {
+        name: sizes.Range(least=size, tuned=size, most=size)
+        for spec in work.signature.inputs
+        for name, size in zip(spec.shape, feed[spec.name].shape, strict=True)
+        if isinstance(name, str)
+    }
+    if work.signature.batched:
+        for spec in work.signature.inputs:
+            found.pop(str(spec.shape[0]), None)
+    return found
 
 
 def _kept(work: Work) -> bytes:
@@ -149,35 +238,6 @@ def _same_axes(shape: Any, spec: TensorSpec) -> bool:
         isinstance(wanted, str) or size in (wanted, -1)
         for size, wanted in zip(shape, spec.shape, strict=True)
     )
-
-
-def _aim(
-    trt: Any,
-    builder: Any,
-    config: Any,
-    network: Any,
-    *,
-    work: Work,
-    params: EngineParameters,
-    backend: Backend,
-) -> dict[str, Any]:
-    """What the engine is for: GPUs, memory, sizes. Returns the profile; empty where no axis is open."""
-    shapes = {spec.name: spec.shape for spec in work.signature.inputs}
-    ranges = sizes.ranges(shapes.values(), batched=work.signature.batched, asked=params.axes)
-    said = ", ".join(f"{axis} {size}" for axis, size in ranges.items()) or "no open axes"
-    work.journal.info(f"Building for compute capability {', '.join(params.capabilities)}; {said}.")
-    backend.aim(trt, config, params.capabilities)
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, params.workspace_mib * 2**20)
-    profile, chosen = builder.create_optimization_profile(), {}
-    for value in _inputs(network):
-        if -1 in value.shape:
-            named = zip(value.shape, shapes[value.name], strict=True)
-            least, tuned, most = sizes.profile([name if size == -1 else size for size, name in named], ranges)
-            profile.set_shape(value.name, least, tuned, most)
-            chosen[value.name] = {"min": least, "opt": tuned, "max": most}
-    if chosen and config.add_optimization_profile(profile) < 0:
-        raise Unprocessable("sizes_refused", "TensorRT refuses the sizes of the open axes.", f"{chosen}.")
-    return chosen
 
 
 def _described(value: Any) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class EngineParameters(Parameters):
         title="Sizes of open axes",
         description="One a line, as least/tuned/most: batch=1/8/32. The engine refuses smaller and larger requests. "
         f"What is not said is {sizes.BATCH} for the batch, {sizes.PIXELS} for the sides of an image and "
-        f"{sizes.LENGTH} for everything else.",
+        f"{sizes.LENGTH} for everything else; where TensorRT refuses that, the size that the data set has.",
     )
     workspace_mib: int = Field(
         default=4096,

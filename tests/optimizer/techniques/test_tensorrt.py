@@ -35,6 +35,12 @@ def refused(model: Made, **params: Any) -> Unprocessable:
     return caught.value
 
 
+def refused_without_a_set(model: Made) -> Unprocessable:
+    with pytest.raises(Unprocessable) as caught:
+        model.optimize("tensorrt", output=ENGINE, calibration_npz=None)
+    return caught.value
+
+
 def with_nodes(
     model: Made,
     nodes: list[Any],
@@ -89,6 +95,28 @@ def test_an_input_whose_values_are_sizes_is_named(made: Callable[[str], Made]) -
         "shape_input",
         "It has “k”. Export the model with that input as a constant.",
     )
+
+
+def test_sizes_that_are_refused_are_taken_from_the_data_set(made: Callable[[str], Made]) -> None:
+    """The model leaves both axes open, and takes 7 of one."""
+    model = with_nodes(
+        made("mlp"),
+        [
+            helper.make_node("Reshape", ["x", "rows"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["y"]),
+        ],
+        constants={"rows": np.array([-1, 7]), "w": np.ones((7, 3), np.float32)},
+        x=["batch", "length"],
+        y=["batch", 3],
+    )
+    np.savez(model.calibration, x=np.ones((5, 7), np.float32))
+    done = build(model)
+    (profile,) = done["provenance"]["engine"]["profiles"]
+    assert profile == {"x": {"min": [1, 7], "opt": [8, 7], "max": [32, 7]}}
+    assert any("the sizes of the data set instead" in one.get("message", "") for one in model.messages)
+    Path(done["output_path"]).unlink()
+    assert refused(model, axes=["length=1/64/512"]).code == "sizes_refused"
+    assert refused_without_a_set(model).code == "sizes_refused"
 
 
 def test_half_precision_comes_from_the_step_before_and_lets_turing_in(made: Callable[[str], Made]) -> None:
