@@ -103,9 +103,7 @@ def transformers_loader(request: dict[str, Any]) -> Callable[[], Answer]:
             weights = safetensors.torch.load(archive.read("model.safetensors"))
         factory = getattr(transformers, given.pop("architectures")[0])
         config = factory.config_class.from_dict(given)
-        module = factory.from_pretrained(
-            None, config=config, state_dict=weights, dtype=torch.float32, attn_implementation="sdpa"
-        ).eval()
+        module = factory.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32).eval()
 
         def answer(feed: dict[str, Any]) -> object:
             with torch.inference_mode():

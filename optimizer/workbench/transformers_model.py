@@ -17,8 +17,6 @@ from controlplane.core.errors import Unprocessable
 from optimizer.workbench.session import first_line, pass_on
 from optimizer.workbench.signature import Array, Feed, Signature
 
-ATTENTION = "sdpa"
-
 
 class Model:
     def __init__(self, module: Any) -> None:
@@ -66,7 +64,6 @@ def built(path: Path) -> Any:
             state_dict=safetensors.torch.load(weights),
             output_loading_info=True,
             dtype=torch.float32,
-            attn_implementation=ATTENTION,
         )
     except Exception as error:  # what a strange configuration makes it raise
         pass_on(error)

@@ -26,6 +26,7 @@ FEEDS = {
     "t5": {"ids": [[1, 2, 49]] * 2},
     "bessel": {"x": [[1, 2, 3, 4]]},
     "branch": {"x": [[1, 2, 3, 4]] * 2, "ids": [[1, 2, 3], [4, 5, 6]]},
+    "mpnet": {"input_ids": [[1, 59, 3]] * 2, "attention_mask": [[1, 1, 1], [1, 0, 0]]},
     "bert": {"input_ids": [[1, 59, 3]] * 2, "attention_mask": [[1, 1, 1], [1, 0, 0]]},
 }
 
@@ -54,6 +55,7 @@ def test_programs_are_exported_with_their_names_and_free_dimensions(
     _is_exported(outcome.result["twice"], tmp_path / "twice.onnx", "twice")
     _is_exported(outcome.result["t5"], tmp_path / "t5.onnx", "t5")
     _is_exported(outcome.result["bert"], tmp_path / "bert.onnx", "bert")
+    _is_exported(outcome.result["mpnet"], tmp_path / "mpnet.onnx", "mpnet")
     _is_exported(outcome.result["branch"], tmp_path / "branch.onnx", "branch")
     assert outcome.result["branch"]["done"]["provenance"]["exporter"] == "torch.onnx, TorchScript"
 

@@ -79,7 +79,7 @@ def export(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
     folder = Path(spec["folder"])
     found: dict[str, Any] = {}
     taken = {name: ("torch", *_taken_in(name, *each, folder)) for name, each in models().items()}
-    taken["bert"] = ("transformers", *tiny_bert(folder))
+    taken |= {name: ("transformers", *each) for name, each in transformers_folders(folder)}
     taken |= {name: ("torchscript", *each) for name, each in scripts(folder, forbidden=spec["forbidden"])}
     for name, (format, path, signature) in taken.items():
         messages: list[dict[str, Any]] = []
@@ -117,27 +117,30 @@ def export(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
     return found
 
 
-def tiny_bert(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """A zipped folder as `save_pretrained` leaves it, taken in."""
+def transformers_folders(folder: Path) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
+    """Zipped as `save_pretrained` leaves them, taken in. PyTorch's own attention is in the one and not in the other."""
     import transformers
 
-    config = transformers.BertConfig(
-        vocab_size=60,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        num_labels=3,
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(folder / "saved")
-    sent, kept = folder / "saved.zip", folder / "bert.zip"
-    with zipfile.ZipFile(sent, "w") as archive:
-        for path in (folder / "saved").iterdir():
-            archive.write(path, path.name)
-    with zipfile.ZipFile(sent) as archive:
-        members = zips.members(archive, file_bytes=sent.stat().st_size, total_bytes=2**30)
-        found = transformers_folder.inspect(archive, members, kept)
-    return kept, found["signature"]
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_labels": 3,
+    }
+    for name, model in (
+        ("bert", transformers.BertForSequenceClassification(transformers.BertConfig(**sizes))),
+        ("mpnet", transformers.MPNetForSequenceClassification(transformers.MPNetConfig(**sizes))),
+    ):
+        model.save_pretrained(folder / name)
+        sent, kept = folder / f"{name}-sent.zip", folder / f"{name}.zip"
+        with zipfile.ZipFile(sent, "w") as archive:
+            for path in (folder / name).iterdir():
+                archive.write(path, path.name)
+        with zipfile.ZipFile(sent) as archive:
+            members = zips.members(archive, file_bytes=sent.stat().st_size, total_bytes=2**30)
+            yield name, (kept, transformers_folder.inspect(archive, members, kept)["signature"])
 
 
 def scripts(folder: Path, *, forbidden: str) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
