@@ -73,7 +73,15 @@ class Negotiation(DefaultContentNegotiation):
             raise UnsupportedMediaType(
                 "unsupported_charset", "This charset is not read here.", "Send the body as UTF-8."
             )
-        return next((parser for parser in parsers if parser.media_type == kind), None)
+        types = {parser.media_type: parser for parser in parsers}
+        if kind not in types:
+            given = f"“{kind[:60]}”" if kind else "none"
+            raise UnsupportedMediaType(
+                "unsupported_media_type",
+                "This content type is not read here.",
+                f"The request has {given}; send “Content-Type: {'” or “'.join(map(str, types))}”.",
+            )
+        return types[kind]
 
 
 class StrictJSONParser(BaseParser):

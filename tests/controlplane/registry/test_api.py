@@ -191,7 +191,7 @@ def test_what_the_scan_refuses_is_a_problem_document_with_a_code(three):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "text/plain", "multipart/form-data; boundary=x"]
+    "content_type", ["application/json", "text/plain", "multipart/form-data; boundary=x", ""]
 )
 def test_b12_a_raw_upload_says_that_it_is_one(three, onnx, content_type):
     owner, _, _ = three
@@ -200,6 +200,7 @@ def test_b12_a_raw_upload_says_that_it_is_one(three, onnx, content_type):
         "PUT", f"/api/v1/models/{model.name}/versions/upload/", onnx(), content_type=content_type
     )
     assert code(answer) == (415, "unsupported_media_type")
+    assert "send “Content-Type: application/octet-stream”" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fx", "%2fetc%2fpasswd", "C:%5Cx", ".x", "a%0d%0ab", "x" * 4096])
