@@ -54,8 +54,9 @@ def _separate_weights(model: Any) -> None:
     they do not take it for a constant."""
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
-    for value in [value for value in graph.input if value.name in weights]:
-        graph.input.remove(value)
+    for index in reversed(range(len(graph.input))):
+        if graph.input[index].name in weights:
+            del graph.input[index]
     model.ir_version = max(model.ir_version, WEIGHTS_ALONE_IR)
 
 

@@ -143,9 +143,14 @@ def _watched(model: Any) -> tuple[Any, dict[str, tuple[str, str]]]:
 
     watched = onnx.shape_inference.infer_shapes(model)
     graph, names = watched.graph, {}
-    weights = {tensor.name for tensor in graph.initializer}
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.name not in weights:
+    there = {name for node in graph.node for name in (*node.input, *node.output)}
+    there -= {tensor.name for tensor in graph.initializer}
+    for value in (
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+    ):  # some tools leave the types of what they took out
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.name in there:
             names[value.name] = (f"{value.name}_least", f"{value.name}_largest")
     for name, (least, largest) in names.items():
         graph.node.append(helper.make_node("ReduceMin", [name], [least]))

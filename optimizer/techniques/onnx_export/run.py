@@ -89,6 +89,8 @@ def _refuse_training(program: Any) -> None:
             continue
         names = [argument.name for argument in schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        if given.get("p") == 0 or given.get("running_mean", ...) is None:
+            continue  # drops nothing, or has no statistics but those of the batch
         if given.get("train") or given.get("training"):
             raise Unprocessable(
                 "training_mode",

@@ -57,8 +57,8 @@ def _run(script: Script, feed: Feed) -> None:
     except Exception as error:  # torch and the script raise their own
         pass_on(error)
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
-        *_, last = str(error).strip().splitlines() or [
-            type(error).__name__
+        last = (str(error).strip() or type(error).__name__).splitlines()[
+            -1
         ]  # after the script's own traceback
         raise Unprocessable(
             "script_fails",

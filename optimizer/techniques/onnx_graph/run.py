@@ -31,6 +31,8 @@ def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
 
     model, source = read(work.input), work.scratch / "read.onnx"
     onnx.save(model, str(source))
+    unwanted = _not_in_onnx(opset_of(model))
+    del model  # the session has a copy of its own
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -43,7 +45,7 @@ def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
         str(source),
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=_not_in_onnx(opset_of(model)),
+        disabled_optimizers=unwanted,
     )
 
 

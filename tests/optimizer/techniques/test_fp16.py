@@ -208,8 +208,10 @@ def test_a_model_without_weights_in_single_precision_is_refused_as_that(made: Ca
     )
 
 
-def test_a_value_of_no_elements_has_no_largest(made: Callable[[str], Made]) -> None:
-    """As Resize has them for what it is not given."""
+def test_a_value_of_no_elements_has_no_largest_nor_has_one_that_is_gone(
+    made: Callable[[str], Made],
+) -> None:
+    """As Resize has them for what it is not given, and as tools leave them that took a node out."""
     model = made("mlp")
     proto = onnx.load(str(model.path))
     for node in proto.graph.node:
@@ -218,6 +220,7 @@ def test_a_value_of_no_elements_has_no_largest(made: Callable[[str], Made]) -> N
     empty = numpy_helper.from_array(np.zeros(0, dtype=np.float32))
     proto.graph.node.insert(0, helper.make_node("Constant", [], ["empty"], value=empty))
     proto.graph.node.insert(1, helper.make_node("Concat", ["b0", "empty"], ["b0_whole"], axis=0))
+    proto.graph.value_info.append(helper.make_tensor_value_info("gone", TensorProto.FLOAT, [4]))
     onnx.save(proto, str(model.path))
     assert furthest(model, model.optimize("fp16")) < 0.01
 

@@ -24,6 +24,7 @@ FEEDS = {
     "tokens": {"ids": [[1, 2, 49]] * 3, "mask": [[1, 1, 0], [1, 0, 0], [1, 1, 1]]},
     "twice": {"x": [[1, 2, 3, 4]]},
     "t5": {"ids": [[1, 2, 49]] * 2},
+    "alone": {"x": [[1, 2, 3, 4], [4, 1, 1, 1]]},
     "bessel": {"x": [[1, 2, 3, 4]]},
     "branch": {"x": [[1, 2, 3, 4]] * 2, "ids": [[1, 2, 3], [4, 5, 6]]},
     "mpnet": {"input_ids": [[1, 59, 3]] * 2, "attention_mask": [[1, 1, 1], [1, 0, 0]]},
@@ -73,6 +74,7 @@ def test_programs_are_exported_with_their_names_and_free_dimensions(
     refused = outcome.result["bessel"]
     assert refused["code"] == "not_exportable"
     assert "bessel" in refused["detail"]
+    assert outcome.result["alone"].get("code") != "training_mode"
     learning = outcome.result["learning"]
     assert (learning["code"], "“dropout” is on only" in learning["detail"]) == ("training_mode", True)
 

@@ -36,6 +36,16 @@ def models() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             y = x * 2
             return x, y, y
 
+    class Alone(nn.Module):
+        """Has no statistics but those of its batch, in `eval` as well, and drops nothing."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4, track_running_stats=False)
+
+        def forward(self, x: Any) -> Any:
+            return nn.functional.dropout(self.norm(x), p=0.0, training=True)
+
     class Bessel(nn.Module):
         def forward(self, x: Any) -> Any:
             return torch.special.bessel_j0(x)
@@ -64,6 +74,7 @@ def models() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
         "twice": (Twice(), {"x": torch.ones(2, 4)}, {"x": {0: batch}}),
         "t5": (Encoder(), {"ids": ids}, {"ids": {0: batch, 1: length}}),
         "bessel": (Bessel(), {"x": torch.ones(2, 4)}, {"x": {0: batch}}),
+        "alone": (Alone(), {"x": torch.ones(2, 4)}, {"x": {0: batch}}),
         "learning": (
             nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)),
             {"input": torch.ones(2, 4)},
