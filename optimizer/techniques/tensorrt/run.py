@@ -107,9 +107,11 @@ class _Site:
         try:
             return self._built(ranges)
         except Unprocessable as error:
+            if error.code not in reasons.OF_SIZES:
+                raise
             given = dict(map(sizes.Range.read, asked))
             seen = {axis: size for axis, size in _sizes_of_items(self.work).items() if axis not in given}
-            if error.code not in reasons.OF_SIZES or not seen:
+            if not seen:
                 raise
             self.work.journal.warning(f"{error.detail} Building for the sizes of the data set instead.")
         self.heard.errors.clear()
