@@ -6,7 +6,7 @@ while this process is still small.
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from optimizer.domain.verdict import Basis, Policy, decide
 from optimizer.evaluation import accuracy, benchmark, clocks, footprint, machine
 from optimizer.evaluation.ranges import Range, integer_ranges
 from optimizer.evaluation.report import CurvePoint, Method, Report
+from optimizer.evaluation.subject import Subject
 from optimizer.evaluation.synthetic import random_items
 from optimizer.techniques import promises_of
-from optimizer.workbench.formats import Format, Session, known, open_as
+from optimizer.workbench.formats import Format, known, open_as
 from optimizer.workbench.items import Items, is_classes, read_npz
 from optimizer.workbench.journal import Emit, Journal
-from optimizer.workbench.session import first_line, pass_on
-from optimizer.workbench.signature import Array, Feed, Signature
+from optimizer.workbench.signature import Array, Signature
 
 BATCH_SIZES = (1, 8, 32)
 CURVE_SIZES = (1, 2, 4, 8, 16, 32)
@@ -39,17 +39,6 @@ LONGEST = 2.0
 class File:
     path: Path
     format: Format
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """One side of the comparison, open."""
-
-    session: Session
-    outputs: tuple[str, ...]
-
-    def run(self, feed: Feed) -> dict[str, Array]:
-        return dict(zip(self.outputs, self.session.run(list(self.outputs), feed), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +134,8 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
         if request.answering is not None:
             variant = _open(request.answering, request)
             compared = accuracy.compare(
-                parent=_asked(parent, basis),
-                variant=_guarded(variant),
+                parent=parent.guarded(_parent_fails(basis)),
+                variant=variant.guarded(_variant_fails),
                 items=items,
                 left_out=fitted_to,
                 metric=request.metric,
@@ -271,39 +260,20 @@ def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, fo
     return first, second
 
 
-def _asked(parent: Subject, basis: Basis) -> accuracy.Run:
+def _parent_fails(basis: Basis) -> Callable[[str], ParentFails]:
     """Values can be the reason where shapes are right: a step of 0, an index beyond its table."""
     advice = (
         "Give an evaluation set (npz)."
         if basis is Basis.RANDOM_INPUTS
         else "Leave out of the set what the model does not take."
     )
-
-    def run(feed: Feed) -> dict[str, Array]:
-        try:
-            return parent.run(feed)
-        except Exception as error:  # the runtime's exceptions share no base class but Exception
-            pass_on(error)
-            raise ParentFails(
-                "parent_cannot_run",
-                "The model that is compared with fails on an item.",
-                f"{first_line(error).rstrip('.')}. {advice}",
-            ) from error
-
-    return run
+    title = "The model that is compared with fails on an item."
+    return lambda why: ParentFails("parent_cannot_run", title, f"{why.rstrip('.')}. {advice}")
 
 
-def _guarded(variant: Subject) -> accuracy.Run:
+def _variant_fails(why: str) -> accuracy.UnusableOutputs:
     """A variant that opens but cannot run is as unusable as one that answers NaN."""
-
-    def run(feed: Feed) -> dict[str, Array]:
-        try:
-            return variant.run(feed)
-        except Exception as error:  # the runtime's exceptions share no base class but Exception
-            pass_on(error)
-            raise accuracy.UnusableOutputs(f"the variant cannot run: {first_line(error)}") from error
-
-    return run
+    return accuracy.UnusableOutputs(f"the variant cannot run: {why}")
 
 
 def _reason(error: Exception) -> str:
