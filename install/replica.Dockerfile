@@ -6,8 +6,8 @@ WORKDIR /srv/slipway
 COPY requirements/serve.lock requirements/
 RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements/serve.lock
 COPY controlplane/__init__.py controlplane/
-COPY controlplane/core/__init__.py controlplane/core/errors.py controlplane/core/openvino_ir.py controlplane/core/plugins.py \
-    controlplane/core/
+COPY controlplane/core/__init__.py controlplane/core/errors.py controlplane/core/onnx_session.py \
+    controlplane/core/openvino_ir.py controlplane/core/plugins.py controlplane/core/
 COPY deployments/__init__.py deployments/
 COPY deployments/domain deployments/domain
 COPY deployments/stacks deployments/stacks

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from controlplane.core import openvino_ir
+from controlplane.core import onnx_session, openvino_ir
 from optimizer.workbench import sklearn_model
 from optimizer.workbench.formats import Format
 from optimizer.workbench.signature import Feed
@@ -45,7 +45,7 @@ def measure(path: Path, *, format: Format, feed: Feed, threads: int, scratch: Pa
         "feed": str(feed_path),
         "names": list(feed),
         "threads": threads,
-        "openvino_ir": openvino_ir.__file__,
+        "openers": {"onnx_session": onnx_session.__file__, "openvino_ir": openvino_ir.__file__},
         "trusted": sklearn_model.TRUSTED,
     }
     answer = _answer(request)

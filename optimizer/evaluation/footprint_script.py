@@ -29,12 +29,20 @@ def resident_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def opener(name: str, request: dict[str, Any]) -> Any:
+    """A module of ours that imports nothing of ours."""
+    found = spec_from_file_location(name, request["openers"][name])
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
 def onnxruntime_loader(request: dict[str, Any]) -> Callable[[], Answer]:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = request["threads"]
-    options.inter_op_num_threads = 1
+    options = opener("onnx_session", request).set_up(onnxruntime.SessionOptions(), threads=request["threads"])
     options.log_severity_level = 3
 
     def load() -> Answer:
@@ -47,11 +55,7 @@ def onnxruntime_loader(request: dict[str, Any]) -> Callable[[], Answer]:
 def openvino_loader(request: dict[str, Any]) -> Callable[[], Answer]:
     import openvino
 
-    found = spec_from_file_location("openvino_ir", request["openvino_ir"])
-    assert found is not None
-    assert found.loader is not None
-    openvino_ir = module_from_spec(found)
-    found.loader.exec_module(openvino_ir)
+    openvino_ir = opener("openvino_ir", request)
     core = openvino.Core()
     core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the kernels
 

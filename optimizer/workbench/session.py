@@ -1,13 +1,13 @@
-"""Opens models as the serving stack does by default, and nothing else.
+"""Opens models as the serving stack does, and nothing else.
 
-ENABLE_ALL is ONNX Runtime's default, so the parent already gets every online graph optimization: a variant
-is compared with what would really be served. Refused: comparing with an unoptimized session, which makes
-any technique look good.
+So the parent already gets every online graph optimization: a variant is compared with what would really be served.
+Refused: comparing with an unoptimized session, which makes any technique look good.
 """
 
 from pathlib import Path
 from typing import Any
 
+from controlplane.core import onnx_session
 from controlplane.core.errors import Unprocessable
 
 NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
@@ -21,10 +21,7 @@ def open_session(path: Path, *, threads: int = 1) -> Any:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options = onnx_session.set_up(onnxruntime.SessionOptions(), threads=threads)
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from controlplane.core import openvino_ir
+from controlplane.core import onnx_session, openvino_ir
 from deployments.stacks.fastapi.tensors import Array
 
 _FATAL = 4
@@ -33,14 +33,12 @@ type OpenModel = Callable[[Path, int], Model]
 
 
 class OnnxRuntimeModel:
-    """With the runtime's defaults except for the number of threads."""
+    """See `onnx_session.set_up`."""
 
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options = onnx_session.set_up(onnxruntime.SessionOptions(), threads=threads)
         # Only what kills the process: errors come back as exceptions, and stderr carries one JSON object a line.
         options.log_severity_level = _FATAL
         onnxruntime.set_default_logger_severity(_FATAL)

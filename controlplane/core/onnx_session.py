@@ -1,0 +1,18 @@
+"""How ONNX Runtime is set on a CPU: what measures a model and what serves it must not differ in that.
+
+Imports neither the runtime nor anything of ours: a script that is run by path can load this file alone.
+"""
+
+from typing import Any
+
+SLOWER = "SkipLayerNormFusion"
+"""The one default of ONNX Runtime that is not the fastest on a CPU: the kernel that stands for an addition and a layer
+normalization goes number by number, the two kernels that it replaces do not (ADR 0023)."""
+
+
+def set_up(options: Any, *, threads: int) -> Any:
+    """The same `onnxruntime.SessionOptions`: every other graph optimization, and no node that runs beside another."""
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("optimization.disable_specified_optimizers", SLOWER)
+    return options
