@@ -17,7 +17,7 @@ from controlplane.core.errors import Unprocessable
 from optimizer.techniques.distill.shapes import Image, image_of
 from optimizer.techniques.port import Work
 from optimizer.workbench.items import StoredItems, batches, digest, is_classes, read_npz
-from optimizer.workbench.session import open_session
+from optimizer.workbench.session import first_line, open_session, pass_on
 from optimizer.workbench.signature import Array
 
 FEWEST_ITEMS = 64
@@ -163,17 +163,13 @@ class Answers:
 
 
 def answers(work: Work, material: Material, *, folder: Path) -> Answers:
-    """Asks the teacher what is not yet in the folder. Raises Unprocessable: `teacher_not_finite`,
+    """Asks the teacher what is not yet in the folder. Raises Unprocessable: `teacher_fails`, `teacher_not_finite`,
     `not_a_classifier`. Cost: one run of the teacher per example, on all cores."""
     parts = json.dumps([digest(work.input), material.digest])
     key = hashlib.sha256(parts.encode()).hexdigest()[:16]
     raw, found = _asked(work, material, folder=folder / f"answers-{key}")
     if raw.ndim != 2 or raw.shape[1] < 2:
-        raise Unprocessable(
-            "not_a_classifier",
-            "Only classifiers are distilled.",
-            f"It answers {list(raw.shape[1:])} per item.",
-        )
+        raise _no_classifier(f"It answers {list(raw.shape[1:])} per item.")
     if unusable := int((~np.isfinite(raw)).any(axis=1).sum()):
         raise Unprocessable(
             "teacher_not_finite",
@@ -196,18 +192,46 @@ def _asked(work: Work, material: Material, *, folder: Path) -> tuple[Array, int]
         path = folder / f"{number:06}.npy"
         part = _shard(path, count=len(rows))
         if part is None:
-            asked = [
+            feeds = (
                 material.inputs(np.array(rows[chunk.start : chunk.stop]))
                 for chunk in batches(len(rows), size)
-            ]
-            part = np.concatenate([session.run([output.name], {name: feed})[0] for feed in asked])
+            )
+            part = _joined([_answer(session, output.name, name, feed) for feed in feeds])
             part = part.astype(np.float32)
             _write(path, part)
         else:
             found += len(rows)
         parts.append(part)
         work.journal.progress(rows.stop, total)
-    return np.concatenate(parts), found
+    return _joined(parts), found
+
+
+def _answer(session: Any, output: str, name: str, items: Array) -> Array:
+    """Raises Unprocessable: `teacher_fails`, or `not_a_classifier` where an item has no row of its own."""
+    rows = len(items)
+    try:
+        answer: Array = session.run([output], {name: items})[0]
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
+        pass_on(error)
+        raise Unprocessable(
+            "teacher_fails",
+            "The teacher cannot answer the items.",
+            f"It was asked for {rows:,} at once: {first_line(error)}",
+        ) from error
+    if answer.shape[:1] != (rows,):
+        raise _no_classifier(f"It answers {list(answer.shape)} to {rows:,} items.")
+    return answer
+
+
+def _joined(parts: list[Array]) -> Array:
+    shapes = sorted({part.shape[1:] for part in parts})
+    if len(shapes) > 1:
+        raise _no_classifier(f"It answers {list(shapes[0])} per item, and {list(shapes[-1])} for others.")
+    return np.concatenate(parts)
+
+
+def _no_classifier(detail: str) -> Unprocessable:
+    return Unprocessable("not_a_classifier", "Only classifiers are distilled.", detail)
 
 
 def _shard(path: Path, *, count: int) -> Array | None:

@@ -39,8 +39,8 @@ class Trained:
 def run(work: Work, params: DistillParameters) -> dict[str, Any]:
     """Writes the student to `work.output`.
 
-    Raises Unprocessable: what the items are refused for, `teacher_not_finite`, `not_a_classifier`,
-    `labels_missing`, `dataset_labels`. Cost: one run of the teacher per example, and two trainings.
+    Raises Unprocessable: what the items are refused for, `teacher_fails`, `teacher_not_finite`,
+    `not_a_classifier`, `labels_missing`, `dataset_labels`. Cost: one run of the teacher per example, and two trainings.
     """
     folder = work.kept or work.scratch
     seed = int(np.random.default_rng([work.seed, params.seed]).integers(2**31))

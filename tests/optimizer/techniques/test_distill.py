@@ -1,16 +1,19 @@
 """Distillation: what it refuses, what a student learns from, and that a killed training goes on where it was."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import parser
 
 from controlplane.core.errors import Unprocessable
 from controlplane.core.sandbox import Child, Limits
@@ -201,6 +204,37 @@ def test_the_teacher_is_asked_once_and_only_for_what_is_missing(desk: Callable[.
     assert (second.asked, second.found) == (1024, 176)
     assert np.array_equal(first.logits, second.logits)
     assert answers(work, Material.draw(work, copies=0, seed=2), folder=kept).found == 0, "other examples"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        (
+            "one = Constant<value_ints = [1, 3]>() y = Reshape(x, one)",
+            "teacher_fails",
+            "asked for 32 at once: ",
+        ),
+        (
+            "axis = Constant<value_ints = [0]>() y = ReduceMean(x, axis)",
+            "not_a_classifier",
+            "] to 32 items",
+        ),
+        (
+            "turned = Transpose(x) y = MatMul(x, turned)",
+            "not_a_classifier",
+            "[16] per item, and [32] for others",
+        ),
+    ],
+)
+def test_a_teacher_that_gives_no_scores_to_each_item_is_refused(
+    answer: str, code: str, says: str, desk: Callable[..., Desk]
+) -> None:
+    work = desk().work(role="calibration_set")
+    graph = f'<ir_version: 10, opset_import: ["" : 20]> g (float[n,size] x) => (float[n,k] y) {{ {answer} }}'
+    onnx.save(parser.parse_model(graph), work.input)
+    with pytest.raises(Unprocessable, match=re.escape(says)) as caught:
+        answers(work, Material.draw(work, copies=0, seed=1), folder=work.scratch)
+    assert caught.value.code == code
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_student(tmp_path: Path) -> None:
