@@ -1,6 +1,7 @@
 """One technique as a child process runs it: a file in, a checked file out, and how it was made."""
 
 import contextlib
+import gc
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +43,7 @@ def run(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
         with _scratch(output.parent) as scratch:
             work = _work(spec, scratch=scratch, output=output, journal=journal)
             provenance = dict(_entry(used.entry)(work, params))
+        gc.collect()  # PyTorch's programs go round in circles, and hold their weights
         journal.step("Check the result")
         after = check_result(output, made=used.gives.format, work=work)
     except SlipwayError:

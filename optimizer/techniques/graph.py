@@ -3,6 +3,7 @@
 The repairs here are exact: they change how a graph is written, not what it computes.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -12,6 +13,7 @@ from typing import Any
 
 from controlplane.core.errors import Unprocessable
 from optimizer.techniques.port import ModelSummary
+from optimizer.techniques.writing import write
 from optimizer.workbench.session import first_line, pass_on
 
 # The first opset whose DequantizeLinear takes one scale per channel.
@@ -231,12 +233,26 @@ def separate_biases(model: Any) -> int:
 
 def sort_file(path: Path) -> None:
     """`sort_nodes` where there are subgraphs: ONNX Runtime's quantizers look at the inputs alone."""
-    import onnx
 
     model = read(path)
     if len(list(graphs_of(model.graph))) > 1:
         sort_nodes(model.graph)
-        onnx.save(model, str(path))
+        write(model, path)
+
+
+def _infer_shapes(source: Path, target: Path) -> str:
+    """Folds constants, too. Returns how, in words."""
+    from onnxruntime.quantization import quant_pre_process
+
+    try:
+        quant_pre_process(str(source), str(target))
+    except Exception as error:  # noqa: BLE001  it gives up with a bare Exception on what it does not know
+        pass_on(error)
+    else:
+        return "symbolic shape inference"
+    gc.collect()  # what failed holds two copies of the model, in circles; the error is gone here
+    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    return "shape inference without symbols"
 
 
 def prepare(path: Path, *, scratch: Path, at_least: int) -> tuple[Path, list[str]]:
@@ -245,28 +261,20 @@ def prepare(path: Path, *, scratch: Path, at_least: int) -> tuple[Path, list[str
     Shapes are inferred (symbolically where that works), constants folded, the opset raised, biases written
     flat and one for each node. Cost: a few times the file in memory. Raises Unprocessable("opset_too_old").
     """
-    import onnx
-    from onnxruntime.quantization import quant_pre_process
-
     done = []
     source, target = scratch / "raised.onnx", scratch / "prepared.onnx"
     model = read(path)
     before = opset_of(model)
-    onnx.save(upgrade_opset(model, at_least=at_least), str(source))
+    write(upgrade_opset(model, at_least=at_least), source)
+    del model  # what comes next holds up to three of its own
     if before < at_least:
         done.append(f"opset raised from {before} to {at_least}")
-    try:
-        quant_pre_process(str(source), str(target))
-        done.append("symbolic shape inference")
-    except Exception as error:  # noqa: BLE001  it gives up with a bare Exception on what it does not know
-        pass_on(error)
-        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
-        done.append("shape inference without symbols")
+    done.append(_infer_shapes(source, target))
     prepared = read(target)
     name_nodes(prepared)
     if flattened := flatten_biases(prepared):
         done.append(f"{flattened} biases written flat")
     if copied := separate_biases(prepared):
         done.append(f"{copied} shared biases copied")
-    onnx.save(prepared, str(target))
+    write(prepared, target)
     return target, done

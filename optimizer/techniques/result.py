@@ -57,17 +57,15 @@ def _check_onnx(path: Path, work: Work) -> dict[str, int]:
         raise Unprocessable(
             "result_invalid", "The result is not a valid ONNX model.", first_line(error)
         ) from error
-    made, (inputs, outputs) = open_session(path), _ports_of_parent(work)
-    _refuse_difference("inputs", _ports(made.get_inputs()), inputs)
-    _refuse_difference("outputs", _ports(made.get_outputs()), outputs)
+    for what, ours, theirs in zip(("inputs", "outputs"), _ports(path), _ports_of_parent(work), strict=True):
+        _refuse_difference(what, ours, theirs)
     return op_types(read(path))
 
 
 def _ports_of_parent(work: Work) -> tuple[list[Port], list[Port]]:
     """From the parent's own file, or its signature where it is not ONNX."""
     if work.input_format == "onnx":
-        original = open_session(work.input)
-        return _ports(original.get_inputs()), _ports(original.get_outputs())
+        return _ports(work.input)
     inputs, outputs = (
         [Port(spec.name, f"tensor({ORT_TYPES[spec.dtype]})", list(spec.shape)) for spec in specs]
         for specs in (work.signature.inputs, work.signature.outputs)
@@ -80,9 +78,14 @@ def precision_of(path: Path, format: str) -> str:
     return summary_of(read(path)).precision or "fp32" if format == "onnx" else "fp32"
 
 
-def _ports(nodes: list[Any]) -> list[Port]:
-    """Of ONNX Runtime's, in its words."""
-    return [Port(node.name, node.type, node.shape) for node in nodes]
+def _ports(path: Path) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs of a file in ONNX Runtime's words. The session ends here: it has the weights once more."""
+    session = open_session(path)
+    inputs, outputs = (
+        [Port(node.name, node.type, node.shape) for node in nodes]
+        for nodes in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
 
 
 def _check_ports(session: Any, signature: Signature) -> None:

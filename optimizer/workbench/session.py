@@ -10,7 +10,13 @@ from typing import Any
 from controlplane.core import onnx_session
 from controlplane.core.errors import Unprocessable
 
-NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+NO_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+    "failed to serialize proto",
+    "out of memory",
+)
 
 
 def open_session(path: Path, *, threads: int = 1) -> Any:

@@ -14,6 +14,7 @@ from optimizer.worker.hold import Cancelled, Hold, StepFailed, Stopped
 
 POLL_S = 0.1
 HEARD_AT_ONCE = 500
+MORE_ROOM = "Workers that are started with a larger SLIPWAY_JOB_MEMORY_BYTES give it more."
 
 
 def supervise(
@@ -60,7 +61,9 @@ def supervise(
         late = "The worker could not renew its hold on the job in time, so this step was stopped."
         raise StepFailed(FailureReason.ERROR, late)
     if outcome.result is None:
-        raise StepFailed(FailureReason(outcome.reason), outcome.detail)
+        reason = FailureReason(outcome.reason)
+        advice = f" {MORE_ROOM}" if reason is FailureReason.OUT_OF_MEMORY else ""
+        raise StepFailed(reason, outcome.detail + advice)
     return outcome.result
 
 

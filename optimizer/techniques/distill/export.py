@@ -8,6 +8,7 @@ import onnx
 import torch
 
 from optimizer.techniques.distill.students import Answering
+from optimizer.techniques.writing import write
 from optimizer.workbench.signature import Array, Signature
 
 SAFE = {"input": "slipway_input", "output": "slipway_output"}
@@ -32,7 +33,7 @@ def export(answering: Answering, path: Path, *, signature: Signature, example: A
     (given,), (answered,) = signature.inputs, signature.outputs
     _rename(model.graph, {SAFE["input"]: given.name, SAFE["output"]: answered.name})
     _forget_where_it_was_made(model)
-    onnx.save(model, str(path))
+    write(model, path)
 
 
 def _rename(graph: onnx.GraphProto, wanted: dict[str, str]) -> None:

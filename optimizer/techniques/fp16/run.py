@@ -15,6 +15,7 @@ from optimizer.techniques.fp16.technique import HalfParameters
 from optimizer.techniques.graph import constants_of, name_nodes, nodes_of, read, sort_nodes
 from optimizer.techniques.port import Work
 from optimizer.techniques.quantization import exclusions
+from optimizer.techniques.writing import write
 from optimizer.workbench.journal import Journal
 
 NAMED = 5
@@ -32,7 +33,6 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
     Raises Unprocessable: `unknown_nodes`, `nothing_converted`, what the set is refused for. Cost: one run of the float
     model per item.
     """
-    import onnx
     from onnx import TensorProto
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -63,7 +63,7 @@ def run(work: Work, params: HalfParameters) -> dict[str, Any]:
             "Every node that has weights is excluded, reaches too large values, or has no half form."
         )
     _mend(converted, own=names)
-    onnx.save(converted, str(work.output))
+    write(converted, work.output)
     work.journal.info(
         f"{halves} weights in half precision; {len(asked) + len(too_large)} nodes kept as they were."
     )

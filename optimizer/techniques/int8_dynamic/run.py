@@ -21,6 +21,8 @@ def run(work: Work, params: DynamicParameters) -> dict[str, Any]:
     work.journal.info(f"Prepared: {', '.join(done)}.")
     model = read(prepared)
     before, asked = op_types(model), exclusions(params.exclude_nodes, model=model)
+    layers = layers_of(model, op_types=params.op_types, excluded=asked)
+    del model  # the quantizer reads one of its own
 
     def quantize(made: Path, left: Sequence[str]) -> None:
         quantize_dynamic(
@@ -41,7 +43,7 @@ def run(work: Work, params: DynamicParameters) -> dict[str, Any]:
         original=prepared,
         quantize=quantize,
         rounds=params.repair_rounds,
-        layers=layers_of(model, op_types=params.op_types, excluded=asked),
+        layers=layers,
     )
     made = require_change(before=before, after=op_types(read(work.output)))
     work.journal.info(f"Quantized nodes: {', '.join(f'{count} {name}' for name, count in made.items())}.")

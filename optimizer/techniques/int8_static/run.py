@@ -23,6 +23,7 @@ from optimizer.techniques.quantization import (
     require_change,
 )
 from optimizer.techniques.repair import Quantize, fitted_to, quantize_within_budget
+from optimizer.techniques.writing import write
 
 # Histograms keep every activation of a stride in memory.
 STRIDE = 8
@@ -44,8 +45,9 @@ def run(work: Work, params: StaticParameters) -> dict[str, Any]:
     if params.tool == "nncf" and not layers:  # which it tells with an assertion
         raise nothing_quantized()
     others = [node.name for node in model.graph.node if node.name not in {*layers, *asked}]
-    write = _by_nncf if params.tool == "nncf" else _by_onnxruntime
-    tool = write(work, params, prepared=prepared, scope=scope, calibration=calibration)
+    del model  # the tools read one of their own
+    by = _by_nncf if params.tool == "nncf" else _by_onnxruntime
+    tool = by(work, params, prepared=prepared, scope=scope, calibration=calibration)
 
     def quantize(made: Path, left: Sequence[str]) -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -117,7 +119,6 @@ def _by_nncf(
 ) -> Quantize:
     """Smooths a transformer's activations into its weights first (SmoothQuant)."""
     import nncf
-    import onnx
 
     def quantize(made: Path, left: Sequence[str]) -> None:
         model = read(prepared)
@@ -130,7 +131,7 @@ def _by_nncf(
             ignored_scope=nncf.IgnoredScope(names=list(left), validate=False),
         )
         _make_signed(quantized)
-        onnx.save(quantized, str(made))
+        write(quantized, made)
 
     return quantize
 

@@ -3,14 +3,14 @@
 An export can be right at the shape that it was traced with and wrong at the next one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from controlplane.core.errors import Unprocessable
-from optimizer.evaluation.ranges import integer_ranges
+from optimizer.evaluation.ranges import Range, integer_ranges
 from optimizer.evaluation.synthetic import RandomItems
 from optimizer.techniques.port import Work
 from optimizer.workbench.formats import Session
@@ -40,11 +40,12 @@ class Compared:
 def compare(source: Session, work: Work) -> list[Compared]:
     """Raises Unprocessable: `shape_lost` where only the source runs at a shape, `parity` where answers differ, and
     `parity_unknown` where the source runs at none."""
+    ranges = integer_ranges(work.output)
     made, names = open_session(work.output), [spec.name for spec in work.signature.outputs]
     found: list[Compared] = []
     refusal = ""
     for batch, size in _shapes(work):
-        feed = _feed(work, batch=batch, size=size)
+        feed = _feed(work, ranges, batch=batch, size=size)
         try:
             expected = source.run(names, feed)
         except Exception as error:  # noqa: BLE001  a shape that the model itself does not take says nothing
@@ -67,12 +68,12 @@ def _shapes(work: Work) -> Sequence[tuple[int, int]]:
     return shapes if work.signature.batched else list(dict.fromkeys((1, size) for _, size in shapes))
 
 
-def _feed(work: Work, *, batch: int, size: int) -> Feed:
+def _feed(work: Work, ranges: Mapping[str, Range], *, batch: int, size: int) -> Feed:
     free = {each for spec in work.signature.inputs for each in spec.shape if isinstance(each, str)}
     items = RandomItems(
         signature=work.signature,
         sizes=dict.fromkeys(free, size),
-        ranges=integer_ranges(work.output),
+        ranges=ranges,
         seed=work.seed,
         count=batch,
     )

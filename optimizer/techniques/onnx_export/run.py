@@ -14,6 +14,7 @@ from controlplane.core.errors import Unprocessable
 from optimizer.techniques.onnx_export import parity, script, sklearn
 from optimizer.techniques.onnx_export.technique import ExportParameters
 from optimizer.techniques.port import Work
+from optimizer.techniques.writing import write
 from optimizer.workbench import sklearn_model, torch_program, torch_script, transformers_model
 from optimizer.workbench.formats import Session
 from optimizer.workbench.session import first_line, pass_on
@@ -43,7 +44,7 @@ def run(work: Work, params: ExportParameters) -> dict[str, Any]:
     name_dimensions(model, work.signature)
     _forget_origins(model)
     _refuse_large(model)
-    ir.save(model, str(work.output))
+    write(ir.to_proto(model), work.output)
     nodes = len(model.graph)
     work.journal.info(f"Exported {nodes:,} nodes with operator set {reached}.")
     compared = parity.compare(source, work)

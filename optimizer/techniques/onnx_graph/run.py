@@ -8,6 +8,7 @@ from controlplane.core.errors import Unprocessable
 from optimizer.techniques.graph import opset_of, read
 from optimizer.techniques.onnx_graph.technique import GraphParameters
 from optimizer.techniques.port import Work
+from optimizer.techniques.writing import write
 from optimizer.workbench.session import first_line, pass_on
 
 NORMALIZATIONS = {"LayerNormFusionL1": 17, "LayerNormFusionL2": 17, "SimplifiedLayerNormFusion": None}
@@ -26,11 +27,10 @@ def run(work: Work, params: GraphParameters) -> dict[str, Any]:
 
 
 def _by_onnxruntime(work: Work, params: GraphParameters) -> None:
-    import onnx
     import onnxruntime
 
     model, source = read(work.input), work.scratch / "read.onnx"
-    onnx.save(model, str(source))
+    write(model, source)
     unwanted = _not_in_onnx(opset_of(model))
     del model  # the session has a copy of its own
     levels = onnxruntime.GraphOptimizationLevel
@@ -55,7 +55,6 @@ def _not_in_onnx(opset: int) -> list[str]:
 
 
 def _by_onnxslim(work: Work) -> None:
-    import onnx
     import onnxslim
 
     model = read(work.input)
@@ -70,5 +69,5 @@ def _by_onnxslim(work: Work) -> None:
                 "onnxslim fails on this model.",
                 f"{first_line(error).rstrip('.')}. ONNX Runtime's own optimizer may take it.",
             ) from error
-    onnx.save(slimmed, str(work.output))
+    write(slimmed, work.output)
     work.journal.info(f"{before} nodes became {len(slimmed.graph.node)}.")
