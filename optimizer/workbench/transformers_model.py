@@ -4,11 +4,10 @@ The architecture comes from the configuration and only from the transformers lib
 that a layer that nobody trained is not measured as a model.
 """
 
-import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +91,13 @@ def _does_not_open(why: str) -> Unprocessable:
     return Unprocessable("model_does_not_open", "Transformers cannot build this model.", why)
 
 
+def write_attention_out(module: Any) -> None:
+    """From now on as matrix products and a softmax, which every runtime recognizes. PyTorch's one operator for it would
+    be exported with guards against words that attend to nothing, and no runtime sees attention in that (ADR 0023)."""
+    if module.config._attn_implementation == "sdpa":
+        module.set_attn_implementation("eager")
+
+
 def program(module: Any, signature: Signature) -> Any:
     """Its `torch.export.ExportedProgram` with the signature's inputs, outputs and free dimensions.
 
@@ -115,30 +121,14 @@ def program(module: Any, signature: Signature) -> Any:
         for spec in signature.inputs
     }
     try:
-        with _plain_attention(module):
-            return torch.export.export(
-                _only(module, signature), (), {"feed": example}, dynamic_shapes={"feed": shapes}
-            )
+        return torch.export.export(
+            _only(module, signature), (), {"feed": example}, dynamic_shapes={"feed": shapes}
+        )
     except Exception as error:  # torch.export raises many unrelated types
         pass_on(error)
         raise Unprocessable(
             "not_exportable", "PyTorch cannot trace this model.", first_line(error)
         ) from error
-
-
-@contextlib.contextmanager
-def _plain_attention(module: Any) -> Iterator[None]:
-    """As matrix products and a softmax, which every runtime recognizes. PyTorch's one operator for it would be written
-    with guards against words that attend to nothing, and no runtime sees attention in that (ADR 0023)."""
-    before = module.config._attn_implementation
-    if before != "sdpa":
-        yield
-        return
-    module.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        module.set_attn_implementation(before)
 
 
 def _only(module: Any, signature: Signature) -> Any:

@@ -76,6 +76,7 @@ def _opened(work: Work) -> tuple[Any, Session]:
     """What the exporter takes, and what its result is compared with."""
     if work.input_format == "transformers":
         module = transformers_model.built(work.input)
+        transformers_model.write_attention_out(module)
         return transformers_model.program(module, work.signature), transformers_model.Model(module)
     program = torch_program.exported(work.input)
     _refuse_training(program)
