@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from controlplane.core import onnx_session
 from controlplane.core.errors import Unprocessable
 from controlplane.registry.formats import LABELS
 from optimizer.workbench.signature import Array, Feed
@@ -44,7 +45,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 label=LABELS["onnx"],
                 suffix=".onnx",
                 opener="optimizer.workbench.session:open_session",
-                runs_by="ONNX Runtime, ORT_ENABLE_ALL",
+                runs_by=f"ONNX Runtime, ORT_ENABLE_ALL without {onnx_session.SLOWER}",
             ),
             Format(
                 key="openvino",
