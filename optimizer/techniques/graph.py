@@ -233,7 +233,6 @@ def separate_biases(model: Any) -> int:
 
 def sort_file(path: Path) -> None:
     """`sort_nodes` where there are subgraphs: ONNX Runtime's quantizers look at the inputs alone."""
-
     model = read(path)
     if len(list(graphs_of(model.graph))) > 1:
         sort_nodes(model.graph)
