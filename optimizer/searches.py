@@ -26,7 +26,7 @@ from optimizer.domain.recipe import Recipe, Step
 from optimizer.domain.search import EDGES, Budget, SearchState, Stop, decide, plan
 from optimizer.models import Search, Worker
 from optimizer.shortlist import Evidence, in_words
-from optimizer.techniques import TECHNIQUES, check_recipe, toolchains_of
+from optimizer.techniques import TECHNIQUES, check_recipe, technique, toolchains_of
 from optimizer.toolchains import queue
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 MAX_JOBS = 50
 MAX_MINUTES = 24 * 60
 
+EXPORT = Step(technique="onnx-export")
+EXPORTED = frozenset(kind.format for kind in technique(EXPORT.technique).takes)
+"""Formats that no other technique of a search takes."""
 GRAPHS = (Step(technique="onnx-graph"), Step(technique="onnx-graph", params={"tool": "onnxslim"}))
 PRECISIONS = (
     Step(technique="int8-dynamic"),
@@ -69,8 +72,7 @@ def start(
         return known, False
     services.refuse_unusable(parent)
     if not recipes:
-        said = " ".join(f"{row['recipe']}: {row['reason']}" for row in left_out)
-        raise Unprocessable("nothing_to_try", "No recipe can be tried on this variant.", said)
+        raise Unprocessable("nothing_to_try", "No recipe can be tried on this variant.", _reasons(left_out))
     try:
         with transaction.atomic():
             list(Variant.objects.select_for_update(no_key=True).filter(pk=parent.pk).values_list("pk"))
@@ -102,6 +104,14 @@ def start(
             "input_gone", "The version or a data set was deleted in the meantime.", "Choose another one."
         ) from error
     return search, True
+
+
+def _reasons(left_out: list[dict[str, str]]) -> str:
+    """Each once, with the recipes that it holds for."""
+    recipes: dict[str, list[str]] = {}
+    for row in left_out:
+        recipes.setdefault(row["reason"], []).append(row["recipe"])
+    return " ".join(f"{', '.join(names)}: {reason}" for reason, names in recipes.items())
 
 
 def cancel(actor: Actor, search: Search) -> str:
@@ -190,18 +200,19 @@ def _planned(parent: Variant, *, has_data: bool) -> tuple[list[Recipe], list[dic
     """What can run on this variant and has a worker that would, and the rest with the reason."""
     offered = _queues()
     left_out: list[dict[str, str]] = []
+    first = (EXPORT,) if parent.format in EXPORTED else ()
     graphs, precisions = (
         [
             step
             for step in steps
             if step.technique in TECHNIQUES
-            and _accepted(Recipe(steps=(step,)), parent, offered, has_data=has_data, left_out=left_out)
+            and _accepted(Recipe(steps=(*first, step)), parent, offered, has_data=has_data, left_out=left_out)
         ]
         for steps in (GRAPHS, PRECISIONS)
     )
     recipes = [
         _accepted(recipe, parent, offered, has_data=has_data, left_out=left_out)
-        for recipe in plan(graphs=graphs, precisions=precisions)
+        for recipe in plan(graphs=graphs, precisions=precisions, first=first)
     ]
     return [recipe for recipe in recipes if recipe is not None], left_out
 

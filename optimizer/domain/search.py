@@ -7,6 +7,7 @@ at several batch sizes at once. Refused: guesses about a recipe from its parts' 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import combinations
 
 from optimizer.domain.recipe import Recipe, Step
 
@@ -80,18 +81,25 @@ def front(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if not any(dominates(other, point) for other in points)]
 
 
-def plan(*, graphs: Sequence[Step], precisions: Sequence[Step]) -> list[Recipe]:
-    """Single steps, then each precision on each graph."""
-    singles = [Recipe(steps=(step,)) for step in (*precisions, *graphs)]
-    pairs = [Recipe(steps=(graph, step)) for step in precisions for graph in graphs]
-    return [*singles, *pairs]
+def plan(*, graphs: Sequence[Step], precisions: Sequence[Step], first: tuple[Step, ...] = ()) -> list[Recipe]:
+    """Single steps, then each precision on each graph. `first` is what all of them need done, and is tried alone."""
+    singles = [(step,) for step in (*precisions, *graphs)]
+    pairs = [(graph, step) for step in precisions for graph in graphs]
+    return [Recipe(steps=(*first, *steps)) for steps in ((), *singles, *pairs) if first or steps]
+
+
+def first_of(recipes: Sequence[Recipe]) -> str | None:
+    """The digest of the recipe that all others begin with; None where they do not."""
+    if len(recipes) < 2:
+        return None
+    steps = recipes[0].steps
+    return recipes[0].digest if all(one.steps[: len(steps)] == steps for one in recipes) else None
 
 
 def parts_of(recipe: Recipe) -> list[str]:
-    """Digests of the recipes of one step that this one is made of; none for one that is itself one."""
-    if len(recipe.steps) == 1:
-        return []
-    return [Recipe(steps=(step,)).digest for step in recipe.steps]
+    """Digests of the recipes that some of its steps make, in their order; none for one of a single step."""
+    counts = range(1, len(recipe.steps))
+    return [Recipe(steps=part).digest for count in counts for part in combinations(recipe.steps, count)]
 
 
 def worse(points: Sequence[Point], others: Iterable[Point]) -> bool:
@@ -100,12 +108,20 @@ def worse(points: Sequence[Point], others: Iterable[Point]) -> bool:
     return all(any(surely_dominates(other, point) for other in known) for point in points)
 
 
-def pruned(recipe: Recipe, measured: Mapping[str, Sequence[Point]], *, parent: Sequence[Point]) -> str | None:
+def pruned(
+    recipe: Recipe,
+    measured: Mapping[str, Sequence[Point]],
+    *,
+    parent: Sequence[Point],
+    first: str | None = None,
+) -> str | None:
     """The digest of the part for which this recipe need not be tried: one that came to nothing, or that the parent or
-    another recipe surely dominates everywhere. `measured`: points by a recipe's digest, none where it failed."""
+    another recipe surely dominates everywhere. `measured`: points by a recipe's digest, none where it failed. `first`:
+    what no recipe can do without, and so rules out only where it came to nothing."""
     for part in parts_of(recipe):
         others = [point for key, points in measured.items() if key != part for point in points]
-        if part in measured and worse(measured[part], [*parent, *others]):
+        against = [] if part == first else [*parent, *others]
+        if part in measured and worse(measured[part], against):
             return part
     return None
 
@@ -140,7 +156,10 @@ def decide(
 ) -> Try | Stop:
     """What to do once no job is active. The same answer for the same evidence, so it may be asked again."""
     waiting = [index for index, recipe in enumerate(recipes) if recipe.digest not in measured]
-    open_ = [index for index in waiting if pruned(recipes[index], measured, parent=parent) is None]
+    first = first_of(recipes)
+    open_ = [
+        index for index in waiting if pruned(recipes[index], measured, parent=parent, first=first) is None
+    ]
     if not open_:
         return Stop(why=f"Everything worth trying was measured: {_counted(len(measured), len(recipes))}.")
     if len(measured) >= budget.max_jobs:

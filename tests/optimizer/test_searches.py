@@ -210,6 +210,30 @@ def test_the_same_request_is_the_same_search_while_it_runs(three, version_of):
         searches.start(owner.actor, parent, idempotency_key="a\nb")
 
 
+def test_what_is_not_onnx_is_exported_first_in_every_recipe(three, version_of):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    version.variants.update(format="transformers")
+    search = started(owner, version)
+    assert [row.words for row in shortlist.rows(search)][:3] == [
+        "onnx-export", "onnx-export + int8-dynamic", "onnx-export + fp16",
+    ]  # fmt: skip
+    assert "onnx-export + openvino" in [row["recipe"] for row in search.left_out]
+    measured(search, 0.9)
+    searches.advance(search.pk)
+    assert words(search)[:2] == [("onnx-export", "succeeded"), ("onnx-export + int8-dynamic", "queued")]
+
+
+def test_the_same_reason_is_said_once(three, version_of):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    version.variants.update(format="transformers")
+    jobs.worker()
+    with pytest.raises(Unprocessable) as error:
+        searches.start(owner.actor, version.variants.get())
+    assert error.value.detail.count("No worker listens to optimize.cpu.torch.") == 1
+
+
 def test_a_variant_on_which_nothing_can_be_tried_is_refused_with_the_reasons(three, version_of):
     owner, _, _ = three
     version = version_of(owner.actor)

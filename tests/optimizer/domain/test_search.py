@@ -15,6 +15,7 @@ from optimizer.domain.search import (
     Try,
     decide,
     dominates,
+    first_of,
     front,
     parts_of,
     plan,
@@ -27,6 +28,11 @@ PARENT = (Point(batch_size=1, speedup=SAME, loss=NOTHING, size_bytes=100),)
 RECIPES = plan(
     graphs=[Step(technique="onnx-graph"), Step(technique="onnx-graph", params={"tool": "onnxslim"})],
     precisions=[Step(technique="fp16"), Step(technique="int8-static")],
+)
+LED = plan(
+    graphs=[Step(technique="onnx-graph")],
+    precisions=[Step(technique="fp16"), Step(technique="int8-static")],
+    first=(Step(technique="onnx-export"),),
 )
 AMPLE = Budget(max_jobs=100, max_minutes=100)
 
@@ -116,6 +122,32 @@ def test_a_part_that_was_measured_worse_rules_out_what_is_made_of_it(
     assert [key == fp16.digest for key in ruled_out] == [
         is_worse and fp16.digest in parts_of(recipe) for recipe in RECIPES
     ]
+
+
+def test_what_all_recipes_begin_with_rules_them_out_only_where_it_came_to_nothing() -> None:
+    assert [recipe.name for recipe in LED] == [
+        "onnx-export", "onnx-export + fp16", "onnx-export + int8-static", "onnx-export + onnx-graph",
+        "onnx-export + onnx-graph + fp16", "onnx-export + onnx-graph + int8-static",
+    ]  # fmt: skip
+    first = first_of(LED)
+    assert (first, first_of(RECIPES), first_of(LED[:1])) == (LED[0].digest, None, None)
+    slower, failed = {LED[0].digest: [point(0.5)]}, {LED[0].digest: []}
+    for measured, index in ((slower, 1), (slower | {LED[1].digest: [point(9.0, size=1)]}, 2)):
+        found = decide(LED, measured, parent=PARENT, budget=AMPLE, elapsed_minutes=0)
+        assert found == Try(index=index)
+    stopped = decide(LED, failed, parent=PARENT, budget=AMPLE, elapsed_minutes=0)
+    assert isinstance(stopped, Stop)
+    assert (
+        stopped.why
+        == "Everything worth trying was measured: 1 of 6 recipes, 5 ruled out by what their parts showed."
+    )
+
+
+def test_what_was_measured_worse_after_an_export_is_not_combined() -> None:
+    export, half, *_ = LED
+    measured = {export.digest: [point(2.0)], half.digest: [point(0.5)]}
+    ruled_out = [pruned(recipe, measured, parent=PARENT, first=first_of(LED)) for recipe in LED]
+    assert ruled_out == [None, None, None, None, half.digest, None]
 
 
 def test_another_single_step_rules_out_as_the_parent_does() -> None:
