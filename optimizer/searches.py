@@ -35,8 +35,6 @@ MAX_JOBS = 50
 MAX_MINUTES = 24 * 60
 
 EXPORT = Step(technique="onnx-export")
-EXPORTED = frozenset(kind.format for kind in technique(EXPORT.technique).takes)
-"""Formats that no other technique of a search takes."""
 GRAPHS = (Step(technique="onnx-graph"), Step(technique="onnx-graph", params={"tool": "onnxslim"}))
 PRECISIONS = (
     Step(technique="int8-dynamic"),
@@ -200,7 +198,8 @@ def _planned(parent: Variant, *, has_data: bool) -> tuple[list[Recipe], list[dic
     """What can run on this variant and has a worker that would, and the rest with the reason."""
     offered = _queues()
     left_out: list[dict[str, str]] = []
-    first = (EXPORT,) if parent.format in EXPORTED else ()
+    needs_export = any(kind.format == parent.format for kind in technique(EXPORT.technique).takes)
+    first = (EXPORT,) if needs_export else ()
     graphs, precisions = (
         [
             step
