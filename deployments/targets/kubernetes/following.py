@@ -161,7 +161,10 @@ class Followed:
             listed = self.api.list(watch.kind, self.namespace, labels=self.labels)
             self._replace(watch.kind, listed.items)
             watch.version, watch.until = listed.version, now + self.relist_s
-        watch.line, began = Line(), time.monotonic()
+        with self._turn:
+            watch.line, began = Line(), time.monotonic()
+            if watch.kind.kind not in self._synced:
+                return  # the cluster went away meanwhile, before there was this line to cut
         said = self.api.watch(
             watch.kind,
             self.namespace,

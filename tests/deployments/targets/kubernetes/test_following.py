@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.core.errors import SlipwayError
 from deployments.targets.kubernetes import errors, following
 from deployments.targets.kubernetes.api import Api, Listed, Object
 from deployments.targets.kubernetes.following import Followed
@@ -44,11 +45,13 @@ class Ears(Api):
 
 @dataclass(kw_only=True)
 class Follow(Followed):
-    """`told` is what `changed` was called with, `waits` how long it wanted to rest."""
+    """`told` is what `changed` was called with, `waits` how long it wanted to rest, `losses` how often it asked whether
+    the cluster is there and had no answer."""
 
     api: Ears
     told: list[str] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    losses: int = 0
     moved: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,10 @@ class Follow(Followed):
         with self.moved:
             self.told.append(one["metadata"]["name"])
             self.moved.notify_all()
+
+    def _heard(self, away: SlipwayError | None) -> None:
+        super()._heard(away)
+        self.losses += away is not None
 
     def _rest(self, wait_s: float, returns: int) -> None:
         self.waits.append(wait_s)
@@ -141,11 +148,12 @@ def follow(hands: Hands) -> Iterator[Follow]:
     made.stop()
 
 
-def following_of(fake: RunningFake, **how: Any) -> Follow:
+def following_of(fake: RunningFake, *, starts: bool = True, **how: Any) -> Follow:
     made = Follow(
         api=Ears(fake.connection), namespace=NAMESPACE, labels=MINE, kinds=KINDS, pulse_s=PULSE_S, **how
     )
-    made.start()
+    if starts:
+        made.start()
     return made
 
 
@@ -227,6 +235,20 @@ def test_a_cluster_that_goes_away_says_so_and_comes_back_as_it_is_then(
         assert follow.is_away()
     follow.until(follow.equals_list)
     assert {"a", "first"} <= set(follow.told)
+
+
+def test_a_cluster_that_goes_away_while_its_list_is_told_is_listed_again(hands: Hands) -> None:
+    follow, at_first = following_of(hands.fake, starts=False), iter([True])
+
+    def slowly(one: Object) -> None:
+        follow._noted(one)
+        if next(at_first, False):
+            outage(follow, hands, "gone")
+
+    follow.changed = slowly
+    follow.start()
+    follow.until(lambda: bool(follow.losses) and follow.equals_list())
+    follow.stop()
 
 
 def test_nobody_at_the_address_is_unreachable_and_not_empty() -> None:
@@ -428,9 +450,11 @@ def test_after_any_schedule_of_faults_the_state_equals_the_list(
 
 
 def outage(follow: Follow, hands: Hands, way: str) -> None:
+    """Until it is noticed: the one before it may not be over yet for who follows."""
     hands.fake.call(lambda: hands.fake.cluster.muted.update(hands.fake.cluster.lines))
+    losses = follow.losses
     with getattr(hands.fake, way)():
-        follow.until(follow.is_away)
+        follow.until(lambda: follow.losses > losses)
 
 
 def refuse(hands: Hands, kind: Kind, status: int) -> None:
