@@ -39,7 +39,7 @@ class Environment:
     `toolchains` is the folder of the environments that some techniques need; see `optimizer.toolchains`.
 
     `technique_wall_s` is what one step of a recipe may take, `measure_budget_s` what its measurement takes,
-    `job_memory_bytes` the address space of each process that builds or measures;
+    `job_memory_bytes` the private memory of each process that builds or measures;
     `max_queued_jobs` of one team may wait, `max_running_jobs` run at once (0: as many as there are workers);
     `worker_finish_s` is how long a worker that is told to stop lets its job go on before it gives it back.
 

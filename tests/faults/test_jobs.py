@@ -149,10 +149,13 @@ def test_F04_a_build_that_runs_out_of_memory_is_tried_twice_and_says_what_it_too
         job = workshop.queue(HUNGRY, to=queue)
         failed = jobs.when(job, JobState.FAILED)
         assert (failed.reason, failed.attempt) == (FailureReason.OUT_OF_MEMORY, 2)
-        said = r"It ran out of memory: peak ([\d,]+) MB, limit 1,024 MB\. .*SLIPWAY_JOB_MEMORY_BYTES.*"
+        said = (
+            r"It ran out of memory: peak ([\d,]+) MB with libraries, limit 1,024 MB without\. "
+            r".*SLIPWAY_JOB_MEMORY_BYTES.*"
+        )
         told = re.fullmatch(said, failed.message)
         assert told, failed.message
-        assert limit / 2 < int(told[1].replace(",", "")) * 1024**2 <= limit
+        assert limit / 2 < int(told[1].replace(",", "")) * 1024**2 <= limit * 1.3
         assert jobs.effects(job) == 0
         jobs.assert_tidy(dispatched.scratch, [job])
         following = workshop.queue(SLOW, to=queue)

@@ -20,6 +20,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
 _LAST_CAPABILITY = 63
 
+_MAPPED_BYTES = 4 * 1024**3
+"""Address space beside a child's own memory, for libraries and files that it maps: PyTorch's alone take 2.4 GiB."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -76,15 +79,21 @@ def drop_privileges() -> None:
 
 
 def limit(limits: dict[str, Any], *, isolated_user: bool) -> None:
-    """Resource limits. The number of processes is counted per user, so it is set where the user is our own
-    (a namespace) and left alone where other processes of the same user would be counted in."""
+    """Resource limits. Memory is what is the child's own (private and writable); mapped files and what is only reserved
+    are not, and memory shared between processes is bounded by the address space. That has no limit beside NVIDIA's
+    driver: the first CUDA context reserves about twice the memory of the GPU.
+
+    The number of processes is counted per user, so it is set where the user is our own (a namespace) and left alone
+    where other processes of the same user would be counted in."""
     bounds = {
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_NOFILE: (256, 256),
         resource.RLIMIT_FSIZE: (limits["file_bytes"],) * 2,
         resource.RLIMIT_CPU: (limits["cpu_s"], limits["cpu_s"] + 5),
-        resource.RLIMIT_AS: (limits["memory_bytes"],) * 2,
+        resource.RLIMIT_DATA: (limits["memory_bytes"],) * 2,
     }
+    if not Path("/dev/nvidiactl").exists():
+        bounds[resource.RLIMIT_AS] = (limits["memory_bytes"] + _MAPPED_BYTES,) * 2
     if isolated_user and os.getuid() != 0:
         bounds[resource.RLIMIT_NPROC] = (limits["processes"],) * 2
     for kind, (soft, hard) in bounds.items():

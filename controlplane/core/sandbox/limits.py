@@ -8,8 +8,9 @@ MIB = 1024**2
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """`memory_bytes` is address space per process, `file_bytes` the size of one file, `cpu_s` CPU time per
-    process. `processes` counts threads too. `threads` is what numeric libraries are told to use."""
+    """`memory_bytes` is private memory per process, without the code and files that it maps, `file_bytes` the size of
+    one file, `cpu_s` CPU time per process. `processes` counts threads too. `threads` is what numeric libraries are told
+    to use."""
 
     memory_bytes: int
     cpu_s: int

@@ -41,17 +41,12 @@ class Outcome:
     detail: str
     refusal: Refusal | None
     peak_bytes: int
-    limit_bytes: int
     elapsed_s: float
     log_tail: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         return self.result is not None
-
-    @property
-    def memory(self) -> str:
-        return f"peak {self.peak_bytes // MIB:,} MB, limit {self.limit_bytes // MIB:,} MB"
 
 
 class SandboxFailure(Exception):
@@ -94,7 +89,6 @@ class Evidence:
             detail=detail,
             refusal=self.refusal if reason == "refused" else None,
             peak_bytes=self.peak_bytes,
-            limit_bytes=self.limits.memory_bytes,
             elapsed_s=self.elapsed_s,
             log_tail=self.log_tail,
         )
@@ -145,6 +139,6 @@ class Evidence:
 
     def _memory_sentence(self) -> str:
         return (
-            f"It ran out of memory: peak {self.peak_bytes // MIB:,} MB, "
-            f"limit {self.limits.memory_bytes // MIB:,} MB."
+            f"It ran out of memory: peak {self.peak_bytes // MIB:,} MB with libraries, "
+            f"limit {self.limits.memory_bytes // MIB:,} MB without."
         )

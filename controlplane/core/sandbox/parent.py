@@ -42,7 +42,7 @@ def environment(*, scratch: Path, threads: int | None) -> dict[str, str]:
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        # Each malloc arena reserves 64 MiB of the address space that `memory_bytes` limits.
+        # What one arena has free is no use to a thread of another, and counts all the same.
         "MALLOC_ARENA_MAX": "2",
     }
 

@@ -26,7 +26,7 @@ _CPU_S = 30
 _CPU_BYTES_PER_S = {"model_child": 100 * MIB, "dataset_child": 10 * MIB}
 """By entry: the text of a CSV file is parsed a row at a time."""
 _MEMORY_FACTOR = 5
-"""Bytes of address space per byte of file: the file, its parse, the checker's and the session's copies."""
+"""Bytes of memory per byte of file: the file, its parse, the checker's and the session's copies."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What the sandbox's children do in its tests. Each runs in the child."""
 
+import mmap
 import os
 import signal
 import socket
@@ -60,6 +61,12 @@ def hoard(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     kept = []
     while True:
         kept.append(b"x" * 1_000_000)
+
+
+def map_memory(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Only asked for, not used: `flags` and `prot` are mmap's."""
+    mapped = mmap.mmap(-1, spec["bytes"], flags=spec["flags"], prot=spec["prot"])
+    return {"mapped": len(mapped)}
 
 
 def die(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
