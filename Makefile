@@ -14,7 +14,7 @@ LOCAL_EXTRAS := --extra intake --extra serve --extra worker --extra kubernetes -
 # One more than a small machine has cores: many tests wait for processes of their own.
 WORKERS ?= 3
 # Environments of techniques whose packages do not fit beside the product's own.
-TOOLCHAINS ?= openvino tensorrt torch sklearn
+TOOLCHAINS ?= openvino tensorrt torch sklearn $(if $(wildcard /dev/nvidiactl),cuda)
 # Every start of a process would compile the product anew.
 unexport PYTHONDONTWRITEBYTECODE
 # TESTS=tests/optimizer narrows `make test`; ONLY=list_page narrows `make bench`.
@@ -72,6 +72,7 @@ lock: ## resolve the locks anew (UPGRADE=--upgrade takes newer versions)
 	$(PYTHON) install/extra.py serve | $(COMPILE) -c requirements/dev.lock - -o requirements/serve.lock
 	$(PYTHON) install/extra.py worker serve openvino | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-openvino.lock
 	$(PYTHON) install/extra.py worker tensorrt | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-tensorrt.lock
+	$(PYTHON) install/extra.py cuda | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-cuda.lock
 	$(PYTHON) install/extra.py worker torch | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-torch.lock
 	$(PYTHON) install/extra.py worker sklearn | $(COMPILE) -c requirements/dev.lock - -o requirements/toolchain-sklearn.lock
 

@@ -30,7 +30,7 @@ OLDEST_UV = (0, 5)
 NEEDED_BYTES = 2 * 1000**3
 PACKAGES = ("controlplane", "deployments", "optimizer")
 PROFILES = ("local", "dev")
-TOOLCHAINS = ("openvino", "tensorrt", "torch", "sklearn")
+TOOLCHAINS = ("openvino", "tensorrt", "cuda", "torch", "sklearn")
 """As `optimizer.toolchains` knows them, which this may not import."""
 PROBE = (
     "import ctypes, json, ssl, sys, sysconfig, zlib; "

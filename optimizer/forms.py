@@ -90,6 +90,9 @@ NAMES = {
     "onnxruntime": "ONNX Runtime",
     "onnxslim": "onnxslim",
     "minmax": "Least and most",
+    "rtx": "TensorRT for RTX",
+    "tensorrt": "TensorRT",
+    "ampere_plus": "Ampere and later",
 } | {name: name.upper() for name in ("nncf", "int8", "bf16", "fp32", "mlp", "cnn")}
 """Choices that are names, or short for one."""
 

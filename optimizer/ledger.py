@@ -9,13 +9,14 @@ on. Refused: calling evidence stale by its age; a number does not change by lyin
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from django.db.models import Prefetch, QuerySet
 
 from controlplane.accounts.access import Actor
 from controlplane.accounts.models import Role
 from controlplane.core.errors import Conflict
+from controlplane.registry import reports
 from controlplane.registry import selectors as registry
 from controlplane.registry.engines import Engine
 from controlplane.registry.models import Report, Variant, Version
@@ -25,11 +26,10 @@ from optimizer.fleet import OFFLINE_AFTER
 from optimizer.models import Job, Worker
 from optimizer.techniques import TECHNIQUES
 from optimizer.techniques.port import Hardware
-from optimizer.techniques.tensorrt.technique import Capability
+from optimizer.techniques.tensorrt.technique import AHEAD
 from optimizer.workbench.formats import FORMATS
 
 CHUNK = 100
-BUILDABLE = frozenset(get_args(Capability.__value__))
 UNTELLING = frozenset({"python", "numpy"})
 """Announced by workers, and nothing that a result or its speed hangs on."""
 
@@ -144,12 +144,15 @@ def stale(provenance: Mapping[str, Any], report: Mapping[str, Any], fleet: Fleet
         for name, number in versions.items()
         if name in fleet.versions and number and number not in fleet.versions[name]
     ]
-    processor = machine.get("cpu_model")
-    if processor and fleet.processors and processor not in fleet.processors:
-        reasons.append(f"Measured on {processor}, which no worker has now.")
+    used_on = reports.hardware(report)
+    owned = fleet.drivers.keys() if machine.get("gpu") else fleet.processors
+    if used_on and fleet.processors and used_on not in owned:
+        reasons.append(f"Measured on {used_on}, which no worker has now.")
     engine = Engine.of(provenance)
     reasons.extend(_other_drivers(steps, report, fleet) if engine else ())
-    missing = engine and sorted(fleet.capabilities & BUILDABLE - set(engine.capabilities))
+    missing = (
+        sorted(fleet.capabilities & AHEAD - set(engine.capabilities)) if engine and engine.built_ahead else ()
+    )
     if engine and missing:
         reasons.append(
             f"Built for compute capability {', '.join(engine.capabilities)}; the fleet also has {', '.join(missing)}."
@@ -219,10 +222,15 @@ def _again(actor: Actor, job: Job, fleet: Fleet) -> Job:
 
 def _for_all_gpus(recipe: Recipe, fleet: Fleet) -> Recipe:
     """The same, with its engine built for what it was built for and for what the fleet has."""
-    owned = fleet.capabilities & BUILDABLE
+    owned = fleet.capabilities & AHEAD
     return Recipe(
-        steps=tuple(_widened(step, owned) if step.technique == "tensorrt" else step for step in recipe.steps)
+        steps=tuple(_widened(step, owned) if _builds_ahead(step) else step for step in recipe.steps)
     )
+
+
+def _builds_ahead(step: Step) -> bool:
+    """TensorRT itself builds for one GPU at a time, where that is."""
+    return step.technique == "tensorrt" and step.params.get("builder", "rtx") == "rtx"
 
 
 def _widened(step: Step, owned: frozenset[str]) -> Step:
@@ -250,5 +258,5 @@ def _column(variant: Variant) -> Column:
         technique=variant.technique,
         precision=variant.precision,
         software=known.runs_by.partition(",")[0] or known.label if known else variant.format,
-        hardware=(data.get("machine") or {}).get("cpu_model", "") if data.get("timings") else "",
+        hardware=reports.hardware(data) if data.get("timings") else "",
     )

@@ -5,12 +5,17 @@ model's answers, and the items that the variant was calibrated on, which may not
 what is there now where that is gone; a spread between two reports would then be of the question, not of the machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from controlplane.core.errors import Conflict, Unprocessable
+from controlplane.registry.engines import Engine, Gpu, why_not
+from controlplane.registry.formats import TENSORRT, with_article
 from controlplane.registry.models import Dataset, Report, Variant
-from optimizer.workbench.formats import known
+from optimizer.queues import Needs
+from optimizer.toolchains import CUDA, TOOLCHAINS
+from optimizer.workbench.formats import compared_on_gpu, known, measured_on
 
 AGAIN = "again"
 
@@ -41,21 +46,55 @@ def first_note(variant: Variant) -> Mapping[str, Any]:
     return dict(found)
 
 
-def refuse_unmeasurable(variant: Variant) -> None:
-    """Before anything is queued."""
+def needs(variant: Variant, *, capabilities: Collection[str]) -> Needs:
+    """What measuring it needs of a worker; `capabilities` are those of the GPUs that workers have. Raises Unprocessable
+    where nothing could measure it, before anything is queued."""
     if variant.parent is None:
         raise Unprocessable(
             "nothing_to_compare",
             f"{variant} is what the others are measured against.",
             "Choose a variant that a recipe made.",
         )
-    row = known(variant.format)
-    if row.opener is None:
+    row, engine = known(variant.format), Engine.of(variant.provenance)
+    if row.opener is not None:
+        return Needs(toolchains=frozenset(measured_on(variant.format, variant.parent.format)))
+    if engine is None or not compared_on_gpu(variant.parent.format, variant.format):
         raise Unprocessable(
             "cannot_run_here",
-            f"{row.label} does not run on a CPU, so there is nothing to time.",
-            "It is measured where the hardware is that it was built for.",
+            f"{row.label} does not run on a CPU, and nothing runs what it is measured against on a GPU.",
+            "Make the ONNX variant in a job of its own, and start from that.",
         )
+    owned = [capability for capability in engine.capabilities if capability in capabilities]
+    if not owned:
+        raise Unprocessable(
+            "cannot_run_here",
+            f"{row.label} does not run on a CPU, and no worker has a GPU that it was built for.",
+            f"Those have compute capability {', '.join(engine.capabilities)}.",
+        )
+    return Needs(gpu=owned[-1], toolchains=frozenset([CUDA]))
+
+
+def why_not_on_gpu(
+    parent_format: str, engine: Engine | None, *, gpu: Gpu | None, cuda: Mapping[str, str] | None
+) -> str:
+    """Why a worker does not measure an engine on its GPU, as a sentence; empty where it does. `cuda` are the versions
+    of that toolchain there, None without it."""
+    if not compared_on_gpu(parent_format, TENSORRT):
+        return (
+            f"What it is measured against is {with_article(parent_format)}, which nothing here runs on a GPU."
+        )
+    if gpu is None:
+        return "This worker has no GPU."
+    if cuda is None:
+        return f"{TOOLCHAINS[CUDA].label} is not installed on this worker."
+    if engine is None:
+        return "It does not say what it was built for."
+    if engine.package not in cuda:
+        return f"{engine.label} is not in this worker's {TOOLCHAINS[CUDA].label} toolchain."
+    least, _ = engine.batches
+    if least > 1:
+        return f"It takes no fewer than {least} items at once, and a report times single ones."
+    return why_not(engine, replace(gpu, version=cuda[engine.package]))
 
 
 def evaluation_set(variant: Variant) -> Dataset | None:

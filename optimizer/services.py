@@ -20,7 +20,6 @@ from optimizer.domain.recipe import Recipe
 from optimizer.models import Job, Search, Worker
 from optimizer.queues import Needs
 from optimizer.techniques import check_recipe, needs_of
-from optimizer.workbench.formats import measured_on
 
 CANCEL_TRIES = 3
 """A job may change hands between a look and the write; it cannot do so for long."""
@@ -44,8 +43,8 @@ def optimize(
     without a key while an earlier one is not over. `gpu` asks for `any` GPU or one of a compute capability, also
     where the recipe would run without: what is measured there holds there.
 
-    Raises Unprocessable with each technique's reasons or for a `gpu` that names none, Conflict for damaged or
-    quarantined input and for a key that came with another request, TooMany where as many jobs wait as the
+    Raises Unprocessable with each technique's reasons or for a `gpu` that names none or not the engine's, Conflict for
+    damaged or quarantined input and for a key that came with another request, TooMany where as many jobs wait as the
     installation lets a team have.
     """
     actor.require(Role.ENGINEER)
@@ -56,7 +55,7 @@ def optimize(
         has_calibration=calibration_set is not None or evaluation_set is not None,
     )
     needs = needs_of(recipe, parent_format=parent.format)
-    chosen = needs.on(gpu)
+    chosen = needs_of(recipe, parent_format=parent.format, gpu=gpu)
     digest = _request_digest(
         parent, recipe, evaluation_set, calibration_set, priority=priority, gpu="" if chosen == needs else gpu
     )
@@ -86,13 +85,13 @@ def measure_again(
     and as `optimize` does.
     """
     actor.require(Role.ENGINEER)
-    measuring.refuse_unmeasurable(variant)
+    needs = measuring.needs(variant, capabilities=[capability for capability, _ in fleet.gpu_classes()])
     assert variant.parent is not None
     wanted = Job(
         parent=variant.parent,
         recipe=[],
         measures=variant,
-        queue=Needs(toolchains=frozenset(measured_on(variant.format, variant.parent.format))).queue,
+        queue=needs.queue,
         evaluation_set=measuring.evaluation_set(variant),
         idempotency_key=idempotency_key,
         request_digest=_digest("measure", variant.pk),

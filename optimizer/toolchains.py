@@ -14,17 +14,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 CPU_QUEUE = "optimize.cpu"
+CUDA = "cuda"
+"""What engines, and the models that they are compared with, run on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
     """`packages`: the distributions whose versions decide how an artifact comes out, as far as they are there.
-    `without_gpu`: the one of them that a machine without a GPU needs; None where it makes no difference."""
+    `without_gpu`: the one of them that a machine without a GPU needs; None where it makes no difference. `needs_gpu`:
+    it is of no use without one."""
 
     key: str
     label: str
     packages: tuple[str, ...]
     without_gpu: str | None = None
+    needs_gpu: bool = False
 
 
 TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
@@ -37,6 +41,12 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
                 label="TensorRT",
                 packages=("tensorrt-rtx-cu12", "tensorrt"),
                 without_gpu="tensorrt-rtx-cu12",
+            ),
+            Toolchain(
+                key=CUDA,
+                label="CUDA",
+                packages=("onnxruntime-gpu", "tensorrt-rtx-cu12", "tensorrt"),
+                needs_gpu=True,
             ),
             Toolchain(key="torch", label="PyTorch", packages=("torch", "onnxscript", "transformers")),
             Toolchain(key="sklearn", label="scikit-learn", packages=("scikit-learn", "skl2onnx", "skops")),
@@ -61,7 +71,7 @@ def usable(found: Mapping[str, dict[str, str]], *, gpu: bool) -> dict[str, dict[
     return {
         key: versions
         for key, versions in found.items()
-        if gpu or TOOLCHAINS[key].without_gpu in {None, *versions}
+        if gpu or (not TOOLCHAINS[key].needs_gpu and TOOLCHAINS[key].without_gpu in {None, *versions})
     }
 
 

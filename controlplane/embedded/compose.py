@@ -21,8 +21,8 @@ HEADER = """\
 # SLIPWAY_ADMIN_PASSWORD. `docker compose up --build`, then log in at http://127.0.0.1:8400/ as admin with the
 # last of these, which is read only while nobody exists. Endpoints answer at http://127.0.0.1:8410/.
 # Where the host has NVIDIA GPUs and the container toolkit, build with
-# --build-arg TOOLCHAINS="openvino tensorrt torch sklearn", and `docker compose --profile gpu up` starts a worker for
-# GPU 0 too. For others, or for MIG instances, name them all: `manage.py compose --gpus 0 1 MIG-8f3b...`.
+# --build-arg TOOLCHAINS="openvino tensorrt cuda torch sklearn", and `docker compose --profile gpu up` starts a worker
+# for GPU 0 too. For others, or for MIG instances, name them all: `manage.py compose --gpus 0 1 MIG-8f3b...`.
 # Where a cluster's autoscalers are to scale on Slipway's signals, put tls.crt and tls.key for the names under which
 # the cluster calls this host, and its front-proxy CA as client-ca.crt, into the folder SLIPWAY_METRICS_TLS
 # (./metrics-tls), and `docker compose --profile cluster up` serves external.metrics.k8s.io on port 8443.

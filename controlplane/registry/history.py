@@ -6,7 +6,6 @@ others say how much to trust it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from controlplane.registry import reports
 from controlplane.registry.models import Report
@@ -17,7 +16,7 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One report as a line. `machine` is the processor's name."""
+    """One report as a line. `machine` is the name of the processor or GPU."""
 
     report: Report
     speedups: list[Speedup]
@@ -59,7 +58,7 @@ def history(rows: Sequence[Report]) -> History:
             report=row,
             speedups=reports.speedups(row.data, sizes=sizes),
             loss=reports.loss(row.data),
-            machine=_machine(row.data),
+            machine=reports.hardware(row.data),
         )
         for row in rows
     ]
@@ -84,7 +83,3 @@ def _spreads(runs: Sequence[Run]) -> list[Spread]:
         for size, values in found.items()
         if len(values) > 1
     ]
-
-
-def _machine(data: dict[str, Any]) -> str:
-    return str((data.get("machine") or {}).get("cpu_model", ""))

@@ -87,6 +87,12 @@ def comparison(data: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def hardware(data: Mapping[str, Any]) -> str:
+    """What it was measured on: the GPU, or the processor."""
+    machine = data.get("machine") or {}
+    return str(machine.get("gpu") or machine.get("cpu_model") or "")
+
+
 def batch_sizes(reports: Iterable[Mapping[str, Any]]) -> list[int]:
     """Those that any of these reports measured: the columns of a table of them."""
     found = {timing["batch_size"] for data in reports for timing in data.get("timings") or ()}

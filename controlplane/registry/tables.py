@@ -7,6 +7,7 @@ from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from controlplane.core.csv_export import CHUNK, csv_response
+from controlplane.registry import reports
 from controlplane.registry.models import Dataset, Model, Report, Variant, Version
 
 MODELS = (
@@ -99,7 +100,7 @@ def _measured(report: Report | None) -> Iterator[object]:
     accuracy = data.get("accuracy") or {}
     loss = accuracy.get("loss") or {}
     yield from (accuracy.get("basis"), accuracy.get("measure"), loss.get("value"), loss.get("high"))
-    yield from ((data.get("machine") or {}).get("cpu_model"), report.created_at if report else None)
+    yield from (reports.hardware(data) or None, report.created_at if report else None)
 
 
 def datasets_csv(model: str, rows: QuerySet[Dataset]) -> StreamingHttpResponse:

@@ -60,6 +60,7 @@ class UnusableOutputs(Exception):
 ENOUGH_ITEMS = 1000
 """With fewer, an accuracy that is well within its limit cannot be told from one that is not."""
 PATIENCE = 4
+BATCH_SIZE = 8
 
 
 def compare(
@@ -74,7 +75,7 @@ def compare(
     left_out: frozenset[int] = frozenset(),
     metric: str = "",
     answers: Answers | None = None,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
     """Runs both sides over the items that are not left out in a random order, until all are done or the time is up.

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.core.errors import SlipwayError, Unprocessable
-from controlplane.registry.answers import Answers
-from optimizer.domain.verdict import Basis, Policy, decide
+from optimizer.domain.verdict import Basis, decide
 from optimizer.evaluation import accuracy, benchmark, clocks, footprint, machine
 from optimizer.evaluation.ranges import Range, integer_ranges
 from optimizer.evaluation.report import CurvePoint, Method, Report
+from optimizer.evaluation.request import File, Request
 from optimizer.evaluation.subject import Subject
 from optimizer.evaluation.synthetic import random_items
-from optimizer.techniques import promises_of
-from optimizer.workbench.formats import Format, known, open_as
+from optimizer.workbench.formats import open_as
 from optimizer.workbench.items import Items, is_classes, read_npz
 from optimizer.workbench.journal import Emit, Journal
-from optimizer.workbench.signature import Array, Signature
+from optimizer.workbench.signature import Array, Feed, Signature
 
-BATCH_SIZES = (1, 8, 32)
 CURVE_SIZES = (1, 2, 4, 8, 16, 32)
 RANDOM_COUNT = 512
 # Different inputs in turn, so that no side is timed on one lucky item.
@@ -33,58 +31,6 @@ FEEDS = 4
 SHARES = {"accuracy": 0.3, "timing": 0.6, "curve": 0.1}
 LONGEST = 2.0
 """A batch is not timed whose fewest rounds would take this many times the whole budget."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    path: Path
-    format: Format
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The spec, read. `budget_s` bounds what is measured, not loading files. `answering` is the file whose answers
-    are compared: the variant itself, where it runs here."""
-
-    parent: File
-    variant: File
-    answering: File | None
-    signature: Signature
-    evaluation_npz: Path | None
-    metric: str
-    answers: Answers
-    fitted_to: frozenset[int]
-    threads: int
-    budget_s: float
-    seed: int
-    policy: Policy
-    promises: tuple[Mapping[str, Any], ...]
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> "Request":
-        parent, variant, stand_in = (_file(spec, side) for side in ("parent", "variant", "stand_in"))
-        assert parent is not None
-        assert variant is not None
-        return cls(
-            parent=parent,
-            variant=variant,
-            answering=variant if variant.format.opener else stand_in,
-            signature=Signature.from_json(spec["signature"]),
-            evaluation_npz=Path(spec["evaluation_npz"]) if spec.get("evaluation_npz") else None,
-            metric=str(spec.get("metric", "")),
-            answers=Answers.from_json(spec.get("answers", {})),
-            fitted_to=frozenset(map(int, spec.get("fitted_to", ()))),
-            threads=int(spec.get("threads", 1)),
-            budget_s=float(spec.get("budget_s", 40)),
-            seed=int(spec.get("seed", 0)),
-            policy=Policy(**spec.get("policy", {})),
-            promises=tuple(promises_of(spec.get("techniques", ()))),
-        )
-
-
-def _file(spec: Mapping[str, Any], side: str) -> File | None:
-    path = spec.get(f"{side}_path")
-    return File(path=Path(path), format=known(spec.get(f"{side}_format", "onnx"))) if path else None
 
 
 class ParentFails(Unprocessable):
@@ -108,10 +54,10 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     Spec: parent_path, variant_path, signature, evaluation_npz or null, threads, budget_s, seed; optional
     `parent_format`, `variant_format`, `metric` (how the set is scored), `answers` (fields of Answers), `policy` (fields
     of Policy), `techniques` (keys, whose promises the report shows) and `fitted_to` (items that the variant was
-    calibrated on, not compared). One that does not run here is not timed; the answers of `stand_in_path`, the model
-    that it was compiled from, are compared for it. A variant that cannot be used ends in a report with the verdict
-    `failed`; a parent or a set that cannot be used raises Unprocessable. Cost: about the budget, and two short
-    processes.
+    calibrated on, not compared); `gpu` where both run on the GPU, with the `largest_batch` of an engine. A variant that
+    does not run here is not timed (`no_gpu` says why); the answers of `stand_in_path`, the model that it was compiled
+    from, are compared for it. A variant that cannot be used ends in a report with the verdict `failed`; a parent or a
+    set that cannot be used raises Unprocessable. Cost: about the budget, and two short processes.
     """
     request, journal, began = Request.from_spec(spec), Journal(emit=emit, steps=4), time.monotonic()
     load_before, notes = machine.load_average(), []
@@ -141,6 +87,7 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
                 metric=request.metric,
                 answers=request.answers,
                 signature=request.signature,
+                batch_size=min(accuracy.BATCH_SIZE, request.largest_batch),
                 basis=basis,
                 budget_s=SHARES["accuracy"] * request.budget_s,
                 seed=request.seed,
@@ -171,7 +118,7 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return Report(
         judgment=judgment,
         policy=request.policy,
-        machine=machine.describe(),
+        machine=machine.describe(gpu=request.gpu),
         method=Method(
             threads=request.threads,
             cores=measured.cores,
@@ -182,8 +129,8 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
             load_average_after=machine.load_average(),
             clocks_before=measured.clocks_before,
             clocks_after=measured.clocks_after,
-            parent_runs_by=request.parent.format.runs_by,
-            variant_runs_by=request.variant.format.runs_by,
+            parent_runs_by=_runs_by(request.parent, request),
+            variant_runs_by=_runs_by(request.variant, request),
             interleaved=True,
             inputs=about,
         ),
@@ -200,11 +147,18 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 def _open(file: File, request: Request) -> Subject:
     names = tuple(spec.name for spec in request.signature.outputs)
-    return Subject(session=open_as(file.format.key, file.path, threads=request.threads), outputs=names)
+    session = open_as(file.format.key, file.path, threads=request.threads, gpu=request.gpu)
+    return Subject(session=session, outputs=names)
+
+
+def _runs_by(file: File, request: Request) -> str:
+    return file.format.gpu_runs_by if request.gpu else file.format.runs_by
 
 
 def _stood_in(request: Request) -> str:
     what = f"The variant is a {request.variant.format.label}, which does not run here, so it was not timed."
+    if request.no_gpu:
+        what = f"{what} {request.no_gpu}"
     if request.answering is None:
         return f"{what} It was compiled from the parent as it is, so there were no answers to compare."
     source = request.answering.format.label
@@ -221,11 +175,19 @@ def _items(request: Request, parent: Subject) -> tuple[Items, Basis, str]:
     made = random_items(
         request.signature,
         ranges=_ranges(request),
-        runs=parent.run,
+        runs=_runs(request, parent),
         seed=request.seed,
         count=RANDOM_COUNT,
     )
     return made, Basis.RANDOM_INPUTS, "random inputs that respect the signature (no evaluation set was given)"
+
+
+def _runs(request: Request, parent: Subject) -> Callable[[Feed], object]:
+    """What made-up items are tried with: an engine takes fewer sizes than its parent."""
+    if not request.gpu:
+        return parent.run
+    engine = _open(request.variant, request)
+    return lambda feed: (parent.run(feed), engine.run(feed))
 
 
 def _in_part(labels: Array | None) -> bool:
@@ -253,7 +215,12 @@ def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, fo
         feed = items.feed([0])
         first, second = (
             footprint.measure(
-                file.path, format=file.format, feed=feed, threads=request.threads, scratch=Path(folder)
+                file.path,
+                format=file.format,
+                feed=feed,
+                threads=request.threads,
+                scratch=Path(folder),
+                gpu=request.gpu,
             )
             for file in (request.parent, request.variant)
         )
@@ -286,7 +253,7 @@ def _reason(error: Exception) -> str:
 def _measure(request: Request, parent: Subject, variant: Subject, items: Items, journal: Journal) -> Timings:
     twin = _open(request.parent, request)
     controls, timings, left_out = list[benchmark.Control](), list[benchmark.Timing](), list[str]()
-    sizes = BATCH_SIZES if request.signature.batched else BATCH_SIZES[:1]
+    sizes = request.batch_sizes
     with machine.steady(threads=request.threads) as cores:
         watched = cores or machine.usable_cores()
         clocks_before = clocks.now(watched)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from controlplane.core import onnx_session, openvino_ir
-from optimizer.workbench import sklearn_model
+from optimizer.workbench import engine, sklearn_model
 from optimizer.workbench.formats import Format
 from optimizer.workbench.signature import Feed
 
@@ -24,18 +24,23 @@ SCRIPT = Path(__file__).with_name("footprint_script.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """`memory_bytes`: growth of the resident set by loading the model and answering one request."""
+    """`memory_bytes`: growth of the resident set by loading the model and answering one request; on a GPU, of the
+    memory of that which is in use."""
 
     file_bytes: int
     load_ms: float | None
     memory_bytes: int | None
 
 
-def measure(path: Path, *, format: Format, feed: Feed, threads: int, scratch: Path) -> Footprint:
+def measure(
+    path: Path, *, format: Format, feed: Feed, threads: int, scratch: Path, gpu: bool = False
+) -> Footprint:
     """Starts one short process, which ends with this call. Load time and memory are None where it fails, and of a
     format that does not run here."""
     size = path.stat().st_size
-    if format.opener is None or any(array.dtype.kind == "O" for array in feed.values()):
+    if not (format.gpu_opener if gpu else format.opener) or any(
+        array.dtype.kind == "O" for array in feed.values()
+    ):
         return Footprint(file_bytes=size, load_ms=None, memory_bytes=None)
     feed_path = scratch / "footprint-feed.npz"
     np.savez(feed_path, *feed.values())
@@ -45,7 +50,11 @@ def measure(path: Path, *, format: Format, feed: Feed, threads: int, scratch: Pa
         "feed": str(feed_path),
         "names": list(feed),
         "threads": threads,
-        "openers": {"onnx_session": onnx_session.__file__, "openvino_ir": openvino_ir.__file__},
+        "gpu": gpu,
+        "openers": {
+            module.__name__.rpartition(".")[2]: module.__file__
+            for module in (engine, onnx_session, openvino_ir)
+        },
         "trusted": sklearn_model.TRUSTED,
     }
     answer = _answer(request)

@@ -12,7 +12,8 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,44 @@ def sklearn_loader(request: dict[str, Any]) -> Callable[[], Answer]:
     return run
 
 
+def device_bytes() -> int | None:
+    """In use on the GPU, by whomever."""
+    from cuda.bindings import runtime
+
+    _, free, total = runtime.cudaMemGetInfo()
+    return total - free if total else None
+
+
+def onnxruntime_gpu_loader(request: dict[str, Any]) -> Callable[[], Answer]:
+    import onnxruntime
+
+    onnxruntime.preload_dlls()
+    options = opener("onnx_session", request).set_up_for_gpu(
+        onnxruntime.SessionOptions(), threads=request["threads"]
+    )
+    options.log_severity_level = 3
+
+    def load() -> Answer:
+        session = onnxruntime.InferenceSession(request["path"], options, providers=["CUDAExecutionProvider"])
+        return lambda feed: session.run(None, feed)
+
+    return load
+
+
+def engine_loader(request: dict[str, Any]) -> Callable[[], Answer]:
+    from cuda.bindings import runtime
+
+    name = next(name for name in ("tensorrt_rtx", "tensorrt") if find_spec(name))
+    trt = import_module(name)
+
+    def load() -> Answer:
+        opened = opener("engine", request).Engine(trt, runtime, Path(request["path"]))
+        return lambda feed: opened.run([], feed)
+
+    return load
+
+
+GPU_LOADERS = {"onnx": onnxruntime_gpu_loader, "tensorrt": engine_loader}
 LOADERS = {
     "onnx": onnxruntime_loader,
     "openvino": openvino_loader,
@@ -162,13 +201,14 @@ LOADERS = {
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     with np.load(request["feed"], allow_pickle=False) as archive:
         feed = {name: archive[f"arr_{index}"] for index, name in enumerate(request["names"])}
-    load = LOADERS[request["format"]](request)
-    before = resident_bytes()
+    loaders, held_bytes = (GPU_LOADERS, device_bytes) if request["gpu"] else (LOADERS, resident_bytes)
+    load = loaders[request["format"]](request)
+    before = held_bytes()
     start = time.perf_counter()
     run = load()
     load_ms = (time.perf_counter() - start) * 1000
     run(feed)
-    after = resident_bytes()
+    after = held_bytes()
     grown = after - before if before is not None and after is not None else None
     return {"load_ms": load_ms, "memory_bytes": grown}
 

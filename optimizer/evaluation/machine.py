@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from optimizer.evaluation import clocks
+
 # The instruction sets that decide how fast integer and half-precision kernels are.
 TELLING_FLAGS = frozenset(
     [
@@ -37,7 +39,7 @@ TELLING_FLAGS = frozenset(
         "sve2",
     ]
 )
-PACKAGES = ("onnxruntime", "openvino", "onnx", "numpy")
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tensorrt-rtx-cu12", "tensorrt", "openvino", "onnx", "numpy")
 """Those that are there are told: which, depends on the toolchain."""
 _CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
@@ -46,6 +48,8 @@ _THREADS = Path("/proc/self/task")
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
+    """`gpu` is what was measured on; empty where that was the processor."""
+
     cpu_model: str
     cpu_flags: tuple[str, ...]
     cores: int
@@ -53,10 +57,12 @@ class Machine:
     system: str
     python: str
     versions: dict[str, str]
+    gpu: str = ""
 
 
-def describe() -> Machine:
-    """Reads /proc/cpuinfo where there is one. Raises nothing: what is unknown is empty."""
+def describe(*, gpu: bool = False) -> Machine:
+    """Reads /proc/cpuinfo where there is one. `gpu` says whether that was measured on. Raises nothing: what is unknown
+    is empty."""
     fields = _cpuinfo()
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return Machine(
@@ -67,6 +73,7 @@ def describe() -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: found for name in PACKAGES if (found := _version(name))},
+        gpu=next((one.name for one in clocks.gpus()), "GPU") if gpu else "",
     )
 
 

@@ -24,8 +24,8 @@ from optimizer.techniques.port import (
     Refusal,
     Technique,
 )
-from optimizer.toolchains import TOOLCHAINS
-from optimizer.workbench.formats import FORMATS, measured_on
+from optimizer.toolchains import CUDA, TOOLCHAINS
+from optimizer.workbench.formats import FORMATS, compared_on_gpu, measured_on
 
 TECHNIQUES: PluginTable[Technique] = PluginTable(
     group="slipway.techniques",
@@ -200,11 +200,33 @@ def toolchains_of(recipe: Recipe, *, parent_format: str) -> set[str]:
     return {key for key in needed if key} | measured_on(parent_format, used[-1].gives.format)
 
 
-def needs_of(recipe: Recipe, *, parent_format: str) -> Needs:
-    """What a job of this recipe needs of its worker."""
-    gpu = any(technique(step.technique).device is Device.GPU for step in recipe.steps)
+def needs_of(recipe: Recipe, *, parent_format: str, gpu: str = "") -> Needs:
+    """What a job of this recipe needs of its worker. `gpu` is what somebody chose: `any`, or a compute capability. What
+    runs on nothing else is then measured there.
+
+    Raises Unprocessable: `invalid_gpu`, and `other_gpu` where the engine is built for others only."""
     found = toolchains_of(recipe, parent_format=parent_format)
-    return Needs(gpu=ANY_GPU if gpu else "", toolchains=frozenset(found))
+    needs = Needs(gpu=_gpu_of(recipe), toolchains=frozenset(found))
+    if gpu != ANY_GPU or not needs.gpu:
+        needs = needs.on(gpu)
+    last = recipe.steps[-1]
+    if not needs.gpu or not compared_on_gpu(parent_format, technique(last.technique).gives.format):
+        return needs
+    built_for = last.params.get("capabilities", [needs.gpu])
+    if needs.gpu not in (ANY_GPU, *built_for):
+        raise Unprocessable(
+            "other_gpu",
+            f"The engine is built for compute capability {', '.join(built_for)}, and shall be measured on {needs.gpu}.",
+            f"Add {needs.gpu} to its capabilities, or choose one of them.",
+        )
+    return replace(needs, toolchains=needs.toolchains | {CUDA})
+
+
+def _gpu_of(recipe: Recipe) -> str:
+    """What its steps need by themselves: empty, `any` or a compute capability."""
+    named = [parameters(step.technique, step.params).gpu for step in recipe.steps]
+    needed = any(technique(step.technique).device is Device.GPU for step in recipe.steps)
+    return next(filter(None, named), ANY_GPU if needed else "")
 
 
 def promises_of(keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -31,6 +31,11 @@ class Parameters(BaseModel):
         """Where these parameters, unlike others of the technique, need one."""
         return None
 
+    @property
+    def gpu(self) -> str | None:
+        """The compute capability of the GPU that these parameters, unlike others of the technique, need."""
+        return None
+
 
 ExcludedNodes = Annotated[
     tuple[str, ...],

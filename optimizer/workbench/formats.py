@@ -22,9 +22,11 @@ class Session(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """`toolchain` is what opening it needs, None for the worker's own packages.
+    """`toolchain` is what opening it on a CPU needs, None for the worker's own packages.
 
     `opener` is "module:function", `function(path, *, threads) -> Session`; None for what does not run on a CPU.
+    `gpu_opener` is the same for the GPU that the process sees, where what does not run on a CPU is compared: with the
+    toolchain `cuda`. None for what is not compared there.
     """
 
     key: str
@@ -34,6 +36,8 @@ class Format:
     opener: str | None = None
     runs_by: str = ""
     """What answers, and how it is set, as a report says it."""
+    gpu_opener: str | None = None
+    gpu_runs_by: str = ""
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -46,6 +50,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 suffix=".onnx",
                 opener="optimizer.workbench.session:open_session",
                 runs_by=f"ONNX Runtime, ORT_ENABLE_ALL without {onnx_session.SLOWER}",
+                gpu_opener="optimizer.workbench.cuda:open_onnx",
+                gpu_runs_by="ONNX Runtime, CUDA, ORT_ENABLE_ALL",
             ),
             Format(
                 key="openvino",
@@ -55,7 +61,13 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 opener="optimizer.workbench.openvino:open_session",
                 runs_by="OpenVINO, LATENCY, one stream",
             ),
-            Format(key="tensorrt", label=LABELS["tensorrt"], suffix=".engine"),
+            Format(
+                key="tensorrt",
+                label=LABELS["tensorrt"],
+                suffix=".engine",
+                gpu_opener="optimizer.workbench.cuda:open_engine",
+                gpu_runs_by="TensorRT, kernels made before the request, no CUDA graph",
+            ),
             Format(
                 key="torch",
                 label=LABELS["torch"],
@@ -102,17 +114,25 @@ def known(key: str) -> Format:
     return FORMATS[key]
 
 
+def compared_on_gpu(parent: str, made: str) -> bool:
+    """Whether these two are compared on a GPU, as far as it is theirs to say: where the result runs on nothing else,
+    and there is something that runs the parent there."""
+    sides = known(parent), known(made)
+    return sides[1].opener is None and all(side.gpu_opener for side in sides)
+
+
 def measured_on(*keys: str) -> set[str]:
-    """Toolchains that opening all of these in one process needs."""
+    """Toolchains that opening all of these in one process on a CPU needs."""
     rows = [known(key) for key in keys]
     return {row.toolchain for row in rows if row.opener and row.toolchain}
 
 
-def open_as(key: str, path: Path, *, threads: int = 1) -> Session:
+def open_as(key: str, path: Path, *, threads: int = 1, gpu: bool = False) -> Session:
     """Raises Unprocessable: `cannot_run_here`, or what the format's runtime refuses it for."""
     row = known(key)
-    if row.opener is None:
-        raise Unprocessable("cannot_run_here", f"{row.label} does not run on a CPU.")
-    module, _, name = row.opener.partition(":")
+    opener = row.gpu_opener if gpu else row.opener
+    if opener is None:
+        raise Unprocessable("cannot_run_here", f"{row.label} does not run on a {'GPU' if gpu else 'CPU'}.")
+    module, _, name = opener.partition(":")
     session: Session = getattr(import_module(module), name)(path, threads=threads)
     return session

@@ -20,15 +20,17 @@ from django.db import InterfaceError, OperationalError
 from controlplane.core import storage
 from controlplane.core.errors import Conflict, Integrity, SlipwayError
 from controlplane.registry import artifacts, trust
+from controlplane.registry.engines import Engine, Gpu
 from controlplane.registry.gate import Gate
 from controlplane.registry.models import Dataset, Variant
 from optimizer import gating, measuring, transitions
 from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason
 from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES, parameters
+from optimizer.toolchains import CUDA
 from optimizer.transitions import LeaseLost
 from optimizer.workbench.formats import FORMATS, measured_on
-from optimizer.worker import caches, effects, gpus, scratch
+from optimizer.worker import caches, effects, gpus, hardware, scratch
 from optimizer.worker.hold import Cancelled, Hold, StepFailed, Stopped
 from optimizer.worker.scratch import Scratch
 from optimizer.worker.supervision import POLL_S, supervise
@@ -160,7 +162,14 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
     )
     keys = [step["technique"] for step in steps]
     report = _measure(
-        job, inputs=inputs, stages=stages, techniques=keys, again=again, hold=hold, folder=folder
+        job,
+        inputs=inputs,
+        stages=stages,
+        techniques=keys,
+        engine=Engine.of({"steps": provenance}),
+        again=again,
+        hold=hold,
+        folder=folder,
     )
     hold.step("Store the variant", index=count, count=count)
     hold.flush()
@@ -193,6 +202,7 @@ def _measure_again(job: Job, variant: Variant, *, hold: Hold, own: Scratch) -> s
         inputs=inputs,
         stages=stages,
         techniques=variant.technique.split("+"),
+        engine=Engine.of(variant.provenance),
         again=measuring.first_note(variant),
         hold=hold,
         folder=own.work,
@@ -293,22 +303,31 @@ def _measure(
     inputs: Inputs,
     stages: list[Made],
     techniques: list[str],
+    engine: Engine | None,
     again: Mapping[str, Any],
     hold: Hold,
     folder: Path,
 ) -> dict[str, Any]:
     """The last of the `stages` against the first. Where it does not run here, the last step between them that does
-    answers for it; the parent itself would show nothing. `again` says what the report needs to be made once more, and
-    stays in it."""
+    answers for it; the parent itself would show nothing. `engine` is what is said of the last, where it is one. `again`
+    says what the report needs to be made once more, and stays in it."""
     parent, *between, made = stages
+    runs_here = FORMATS[made.format].opener is not None
+    no_gpu = "" if runs_here else _why_not_on_gpu(parent.format, engine)
+    gpu = not runs_here and not no_gpu
     stand_in = next((stage for stage in reversed(between) if FORMATS[stage.format].opener), None)
+    if runs_here or gpu:
+        stand_in = None
     spec = {
         "parent_path": str(parent.path),
         "parent_format": parent.format,
         "variant_path": str(made.path),
         "variant_format": made.format,
-        "stand_in_path": str(stand_in.path) if stand_in and not FORMATS[made.format].opener else None,
+        "stand_in_path": str(stand_in.path) if stand_in else None,
         "stand_in_format": stand_in.format if stand_in else None,
+        "gpu": gpu,
+        "no_gpu": no_gpu,
+        "largest_batch": engine.batches[1] if engine else None,
         "signature": job.parent.signature,
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
         "metric": job.evaluation_set.metric if job.evaluation_set else "",
@@ -327,6 +346,16 @@ def _measure(
         wall_s=MEASURE_WALL_S,
         hold=hold,
         folder=folder,
-        toolchain=next(iter(measured_on(parent.format, made.format)), None),
+        toolchain=CUDA if gpu else next(iter(measured_on(parent.format, made.format)), None),
     )
     return report | {measuring.AGAIN: dict(again)}
+
+
+def _why_not_on_gpu(parent_format: str, engine: Engine | None) -> str:
+    served = gpus.served()
+    return measuring.why_not_on_gpu(
+        parent_format,
+        engine,
+        gpu=Gpu(capability=served.capability or "") if served else None,
+        cuda=hardware.toolchains().get(CUDA),
+    )

@@ -84,6 +84,24 @@ def test_an_engine_is_stale_where_the_gpu_it_was_built_or_timed_on_has_another_d
     assert ledger.stale(on_the_processor, timed, fleet(H100="580.20")) == ()
 
 
+def test_what_was_measured_on_a_gpu_is_stale_where_no_worker_has_it_whatever_the_processor():
+    timed = evidence(cpu="Gone CPU")
+    timed["machine"]["gpu"] = "NVIDIA L4"
+    has, lacks = (
+        ledger.Fleet.of([Worker(hardware={"cpu": CPU, "gpus": [{"name": name, "capability": "8.9"}]})])
+        for name in ("NVIDIA L4", "NVIDIA L40S")
+    )
+    assert ledger.stale({}, timed, has) == ()
+    assert ledger.stale({}, timed, lacks) == ("Measured on NVIDIA L4, which no worker has now.",)
+
+
+def test_an_engine_of_tensorrt_itself_is_not_asked_to_run_on_every_gpu_of_the_fleet():
+    """It builds for one, where that is."""
+    fleet = ledger.Fleet.of([Worker(hardware={"gpus": [{"name": "NVIDIA L4", "capability": "8.9"}]})])
+    own = {"steps": [{"engine": ENGINE | {"backend": "tensorrt", "capabilities": ["9.0"]}}]}
+    assert ledger.stale(own, {}, fleet) == ()
+
+
 def test_nothing_is_stale_while_nobody_was_heard(three, version_of):
     owner, *_ = three
     made(jobs.queued(owner.actor, version_of(owner.actor)), versions=OLD)

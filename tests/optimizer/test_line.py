@@ -10,6 +10,7 @@ from django.conf import settings as django_settings
 from django.db.models import F
 from django.utils import timezone
 
+from controlplane.core.errors import Unprocessable
 from optimizer import dispatch, line, services, techniques, transitions, waiting
 from optimizer.models import Job
 from optimizer.queues import Needs, served
@@ -251,6 +252,43 @@ def test_a_job_can_be_asked_onto_a_gpu_and_its_retry_goes_there_too(three, versi
     again, _ = services.retry_job(owner.actor, job)
     assert (again.queue, again.priority) == (job.queue, LOW)
     assert jobs.queued(owner.actor, version).queue == "optimize.cpu"
+
+
+ENGINE_FOR = {"capabilities": ["8.6", "8.9"]}
+HOPPER = {"builder": "tensorrt", "capabilities": ["9.0"]}
+
+
+@pytest.mark.parametrize(
+    ("params", "gpu", "queue"),
+    [
+        (ENGINE_FOR, "", "optimize.cpu.tensorrt"),
+        (ENGINE_FOR, "8.9", "optimize.gpu.sm_89.cuda.tensorrt"),
+        (ENGINE_FOR, "any", "optimize.gpu.cuda.tensorrt"),
+        (HOPPER, "", "optimize.gpu.sm_90.cuda.tensorrt"),
+        (HOPPER, "any", "optimize.gpu.sm_90.cuda.tensorrt"),
+    ],
+)
+def test_an_engine_is_made_and_measured_where_it_runs_if_somebody_asks_for_that_or_it_can_be_built_nowhere_else(
+    three, version_of, params: dict[str, Any], gpu: str, queue: str
+) -> None:
+    owner, _, _ = three
+    recipe = [{"technique": "tensorrt", "params": params}]
+    job = jobs.queued(owner.actor, version_of(owner.actor), recipe=recipe, gpu=gpu)
+    assert job.queue == queue
+    services.cancel_job(owner.actor, job)
+    job.refresh_from_db()
+    assert services.retry_job(owner.actor, job)[0].queue == queue
+
+
+@pytest.mark.parametrize(("params", "gpu"), [(ENGINE_FOR, "7.5"), (HOPPER, "8.9")])
+def test_an_engine_cannot_be_measured_on_a_gpu_that_it_is_not_built_for(
+    three, version_of, params: dict[str, Any], gpu: str
+) -> None:
+    owner, _, _ = three
+    recipe = [{"technique": "tensorrt", "params": params}]
+    with pytest.raises(Unprocessable, match=f"shall be measured on {gpu}") as refused:
+        jobs.queued(owner.actor, version_of(owner.actor), recipe=recipe, gpu=gpu)
+    assert refused.value.code == "other_gpu"
 
 
 def test_a_technique_that_needs_a_gpu_and_a_toolchain_waits_where_both_are(

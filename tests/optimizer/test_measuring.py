@@ -13,11 +13,12 @@ from controlplane.accounts.models import AuditEvent
 from controlplane.core.errors import Conflict, Forbidden, Unprocessable
 from controlplane.registry import services as registry
 from controlplane.registry.answers import Answers
+from controlplane.registry.engines import Engine, Gpu
 from controlplane.registry.models import Artifact, Dataset, Report, Variant
-from optimizer import services, transitions
+from optimizer import measuring, services, transitions
 from optimizer.domain.jobs import JobState
 from optimizer.models import Job
-from optimizer.worker import attempt, effects
+from optimizer.worker import attempt, effects, gpus, hardware
 from tests import factories
 from tests.controlplane.registry.intake import models
 from tests.controlplane.registry.people import code
@@ -170,6 +171,105 @@ def test_what_cannot_be_measured_again_is_refused_before_it_is_queued(three, mea
     with pytest.raises(Conflict, match="no longer have their digest"):
         services.measure_again(owner.actor, measured)
     assert Job.objects.filter(measures=measured).count() == 0
+
+
+ENGINE = {
+    "label": "TensorRT for RTX", "version": "1.7.1.116", "capabilities": ["8.6", "8.9"], "flags": [],
+    "workspace_mib": 4096, "profiles": [{"x": {"min": [1, 4], "opt": [8, 4], "max": [32, 4]}}], "layers": 2,
+    "size_bytes": 147_308, "build_s": 0.06, "source_sha256": "ab" * 32, "log_tail": [],
+}  # fmt: skip
+
+
+def as_engine(variant: Variant) -> Variant:
+    variant.format, variant.provenance = "tensorrt", {"steps": [{"technique": "tensorrt", "engine": ENGINE}]}
+    variant.save()
+    return variant
+
+
+def test_an_engine_is_measured_again_on_a_gpu_of_the_fleet_that_it_was_built_for(three, measured):
+    owner, _, _ = three
+    engine = as_engine(measured)
+    with pytest.raises(Unprocessable, match="no worker has a GPU that it was built for") as refused:
+        services.measure_again(owner.actor, engine)
+    assert refused.value.detail == "Those have compute capability 8.6, 8.9."
+    worker = jobs.worker()
+    worker.hardware["gpus"] = [{"name": "NVIDIA L4", "capability": "8.9"}]
+    worker.save()
+    job, _ = services.measure_again(owner.actor, engine)
+    assert job.queue == "optimize.gpu.sm_89.cuda"
+    engine.parent.format = "torch"
+    with pytest.raises(Unprocessable, match="nothing runs what it is measured against on a GPU"):
+        services.measure_again(owner.actor, engine)
+
+
+HERE = {"onnxruntime-gpu": "1.31.1", "tensorrt-rtx-cu12": "1.7.1.116"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpu", "cuda", "why"),
+    [
+        ({}, "8.9", HERE, ""),
+        ({}, None, None, "This worker has no GPU."),
+        ({}, "8.9", None, "CUDA is not installed on this worker."),
+        ({}, "7.5", HERE, "It was built for compute capability 8.6 and 8.9; this GPU has 7.5."),
+        (
+            {},
+            "8.9",
+            HERE | {"tensorrt-rtx-cu12": "1.8"},
+            "It was built by TensorRT for RTX 1.7.1.116; this GPU's worker has 1.8.",
+        ),
+        (
+            {"backend": "tensorrt", "label": "TensorRT"},
+            "8.9",
+            HERE,
+            "TensorRT is not in this worker's CUDA toolchain.",
+        ),
+        (
+            {"profiles": [{"x": {"min": [8, 4], "opt": [8, 4], "max": [8, 4]}}]},
+            "8.9",
+            HERE,
+            "It takes no fewer than 8 items at once, and a report times single ones.",
+        ),
+    ],
+)
+def test_a_worker_says_why_it_does_not_measure_an_engine(
+    changes: dict[str, Any], gpu: str | None, cuda: dict[str, str] | None, why: str
+) -> None:
+    engine = Engine.of({"steps": [{"engine": ENGINE | changes}]})
+    card = Gpu(capability=gpu) if gpu else None
+    assert measuring.why_not_on_gpu("onnx", engine, gpu=card, cuda=cuda) == why
+    assert "a PyTorch program" in measuring.why_not_on_gpu("torch", engine, gpu=card, cuda=cuda)
+
+
+def test_a_worker_with_the_gpu_measures_an_engine_there_and_any_other_says_why_not(
+    three, measured, monkeypatch, own_place
+):
+    """What the child is asked; what it does with that is `evaluation/test_child.py`'s."""
+    owner, _, _ = three
+    asked: list[dict[str, Any]] = []
+
+    def supervise(**asking: Any) -> dict[str, Any]:
+        asked.append(asking)
+        return dict(jobs.REPORT)
+
+    engine = as_engine(measured)
+    monkeypatch.setattr(attempt, "supervise", supervise)
+    monkeypatch.setattr(attempt, "_verified_inputs", lambda job, own: attempt.Inputs(
+        parent=own.work, variant=own.work, evaluation=None, calibration=None
+    ))  # fmt: skip
+    worker = jobs.worker()
+    worker.hardware["gpus"] = [{"name": "NVIDIA L4", "capability": "8.9"}]
+    worker.save()
+    for gpu in (None, gpus.Gpu(uuid="GPU-1", name="NVIDIA L4", capability="8.9")):
+        monkeypatch.setattr(gpus, "served", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(hardware, "toolchains", lambda gpu=gpu: {"cuda": HERE} if gpu else {})
+        job, _ = services.measure_again(owner.actor, engine)
+        assert attempt.run(job.pk, owner="w1@host") == JobState.SUCCEEDED
+    without, there = asked
+    assert (without["spec"]["gpu"], without["toolchain"]) == (False, None)
+    assert without["spec"]["no_gpu"] == "This worker has no GPU."
+    assert (there["spec"]["gpu"], there["spec"]["no_gpu"], there["toolchain"]) == (True, "", "cuda")
+    assert there["spec"]["largest_batch"] == 32
 
 
 def test_a_report_lands_once_whatever_is_delivered_twice(three, measured):

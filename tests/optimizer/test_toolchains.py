@@ -74,3 +74,9 @@ def test_what_builds_on_a_gpu_only_is_offered_only_where_there_is_one(
 ) -> None:
     found = {"tensorrt": packages, "torch": {"torch": "2.15"}}
     assert toolchains.usable(found, gpu=gpu).keys() == {"torch", *(["tensorrt"] if offered else [])}
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_what_measures_on_a_gpu_is_offered_only_where_there_is_one(gpu: bool) -> None:
+    found = {"cuda": {"onnxruntime-gpu": "1.31.1", "tensorrt-rtx-cu12": "1.7"}}
+    assert bool(toolchains.usable(found, gpu=gpu)) == gpu

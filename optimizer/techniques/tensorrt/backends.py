@@ -5,13 +5,15 @@ that it finds, and its package is not on the public index; a toolchain that has 
 was ever run by us: of the second, the names that it must have are checked (tests/optimizer/techniques).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from controlplane.core.errors import Unprocessable
+from optimizer.techniques.tensorrt.technique import Builder, EngineParameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +31,24 @@ class Backend(Protocol):
     def module(self) -> str: ...
 
     @property
+    def package(self) -> str: ...
+
+    @property
     def label(self) -> str: ...
 
     @property
     def flags(self) -> frozenset[str]: ...
 
-    def aim(self, trt: Any, config: Any, capabilities: Sequence[str]) -> None:
-        """Says what to build for. Raises Unprocessable for what this product cannot build for."""
+    def aim(self, trt: Any, config: Any, params: EngineParameters) -> None:
+        """Says what to build for, of what the technique's check lets through."""
 
     def timings(self, config: Any, kept: bytes) -> Timings | None:
         """Lets the build begin with what earlier ones timed on this GPU, where `kept` is that. Returns the timing cache
         to keep until after the build; None for a product that has none."""
 
     def fault(self, trt: Any, log: Any, plan: bytes) -> str:
-        """What is wrong with a finished engine, as far as this machine can tell; empty for nothing."""
+        """What is wrong with a finished engine, as far as this machine can tell; empty for nothing. It is our own, and
+        this process confined: it may carry code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +58,14 @@ class Rtx:
     refitting and stripped plans are ignored or fail without a GPU, so they are no flags of it."""
 
     module: str = "tensorrt_rtx"
+    package: str = "tensorrt-rtx-cu12"
     label: str = "TensorRT for RTX"
     flags: frozenset[str] = frozenset({"TF32"})
 
-    def aim(self, trt: Any, config: Any, capabilities: Sequence[str]) -> None:
+    def aim(self, trt: Any, config: Any, params: EngineParameters) -> None:
         """Always says the list: without one, an FP8 engine that some of these GPUs cannot run builds silently."""
-        config.num_compute_capabilities = len(capabilities)
-        for index, capability in enumerate(capabilities):
+        config.num_compute_capabilities = len(params.capabilities)
+        for index, capability in enumerate(params.capabilities):
             config.set_compute_capability(getattr(trt.ComputeCapability, name_of(capability)), index)
 
     def timings(self, config: Any, kept: bytes) -> None:
@@ -75,20 +82,18 @@ class Rtx:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRt:
-    """Never run by us. Builds for the GPU that is there, so exactly one capability can be asked for."""
+    """Never run by us. Builds for the GPU that is there, so exactly one capability can be asked for. A version
+    compatible engine carries a small runtime, which is code."""
 
     module: str = "tensorrt"
+    package: str = "tensorrt"
     label: str = "TensorRT"
     flags: frozenset[str] = frozenset({"TF32", "VERSION_COMPATIBLE", "REFIT", "STRIP_PLAN"})
 
-    def aim(self, trt: Any, config: Any, capabilities: Sequence[str]) -> None:
-        if len(capabilities) != 1:
-            raise Unprocessable(
-                "one_capability",
-                "TensorRT builds for the GPU of this worker only.",
-                f"Asked for: {', '.join(capabilities)}. Choose the one that the worker has.",
-            )
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.NONE
+    def aim(self, trt: Any, config: Any, params: EngineParameters) -> None:
+        """For the GPU that is there: the job's queue says which."""
+        level = getattr(trt.HardwareCompatibilityLevel, params.hardware_compatibility.upper())
+        config.hardware_compatibility_level = level
 
     def timings(self, config: Any, kept: bytes) -> Timings:
         """What it cannot read becomes an empty cache, with a warning in its log; what is of another GPU or version it
@@ -105,20 +110,24 @@ class TensorRt:
         return Timings(cache=empty, reused=False)
 
     def fault(self, trt: Any, log: Any, plan: bytes) -> str:
-        loaded = trt.Runtime(log).deserialize_cuda_engine(plan)
+        runtime = trt.Runtime(log)
+        runtime.engine_host_code_allowed = True
+        loaded = runtime.deserialize_cuda_engine(plan)
         return "" if loaded is not None else "TensorRT cannot load the engine that it built"
 
 
-BACKENDS: tuple[Backend, ...] = (Rtx(), TensorRt())
+BACKENDS: Mapping[Builder, Backend] = MappingProxyType({"rtx": Rtx(), "tensorrt": TensorRt()})
 
 
-def here() -> Backend:
-    """The one that this toolchain has. Raises Unprocessable("no_toolchain")."""
-    for backend in BACKENDS:
-        if find_spec(backend.module) is not None:
-            return backend
+def here(builder: Builder) -> Backend:
+    """The one that was asked for, if this toolchain has it. Raises Unprocessable("no_toolchain")."""
+    wanted = BACKENDS[builder]
+    if find_spec(wanted.module) is not None:
+        return wanted
     raise Unprocessable(
-        "no_toolchain", "TensorRT is not installed on this worker.", "Install its toolchain there."
+        "no_toolchain",
+        f"{wanted.label} is not installed on this worker.",
+        f"Install its package into the toolchain “tensorrt” there: {wanted.package}.",
     )
 
 

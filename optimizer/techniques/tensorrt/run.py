@@ -28,7 +28,7 @@ def run(work: Work, params: EngineParameters) -> dict[str, Any]:
     Raises Unprocessable: `asymmetric_quantization`, `rank_unknown`, `unknown_axes`, `reads_differently`, `stopped`,
     and what `reasons` makes of TensorRT's refusals. Cost: the model twice in memory, and the build.
     """
-    backend = backends.here()
+    backend = backends.here(params.builder)
     trt = backends.load(backend)
     model, done = _prepared(work)
     heard = listening.Heard(journal=work.journal)
@@ -61,6 +61,7 @@ def run(work: Work, params: EngineParameters) -> dict[str, Any]:
             "version": trt.__version__,
             "capabilities": list(params.capabilities),
             "flags": built.flags,
+            "hardware_compatibility": params.hardware_compatibility,
             "workspace_mib": params.workspace_mib,
             "profiles": [built.profile] if built.profile else [],
             "inputs": list(map(_described, _inputs(network))),
@@ -120,7 +121,8 @@ class _Site:
     def _built(self, ranges: Mapping[str, sizes.Range]) -> _Built:
         config = self.builder.create_builder_config()
         profile = self._aim(config, ranges)
-        flags = backends.set_flags(self.trt, config, self.backend, ["TF32"] if self.params.tf32 else [])
+        wanted = {"TF32": self.params.tf32, "VERSION_COMPATIBLE": self.params.version_compatible}
+        flags = backends.set_flags(self.trt, config, self.backend, filter(wanted.get, wanted))
         timings = self.backend.timings(config, _kept(self.work))
         watching = listening.monitor(self.trt, self.work.journal)
         config.progress_monitor = watching
@@ -136,7 +138,7 @@ class _Site:
         said = ", ".join(f"{axis} {size}" for axis, size in ranges.items()) or "no open axes"
         capabilities = self.params.capabilities
         self.work.journal.info(f"Building for compute capability {', '.join(capabilities)}; {said}.")
-        self.backend.aim(self.trt, config, capabilities)
+        self.backend.aim(self.trt, config, self.params)
         config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, self.params.workspace_mib * 2**20)
         shapes = {spec.name: spec.shape for spec in self.work.signature.inputs}
         profile, chosen = self.builder.create_optimization_profile(), {}

@@ -1,7 +1,8 @@
 """TensorRT: what it is and what it asks.
 
 Precision is as it came: TensorRT has no switch for half or integer precision any more, so these are steps before
-this one. An engine is bound to its compute capabilities and its TensorRT version, and runs on no CPU.
+this one. An engine is bound to its compute capabilities and its TensorRT version, and runs on no CPU. Two products
+build them: one for several GPUs without having any, one on the GPU itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,12 @@ from optimizer.techniques.port import (
 )
 from optimizer.techniques.tensorrt import sizes
 
-type Capability = Literal["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
+type Capability = Literal["7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"]
+type Builder = Literal["rtx", "tensorrt"]
+type Compatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 
+AHEAD = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})
+"""What TensorRT for RTX builds for."""
 TURING = "7.5"
 NOT_FOR_TENSORRT = QUANTIZED - {"QuantizeLinear", "DequantizeLinear"}
 UNTAKEN = {
@@ -48,13 +53,19 @@ def _sizes(text: str) -> str:
 
 
 class EngineParameters(Parameters):
+    builder: Builder = Field(
+        default="rtx",
+        title="Builder",
+        description="TensorRT for RTX builds on any worker, for several GPUs at once. TensorRT builds on a worker with "
+        "the GPU, for that alone, also for those of data centres (9.0, 10.0); its engines are what Triton loads.",
+    )
     capabilities: tuple[Capability, ...] = Field(
         default=("8.0", "8.6", "8.9", "12.0"),
         min_length=1,
         max_length=6,
         title="Compute capabilities",
-        description="GPUs that the engine shall run on: 7.5 is Turing, 8.0 and 8.6 are Ampere, 8.9 is Ada, 12.0 and "
-        "12.1 are Blackwell. It runs on no other. Several cost hardly any space.",
+        description="GPUs that the engine shall run on: 7.5 is Turing, 8.0 and 8.6 are Ampere, 8.9 is Ada, 9.0 is "
+        "Hopper, 10.0 and later are Blackwell. It runs on no other. Several cost hardly any space; TensorRT takes one.",
     )
     axes: tuple[Annotated[str, StringConstraints(pattern=sizes.FORM), AfterValidator(_sizes)], ...] = Field(
         default=(),
@@ -76,6 +87,21 @@ class EngineParameters(Parameters):
         title="TF32",
         description="Lets the tensor cores of Ampere and later round single-precision factors to 10 bits.",
     )
+    hardware_compatibility: Compatibility = Field(
+        default="none",
+        title="Hardware compatibility",
+        description="Of TensorRT's engines: also for other models of GPU of the same compute capability, or for all "
+        "from Ampere on, at some cost in speed.",
+    )
+    version_compatible: bool = Field(
+        default=False,
+        title="Version compatible",
+        description="Of TensorRT's engines: later versions of TensorRT load it too, at some cost in speed and size.",
+    )
+
+    @property
+    def gpu(self) -> str | None:
+        return self.capabilities[0] if self.builder == "tensorrt" else None
 
 
 def check(
@@ -115,6 +141,7 @@ def _refusals(
             title="On compute capability 7.5 TensorRT multiplies no matrices in single precision.",
             detail="Convert to FP16 before this step, or leave 7.5 out.",
         )
+    yield from _not_of_this_builder(params)
     try:
         sizes.ranges(
             [spec["shape"] for spec in signature.get("inputs", ())],
@@ -125,6 +152,31 @@ def _refusals(
         yield Refusal(code=error.code, title=error.title, detail=error.detail)
 
 
+def _not_of_this_builder(params: EngineParameters) -> Iterator[Refusal]:
+    if params.builder == "tensorrt":
+        if len(params.capabilities) > 1:
+            yield Refusal(
+                code="one_capability",
+                title="TensorRT builds for the GPU of its worker only.",
+                detail=f"Asked for: {', '.join(params.capabilities)}. Choose the one that the worker has, or TensorRT "
+                "for RTX.",
+            )
+        return
+    if others := [name for name in params.capabilities if name not in AHEAD]:
+        yield Refusal(
+            code="needs_tensorrt",
+            title=f"TensorRT for RTX builds for no compute capability {' or '.join(others)}.",
+            detail="Choose TensorRT as the builder, which builds on a worker with such a GPU.",
+        )
+    if params.hardware_compatibility != "none" or params.version_compatible:
+        yield Refusal(
+            code="needs_tensorrt",
+            title="Engines of TensorRT for RTX have no compatibility to choose.",
+            detail="They load on every GPU of the chosen compute capabilities, by the version that built them. Choose "
+            "TensorRT as the builder for more.",
+        )
+
+
 def _multiplies(summary: ModelSummary) -> bool:
     return bool({"MatMul", "Gemm"} & summary.op_types.keys())
 
@@ -133,8 +185,8 @@ TECHNIQUE = Technique(
     key="tensorrt",
     label="TensorRT",
     description="Compiles the model for NVIDIA GPUs, in the precision that it comes in: convert to FP16 or quantize "
-    "before this step. The engine is built here without a GPU and runs only on the GPUs that it was built for, so "
-    "its speed is not measured here.",
+    "before this step. The engine runs only on the GPUs that it was built for; it is measured where a worker with one "
+    "makes it, or measures it again.",
     takes=(Kind(format="onnx", precision=None),),
     gives=Kind(format="tensorrt", precision=None),
     device=Device.CPU,

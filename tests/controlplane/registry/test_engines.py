@@ -48,6 +48,40 @@ def test_a_gpu_that_an_engine_was_not_built_for_is_refused_with_what_it_was_buil
     assert why_not(engine(), gpu) == reason
 
 
+@pytest.mark.parametrize(
+    ("flags", "version", "loads"),
+    [
+        ([], "11.4.0", True),
+        ([], "11.4.1", False),
+        (["VERSION_COMPATIBLE"], "11.4.1", True),
+        (["VERSION_COMPATIBLE"], "11.10.0", True),
+        (["VERSION_COMPATIBLE"], "11.3.9", False),
+    ],
+)
+def test_a_version_compatible_engine_loads_in_later_versions(
+    flags: list[str], version: str, loads: bool
+) -> None:
+    made = engine(backend="tensorrt", label="TensorRT", version="11.4.0", flags=flags)
+    assert (why_not(made, Gpu(capability="8.6", version=version)) == "") == loads
+
+
+@pytest.mark.parametrize(
+    ("has", "loads"), [("7.5", False), ("8.0", True), ("8.9", True), ("10.0", True), ("", False)]
+)
+def test_an_engine_for_ampere_and_later_loads_on_all_of_them(has: str, loads: bool) -> None:
+    made = engine(backend="tensorrt", capabilities=["8.0"], hardware_compatibility="ampere_plus")
+    reason = why_not(made, Gpu(capability=has))
+    assert (reason == "") == loads
+    if not loads:
+        assert reason.startswith("It was built for compute capability 8.0 and later; this GPU has ")
+
+
+def test_the_items_of_a_request_are_those_that_every_input_takes() -> None:
+    shapes = {"a": {"min": [1, 4], "opt": [8, 4], "max": [32, 4]}, "b": {"min": [2], "opt": [8], "max": [16]}}
+    assert engine(profiles=[shapes]).batches == (2, 16)
+    assert engine(profiles=[]).batches == (1, 1)
+
+
 @given(
     st.sets(st.sampled_from(["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]), min_size=1),
     st.sampled_from(["7.5", "8.6", "9.0"]),

@@ -109,6 +109,7 @@ def test_a_job_measures_by_the_gate_of_its_model(three, monkeypatch: pytest.Monk
         inputs=inputs,
         stages=[file, file],
         techniques=[],
+        engine=None,
         again=again,
         hold=None,
         folder=None,  # type: ignore[arg-type]

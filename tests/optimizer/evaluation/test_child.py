@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from controlplane.core.errors import Unprocessable
 from controlplane.core.sandbox import Child, Limits
 from optimizer.evaluation.child import evaluate
 from optimizer.evaluation.report import REPORT_VERSION
+from optimizer.workbench import cuda, session
 from tests.optimizer import onnx_models
 
 type Evaluate = Callable[..., dict[str, Any]]
@@ -193,6 +195,53 @@ def test_an_engine_is_not_timed_and_the_model_that_it_was_compiled_from_answers_
         "The variant is a TensorRT engine, which does not run here, so it was not timed. The answers compared are "
         "those of the ONNX model that it was compiled from."
     ]
+
+
+def test_an_engine_is_measured_on_the_gpu_against_its_parent_there(
+    tmp_path: Path, engine: Path, report_of: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is played by this processor: what runs there is opened through the same door."""
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    onnx_models.scaled(tmp_path / "inside.onnx", factor=2.0001)
+
+    def open_engine(path: Path, *, threads: int) -> Any:
+        assert path == engine
+        return OnlyUpTo(8, session.open_session(tmp_path / "inside.onnx", threads=threads))
+
+    monkeypatch.setattr(cuda, "open_onnx", session.open_session)
+    monkeypatch.setattr(cuda, "open_engine", open_engine)
+    report = report_of(
+        tmp_path / "model.onnx", engine, made, variant_format="tensorrt", gpu=True, largest_batch=8
+    )
+    assert report["verdict"] != "not_measured"
+    assert [row["batch_size"] for row in report["timings"]] == [1, 8]
+    assert max(row["batch_size"] for row in report["service_curve"]) == 8
+    assert 0 < report["accuracy"]["outputs"][0]["max_abs_difference"] < 0.01
+    assert report["machine"]["gpu"]
+    assert report["method"]["parent_runs_by"].startswith("ONNX Runtime, CUDA")
+    assert report["method"]["variant_runs_by"].startswith("TensorRT")
+    assert report["notes"] == []
+
+
+@dataclass
+class OnlyUpTo:
+    """What an engine does beyond its largest batch."""
+
+    most: int
+    inside: Any
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> Any:
+        assert all(len(array) <= self.most for array in feed.values()), "beyond the profile"
+        return self.inside.run(names, feed)
+
+
+def test_why_an_engine_was_not_timed_is_told(tmp_path: Path, engine: Path, report_of: Evaluate) -> None:
+    made = onnx_models.scaled(tmp_path / "model.onnx")
+    why = "It was built for compute capability 8.9; this GPU has 7.5."
+    report = report_of(tmp_path / "model.onnx", engine, made, variant_format="tensorrt", no_gpu=why)
+    assert report["notes"][0].startswith(
+        f"The variant is a TensorRT engine, which does not run here, so it was not timed. {why} It was compiled"
+    )
 
 
 def test_an_engine_of_the_parent_as_it_is_has_no_answers_to_compare(

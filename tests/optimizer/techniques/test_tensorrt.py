@@ -12,11 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from controlplane.core.errors import Unprocessable
 from controlplane.core.sandbox import Child
+from controlplane.registry.engines import Engine
 from controlplane.settings.environment import REPOSITORY
+from optimizer.evaluation.child import evaluate
 from optimizer.techniques.graph import read
+from optimizer.techniques.tensorrt.technique import AHEAD
 from optimizer.workbench.items import digest
 from optimizer.workbench.journal import Journal
 from optimizer.workbench.signature import Signature
+from optimizer.worker import gpus
 from tests.optimizer import onnx_models
 from tests.optimizer.techniques.conftest import LIMITS, SEED, Made
 from tests.toolchains import interpreter
@@ -75,6 +79,34 @@ def test_an_engine_for_several_capabilities_says_what_it_is_bound_to(made: Calla
     progress = [message["done"] for message in model.messages if message["kind"] == "progress"]
     assert progress == sorted(progress)
     assert progress[-1] == 100
+
+
+def test_an_engine_is_measured_on_a_gpu_that_it_was_built_for(made: Callable[[str], Made]) -> None:
+    """The whole way, where there is one: built, opened, compared with ONNX Runtime on the same GPU."""
+    gpu = gpus.served()
+    if gpu is None or gpu.capability not in AHEAD:
+        pytest.skip("not run: there is no NVIDIA GPU that TensorRT for RTX builds for")
+    interpreter("cuda")
+    model = made("cnn")
+    done = build(model, capabilities=[gpu.capability], tf32=False)
+    engine = Engine.of({"steps": [done["provenance"]]})
+    assert engine is not None
+    spec = {
+        "parent_path": str(model.path),
+        "variant_path": done["output_path"],
+        "variant_format": "tensorrt",
+        "signature": model.signature,
+        "budget_s": 5.0,
+        "gpu": True,
+        "largest_batch": engine.batches[1],
+    }
+    report = model.child(evaluate, spec, toolchain="cuda")
+    assert report["verdict"] not in ("not_measured", "failed"), report["sentence"]
+    assert report["machine"]["gpu"] == gpu.name
+    assert report["accuracy"]["outputs"][0]["max_abs_difference"] < 1e-3
+    for side in ("parent", "variant"):
+        assert report[side]["load_ms"] > 0
+        assert report[side]["memory_bytes"] > 0
 
 
 def test_an_input_whose_values_are_sizes_is_named(made: Callable[[str], Made]) -> None:

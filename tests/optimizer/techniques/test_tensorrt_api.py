@@ -7,11 +7,12 @@ toolchain has them, or the whole of TensorRT, this looks.
 
 import json
 import subprocess
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from optimizer.techniques.tensorrt.backends import BACKENDS, Backend
+from optimizer.techniques.tensorrt.technique import Compatibility
 from tests.toolchains import interpreter
 
 COMMON = [
@@ -40,7 +41,17 @@ COMMON = [
     "ILogger.log",
     *(f"ILogger.Severity.{name}" for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")),
     *(f"IProgressMonitor.{name}" for name in ("phase_start", "step_complete", "phase_finish")),
-    "Runtime",
+    "Runtime.deserialize_cuda_engine",
+    "Runtime.engine_host_code_allowed",
+    "nptype",
+    "TensorIOMode.INPUT",
+    *(
+        f"ICudaEngine.{name}"
+        for name in ("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype")
+    ),
+    "ICudaEngine.create_execution_context",
+    *(f"IExecutionContext.{name}" for name in ("set_input_shape", "infer_shapes", "get_tensor_shape")),
+    *(f"IExecutionContext.{name}" for name in ("set_tensor_address", "execute_async_v3")),
     "__version__",
 ]
 OWN = {
@@ -51,11 +62,13 @@ OWN = {
         "Runtime.engine_header_size",
         "Runtime.get_engine_validity",
         "EngineValidity.INVALID",
+        "ICudaEngine.create_runtime_config",
+        "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+        "DynamicShapesKernelSpecializationStrategy.EAGER",
     ],
     "tensorrt": [
-        "HardwareCompatibilityLevel.NONE",
+        *(f"HardwareCompatibilityLevel.{level.upper()}" for level in get_args(Compatibility.__value__)),
         "IBuilderConfig.hardware_compatibility_level",
-        "Runtime.deserialize_cuda_engine",
         *(f"IBuilderConfig.{verb}_timing_cache" for verb in ("create", "set")),
         "ITimingCache.serialize",
     ],
@@ -77,7 +90,7 @@ print(json.dumps(lacking))
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.module)
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.module)
 def test_what_the_builder_calls_is_there(backend: Backend) -> None:
     asked: dict[str, Any] = {
         "modules": [backend.module, f"{backend.module}_bindings"],
@@ -90,3 +103,15 @@ def test_what_the_builder_calls_is_there(backend: Backend) -> None:
     if lacking is None:
         pytest.skip(f"not run: the toolchain has no package of {backend.label}")
     assert lacking == []
+
+
+def test_what_runs_an_engine_calls_is_there() -> None:
+    """Needs no GPU: CUDA's bindings import without a driver, and each call then answers that there is none."""
+    names = [f"cuda{name}" for name in ("StreamCreate", "Malloc", "Free", "MemcpyAsync", "StreamSynchronize")]
+    names += ["cudaGetErrorString", "cudaMemGetInfo", "cudaMemcpyKind.cudaMemcpyDeviceToHost"]
+    names += ["cudaMemcpyKind.cudaMemcpyHostToDevice"]
+    asked = {"modules": ["cuda.bindings.runtime"], "names": names}
+    done = subprocess.run(
+        [interpreter("cuda"), "-c", SCRIPT, json.dumps(asked)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == []

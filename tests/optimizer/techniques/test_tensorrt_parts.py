@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ from controlplane.core.errors import Unprocessable
 from optimizer.techniques import technique
 from optimizer.techniques.graph import read
 from optimizer.techniques.port import Hardware, ModelSummary
-from optimizer.techniques.tensorrt import reasons, repairs, run, sizes
+from optimizer.techniques.tensorrt import backends, reasons, repairs, run, sizes
 from optimizer.techniques.tensorrt.backends import Rtx, TensorRt
 from optimizer.techniques.tensorrt.listening import Heard, Nesting
 from optimizer.techniques.tensorrt.reasons import Complaint
+from optimizer.techniques.tensorrt.technique import Compatibility, EngineParameters
 from optimizer.workbench.journal import Journal
 from optimizer.workbench.signature import Signature
 from tests.optimizer import onnx_models
@@ -49,6 +50,39 @@ def test_turing_multiplies_no_matrices_in_single_precision(precision: str, found
     summary = ModelSummary(precision=precision, op_types={"MatMul": 1})
     assert codes({}, summary, capabilities=["7.5", "8.0"]) == found
     assert codes({}, summary, capabilities=["8.0"]) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "found"),
+    [
+        ({}, []),
+        ({"capabilities": ["8.9", "9.0"]}, ["needs_tensorrt"]),
+        ({"version_compatible": True}, ["needs_tensorrt"]),
+        ({"hardware_compatibility": "ampere_plus"}, ["needs_tensorrt"]),
+        ({"builder": "tensorrt"}, ["one_capability"]),
+        ({"builder": "tensorrt", "capabilities": ["9.0"], "version_compatible": True}, []),
+    ],
+)
+def test_what_only_one_of_the_two_builders_can_is_refused_of_the_other(params: Any, found: list[str]) -> None:
+    assert codes({}, ModelSummary(), **params) == found
+
+
+def test_the_builder_that_was_asked_for_is_used_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: object() if name == "tensorrt_rtx" else None)
+    assert backends.here("rtx") == Rtx()
+    with pytest.raises(Unprocessable) as caught:
+        backends.here("tensorrt")
+    assert caught.value.code == "no_toolchain"
+    assert caught.value.title == "TensorRT is not installed on this worker."
+
+
+@pytest.mark.parametrize("level", get_args(Compatibility.__value__))
+def test_tensorrt_is_told_how_compatible_its_engine_shall_be(level: Compatibility) -> None:
+    names = SimpleNamespace(NONE=0, AMPERE_PLUS=1, SAME_COMPUTE_CAPABILITY=2)
+    config = SimpleNamespace()
+    params = EngineParameters(builder="tensorrt", capabilities=("9.0",), hardware_compatibility=level)
+    TensorRt().aim(SimpleNamespace(HardwareCompatibilityLevel=names), config, params)
+    assert config.hardware_compatibility_level == getattr(names, level.upper())
 
 
 sizes_in_order = st.lists(st.integers(1, 10**9 - 1), min_size=3, max_size=3).map(sorted)
