@@ -96,8 +96,9 @@ def check_recipe(
 ) -> Recipe:
     """The same recipe with every default written out, if each step can take what the one before it gives.
 
-    Raises Unprocessable: `unknown_technique`, `invalid_parameters`, or the first refusal's code with all
-    reasons in the detail. Without `hardware` what a worker has is not asked.
+    Raises Unprocessable: `unknown_technique`, `invalid_parameters`, or the first refusal's code and title (with the
+    technique's where there are several steps), and all other reasons in the detail. Without `hardware` what a worker
+    has is not asked.
     """
     accepted = [(step.technique, parameters(step.technique, step.params)) for step in recipe.steps]
     given = ModelSummary.from_json(summary)
@@ -118,10 +119,13 @@ def check_recipe(
     if not found and (apart := _not_comparable(str(summary.get("format", "onnx")), given.format)):
         found.append((technique(accepted[-1][0]).label, apart))
     if found:
+        (label, first), *others = found
+        title = f"{label}: {first.title}" if len(accepted) > 1 else first.title
+        told = [f"{label}: {f'{reason.title} {reason.detail}'.strip()}" for label, reason in others]
         raise Unprocessable(
-            found[0][1].code,
-            found[0][1].title,
-            " ".join(f"{label}: {f'{reason.title} {reason.detail}'.strip()}" for label, reason in found),
+            first.code,
+            title,
+            " ".join(filter(None, [first.detail, *told])),
             extra={"refusals": [{"code": reason.code, "technique": label} for label, reason in found]},
         )
     return Recipe(

@@ -56,13 +56,14 @@ def test_steps_may_follow_where_one_takes_what_the_other_gives() -> None:
 def test_quantizing_twice_is_refused_before_anything_runs() -> None:
     error = refusal([{"technique": "int8-static"}, {"technique": "int8-dynamic"}])
     assert error.code == "wrong_precision"
-    assert "this model is int8" in error.detail
+    assert error.title == "INT8, dynamic: It takes fp32; this model is int8."
+    assert error.detail == "Start from the original version."
 
 
 def test_what_a_step_surely_gives_is_judged_by_the_next_one_before_anything_runs() -> None:
     error = refusal([{"technique": "int8-dynamic"}, {"technique": "tensorrt"}])
     assert error.code == "quantized_for_cpu"
-    assert error.detail.startswith("TensorRT: The model is quantized in a way that TensorRT cannot read.")
+    assert error.title == "TensorRT: The model is quantized in a way that TensorRT cannot read."
     error = refusal([{"technique": "int8-static"}, {"technique": "tensorrt"}])
     assert error.code == "asymmetric_quantization"
     assert error.detail.endswith("Choose NNCF as its tool.")
