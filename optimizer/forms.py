@@ -152,6 +152,17 @@ class DataForm(VerbForm):
         self.initial.setdefault("evaluation_set", measured[0].pk if measured else None)
         self.initial.setdefault("calibration_set", learned[0].pk if learned else None)
 
+    def _offer_gpus(self, others: list[tuple[str, str]]) -> None:
+        """Beside the `others`. Where no worker has one there is nothing to choose."""
+        classes = fleet.gpu_classes()
+        if not classes:
+            del self.fields["gpu"]
+            return
+        field = self.fields["gpu"]
+        assert isinstance(field, forms.ChoiceField)
+        named = [(key, f"A GPU of compute capability {key} ({', '.join(names)})") for key, names in classes]
+        field.choices = [*others, *named]
+
 
 class OptimizeForm(DataForm):
     technique = forms.ChoiceField()
@@ -167,7 +178,7 @@ class OptimizeForm(DataForm):
 
     def __init__(self, parent: Variant, datasets: Iterable[Dataset], *args: Any, **kwargs: Any) -> None:
         super().__init__(parent, datasets, *args, **kwargs)
-        self._offer_gpus()
+        self._offer_gpus([("", "What the technique needs"), (ANY_GPU, "Any GPU")])
         self.techniques = [TECHNIQUES.load(key) for key in TECHNIQUES]
         self.names = {used.key: self._add_parameters(used) for used in self.techniques}
         choice = self.fields["technique"]
@@ -181,17 +192,6 @@ class OptimizeForm(DataForm):
         if self.initial.get("technique") not in usable:
             own = [key for key, toolchain in usable.items() if toolchain is None]
             self.initial["technique"] = [None, *usable, *own][-1]
-
-    def _offer_gpus(self) -> None:
-        """Where no worker has one there is nothing to choose."""
-        classes = fleet.gpu_classes()
-        if not classes:
-            del self.fields["gpu"]
-            return
-        field = self.fields["gpu"]
-        assert isinstance(field, forms.ChoiceField)
-        named = [(key, f"A GPU of compute capability {key} ({', '.join(names)})") for key, names in classes]
-        field.choices = [("", "What the technique needs"), (ANY_GPU, "Any GPU"), *named]
 
     def _add_parameters(self, used: Technique) -> dict[str, str]:
         """Form name by parameter name."""
@@ -248,6 +248,11 @@ class OptimizeForm(DataForm):
 
 
 class SearchForm(DataForm):
+    gpu = forms.ChoiceField(
+        required=False,
+        label="Measure on",
+        help_text="On a GPU, TensorRT's engines are tried in each precision; else what runs on processors.",
+    )
     max_jobs = forms.IntegerField(
         min_value=1,
         max_value=searches.MAX_JOBS,
@@ -262,6 +267,10 @@ class SearchForm(DataForm):
         label="At most so many minutes",
         help_text="After that no job is begun; the one that runs is measured to its end.",
     )
+
+    def __init__(self, parent: Variant, datasets: Iterable[Dataset], *args: Any, **kwargs: Any) -> None:
+        super().__init__(parent, datasets, *args, **kwargs)
+        self._offer_gpus([("", "The processors of the workers")])
 
     def start(self, actor: Actor) -> Search | None:
         made = self.attempt(lambda: searches.start(actor, self.parent, **self.cleaned_data))

@@ -31,6 +31,8 @@ class Search(models.Model):
     """What was not planned: `recipe` in words and `reason`."""
     evaluation_set = models.ForeignKey(Dataset, on_delete=models.SET_NULL, null=True, related_name="+")
     calibration_set = models.ForeignKey(Dataset, on_delete=models.SET_NULL, null=True, related_name="+")
+    gpu = models.CharField(max_length=10, blank=True, db_default="", default="")
+    """The compute capability of the GPU that all is measured on; empty for the processors of the fleet."""
     max_jobs = models.PositiveIntegerField()
     max_minutes = models.PositiveIntegerField()
     idempotency_key = models.CharField(max_length=100, null=True)  # noqa: DJ001  NULLs do not collide

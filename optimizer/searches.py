@@ -7,6 +7,8 @@ job that ends to the next one, which a crash between the two would break.
 
 import hashlib
 import json
+from functools import partial
+from typing import get_args
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -19,6 +21,7 @@ from controlplane.core import bus
 from controlplane.core import transitions as guarded
 from controlplane.core.clock import database_now
 from controlplane.core.errors import Conflict, SlipwayError, TooMany, Unprocessable
+from controlplane.registry.formats import TENSORRT, with_article
 from controlplane.registry.models import Dataset, Variant
 from optimizer import services, transitions
 from optimizer.domain.jobs import TERMINAL, JobState
@@ -26,8 +29,9 @@ from optimizer.domain.recipe import Recipe, Step
 from optimizer.domain.search import EDGES, Budget, SearchState, Stop, decide, plan
 from optimizer.models import Search, Worker
 from optimizer.shortlist import Evidence, in_words
-from optimizer.techniques import TECHNIQUES, check_recipe, technique, toolchains_of
-from optimizer.toolchains import queue
+from optimizer.techniques import TECHNIQUES, check_recipe, needs_of, technique
+from optimizer.techniques.tensorrt.technique import AHEAD, Capability
+from optimizer.workbench.formats import compared_on_gpu
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +47,10 @@ PRECISIONS = (
     Step(technique="fp16"),
     Step(technique="openvino"),
 )
+FOR_ENGINES = (Step(technique="int8-static", params={"tool": "nncf"}),)
+"""What TensorRT reads of what quantizes for it."""
+HALVES = (Step(technique="fp16"),)
+CAPABILITIES = get_args(Capability.__value__)
 
 
 def start(
@@ -51,20 +59,23 @@ def start(
     *,
     evaluation_set: Dataset | None = None,
     calibration_set: Dataset | None = None,
+    gpu: str = "",
     max_jobs: int = 12,
     max_minutes: int = 60,
     idempotency_key: str | None = None,
 ) -> tuple[Search, bool]:
     """Begins a search; returns it and whether it is new: the same key gives the first one again, and without a key so
-    does the same request while its search runs.
+    does the same request while its search runs. `gpu` is a compute capability: what TensorRT can make for that is then
+    measured there, instead of what processors run.
 
-    Raises Unprocessable where no recipe can be tried, and Conflict for damaged or quarantined input, a key that came
-    with another request, or what was deleted meanwhile.
+    Raises Unprocessable where no recipe can be tried or `gpu` names none, and Conflict for damaged or quarantined
+    input, a key that came with another request, or what was deleted meanwhile.
     """
     actor.require(Role.ENGINEER)
     services.check_key(idempotency_key)
-    recipes, left_out = _planned(parent, has_data=evaluation_set is not None or calibration_set is not None)
-    digest = _digest(parent, evaluation_set, calibration_set, max_jobs, max_minutes)
+    has_data = evaluation_set is not None or calibration_set is not None
+    recipes, left_out = _planned(parent, gpu=gpu, has_data=has_data)
+    digest = _digest(parent, evaluation_set, calibration_set, max_jobs, max_minutes, gpu)
     known = _known(actor, idempotency_key, digest)
     if known is not None:
         return known, False
@@ -85,6 +96,7 @@ def start(
                 left_out=left_out,
                 evaluation_set=evaluation_set,
                 calibration_set=calibration_set,
+                gpu=gpu,
                 max_jobs=max_jobs,
                 max_minutes=max_minutes,
                 idempotency_key=idempotency_key,
@@ -179,6 +191,7 @@ def _queue(search: Search, index: int) -> bool:
                 recipe=Recipe.from_json(search.plan[index]),
                 evaluation_set=search.evaluation_set,
                 calibration_set=search.calibration_set,
+                gpu=search.gpu,
                 search=search,
                 search_index=index,
             )
@@ -194,36 +207,52 @@ def announce(search: Search) -> None:
     bus.publish(f"search:{search.pk}", "searches", team_id=search.team_id)
 
 
-def _planned(parent: Variant, *, has_data: bool) -> tuple[list[Recipe], list[dict[str, str]]]:
+def _planned(parent: Variant, *, gpu: str, has_data: bool) -> tuple[list[Recipe], list[dict[str, str]]]:
     """What can run on this variant and has a worker that would, and the rest with the reason."""
-    offered = _queues()
     left_out: list[dict[str, str]] = []
+    accepted = partial(
+        _accepted, parent=parent, offered=_queues(), gpu=gpu, has_data=has_data, left_out=left_out
+    )
     needs_export = any(kind.format == parent.format for kind in technique(EXPORT.technique).takes)
     first = (EXPORT,) if needs_export else ()
+    last = (_engine(gpu),) if gpu else ()
     graphs, precisions = (
         [
             step
             for step in steps
-            if step.technique in TECHNIQUES
-            and _accepted(Recipe(steps=(*first, step)), parent, offered, has_data=has_data, left_out=left_out)
+            if step.technique in TECHNIQUES and accepted(Recipe(steps=(*first, step, *last)))
         ]
-        for steps in (GRAPHS, PRECISIONS)
+        for steps in ((FOR_ENGINES, HALVES) if gpu else (GRAPHS, PRECISIONS))
     )
-    recipes = [
-        _accepted(recipe, parent, offered, has_data=has_data, left_out=left_out)
-        for recipe in plan(graphs=graphs, precisions=precisions, first=first)
-    ]
+    recipes = map(accepted, plan(graphs=graphs, precisions=precisions, first=first, last=last))
     return [recipe for recipe in recipes if recipe is not None], left_out
+
+
+def _engine(gpu: str) -> Step:
+    """Raises Unprocessable("invalid_gpu")."""
+    if gpu not in CAPABILITIES:
+        raise Unprocessable(
+            "invalid_gpu",
+            f"TensorRT builds for no GPU “{gpu[:20]}”.",
+            f"Give a compute capability: {', '.join(CAPABILITIES)}.",
+        )
+    builder = "rtx" if gpu in AHEAD else "tensorrt"
+    return Step(technique="tensorrt", params={"builder": builder, "capabilities": [gpu]})
 
 
 def _accepted(
     recipe: Recipe,
+    *,
     parent: Variant,
     offered: set[str],
-    *,
+    gpu: str,
     has_data: bool,
     left_out: list[dict[str, str]],
 ) -> Recipe | None:
+    if gpu and not compared_on_gpu(parent.format, TENSORRT):
+        reason = f"Nothing here runs {with_article(parent.format)} on a GPU: start from its ONNX variant."
+        left_out.append({"recipe": in_words(recipe), "reason": reason})
+        return None
     try:
         accepted = check_recipe(
             recipe,
@@ -234,7 +263,7 @@ def _accepted(
     except Unprocessable as error:
         left_out.append({"recipe": in_words(recipe), "reason": f"{error.title} {error.detail}".strip()})
         return None
-    needed = queue(toolchains_of(accepted, parent_format=parent.format))
+    needed = needs_of(accepted, parent_format=parent.format, gpu=gpu).queue
     if offered and needed not in offered:
         left_out.append({"recipe": in_words(recipe), "reason": f"No worker listens to {needed}."})
         return None
@@ -261,10 +290,16 @@ def _known(actor: Actor, key: str | None, digest: str) -> Search | None:
 
 
 def _digest(
-    parent: Variant, evaluation: Dataset | None, calibration: Dataset | None, max_jobs: int, max_minutes: int
+    parent: Variant,
+    evaluation: Dataset | None,
+    calibration: Dataset | None,
+    max_jobs: int,
+    max_minutes: int,
+    gpu: str,
 ) -> str:
     rows = [row.pk if row else None for row in (parent, evaluation, calibration)]
-    return hashlib.sha256(json.dumps([*rows, max_jobs, max_minutes]).encode()).hexdigest()
+    asked = [*rows, max_jobs, max_minutes, *([gpu] if gpu else [])]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _end(search: Search, state: SearchState, message: str) -> bool:

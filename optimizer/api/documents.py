@@ -74,6 +74,7 @@ def search(row: Search) -> schemas.Search:
         "version": row.version.number,
         "parent": row.parent.number,
         "recipes": len(row.plan),
+        "gpu": row.gpu or None,
         "max_jobs": row.max_jobs,
         "max_minutes": row.max_minutes,
         "created_by": str(row.created_by) if row.created_by else None,

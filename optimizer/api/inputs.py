@@ -7,6 +7,9 @@ from optimizer.api import schemas
 from optimizer.searches import MAX_JOBS, MAX_MINUTES
 
 GPU = "Run on a GPU: `any`, or a compute capability such as `8.9`. Without, the recipe decides."
+SEARCH_GPU = (
+    "Measure TensorRT's engines on a GPU of this compute capability, such as `8.9`, instead of what CPUs run."
+)
 
 
 class NewJob(StrictSerializer):
@@ -30,5 +33,6 @@ class NewSearch(StrictSerializer):
     variant = Whole(min_value=0, max_value=2**31 - 1, default=0)
     evaluation_set = Text(max_length=63, required=False, allow_null=True)
     calibration_set = Text(max_length=63, required=False, allow_null=True)
+    gpu = Text(max_length=10, required=False, allow_null=True, help_text=SEARCH_GPU)
     max_jobs = Whole(min_value=1, max_value=MAX_JOBS, default=12)
     max_minutes = Whole(min_value=1, max_value=MAX_MINUTES, default=60)

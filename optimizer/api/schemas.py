@@ -99,6 +99,8 @@ class Search(TypedDict):
     """The variant that all recipes start from."""
     recipes: int
     """How many are planned."""
+    gpu: str | None
+    """The compute capability of the GPU that all is measured on; null for the processors of the workers."""
     max_jobs: int
     max_minutes: int
     created_by: str | None

@@ -194,6 +194,7 @@ class Searches(APIView):
             registry.variant(actor, wanted["model"], wanted["version"], wanted["variant"]),
             evaluation_set=_dataset(actor, wanted["model"], wanted.get("evaluation_set")),
             calibration_set=_dataset(actor, wanted["model"], wanted.get("calibration_set")),
+            gpu=wanted.get("gpu") or "",
             max_jobs=wanted["max_jobs"],
             max_minutes=wanted["max_minutes"],
             idempotency_key=request.headers.get("Idempotency-Key"),

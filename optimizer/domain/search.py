@@ -81,19 +81,29 @@ def front(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if not any(dominates(other, point) for other in points)]
 
 
-def plan(*, graphs: Sequence[Step], precisions: Sequence[Step], first: tuple[Step, ...] = ()) -> list[Recipe]:
-    """Single steps, then each precision on each graph. `first` is what all of them need done, and is tried alone."""
+def plan(
+    *,
+    graphs: Sequence[Step],
+    precisions: Sequence[Step],
+    first: tuple[Step, ...] = (),
+    last: tuple[Step, ...] = (),
+) -> list[Recipe]:
+    """Single steps, then each precision on each graph. `first` and `last` are what all of them begin or end with; that
+    is tried alone."""
     singles = [(step,) for step in (*precisions, *graphs)]
     pairs = [(graph, step) for step in precisions for graph in graphs]
-    return [Recipe(steps=(*first, *steps)) for steps in ((), *singles, *pairs) if first or steps]
+    inner = ((), *singles, *pairs) if first or last else (*singles, *pairs)
+    return [Recipe(steps=(*first, *steps, *last)) for steps in inner]
 
 
-def first_of(recipes: Sequence[Recipe]) -> str | None:
-    """The digest of the recipe that all others begin with; None where they do not."""
+def shared_by(recipes: Sequence[Recipe]) -> str | None:
+    """The digest of the recipe that all others begin or end with; None where they do not."""
     if len(recipes) < 2:
         return None
     steps = recipes[0].steps
-    return recipes[0].digest if all(one.steps[: len(steps)] == steps for one in recipes) else None
+    begin = all(one.steps[: len(steps)] == steps for one in recipes)
+    end = all(one.steps[-len(steps) :] == steps for one in recipes)
+    return recipes[0].digest if begin or end else None
 
 
 def parts_of(recipe: Recipe) -> list[str]:
@@ -113,14 +123,14 @@ def pruned(
     measured: Mapping[str, Sequence[Point]],
     *,
     parent: Sequence[Point],
-    first: str | None = None,
+    shared: str | None = None,
 ) -> str | None:
     """The digest of the part for which this recipe need not be tried: one that came to nothing, or that the parent or
-    another recipe surely dominates everywhere. `measured`: points by a recipe's digest, none where it failed. `first`:
+    another recipe surely dominates everywhere. `measured`: points by a recipe's digest, none where it failed. `shared`:
     what no recipe can do without, and so rules out only where it came to nothing."""
     for part in parts_of(recipe):
         others = [point for key, points in measured.items() if key != part for point in points]
-        against = [] if part == first else [*parent, *others]
+        against = [] if part == shared else [*parent, *others]
         if part in measured and worse(measured[part], against):
             return part
     return None
@@ -156,9 +166,9 @@ def decide(
 ) -> Try | Stop:
     """What to do once no job is active. The same answer for the same evidence, so it may be asked again."""
     waiting = [index for index, recipe in enumerate(recipes) if recipe.digest not in measured]
-    first = first_of(recipes)
+    shared = shared_by(recipes)
     open_ = [
-        index for index in waiting if pruned(recipes[index], measured, parent=parent, first=first) is None
+        index for index in waiting if pruned(recipes[index], measured, parent=parent, shared=shared) is None
     ]
     if not open_:
         return Stop(why=f"Everything worth trying was measured: {_counted(len(measured), len(recipes))}.")

@@ -4,6 +4,7 @@ import re
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.utils import timezone
@@ -11,9 +12,11 @@ from django.utils import timezone
 from controlplane.accounts.models import AuditEvent
 from controlplane.core.errors import Conflict, Forbidden, Unprocessable
 from controlplane.registry import services as registry
+from controlplane.registry.models import Variant
 from optimizer import searches, shortlist, transitions
 from optimizer.domain.jobs import FailureReason
 from optimizer.models import Job, Search
+from optimizer.queues import served
 from tests import factories
 from tests.controlplane.registry.people import code
 from tests.optimizer import jobs
@@ -66,7 +69,7 @@ def test_what_cannot_run_is_left_out_with_the_reason(three, version_of):
     reasons = {row["recipe"]: row["reason"] for row in search.left_out}
     assert "It needs items to calibrate with." in reasons["int8-static"]
     jobs.worker()
-    planned, left_out = searches._planned(search.parent, has_data=True)
+    planned, left_out = searches._planned(search.parent, gpu="", has_data=True)
     assert "int8-static" in map(shortlist.in_words, planned)
     assert {
         "recipe": "int8-static (nncf)",
@@ -222,6 +225,73 @@ def test_what_is_not_onnx_is_exported_first_in_every_recipe(three, version_of):
     measured(search, 0.9)
     searches.advance(search.pk)
     assert words(search)[:2] == [("onnx-export", "succeeded"), ("onnx-export + int8-dynamic", "queued")]
+
+
+def on_the_fleet(capability: str, *toolchains: str) -> None:
+    worker = jobs.worker(queues=tuple(served(toolchains=toolchains, gpu=capability)))
+    worker.hardware["gpus"] = [{"name": "NVIDIA L4", "capability": capability}]
+    worker.save()
+
+
+def test_on_a_gpu_every_recipe_ends_in_an_engine_for_it_and_is_measured_there(three, version_of, dataset_of):
+    owner, _, _ = three
+    on_the_fleet("8.9", "cuda", "openvino", "tensorrt")
+    version = version_of(owner.actor)
+    held = dataset_of(version)
+    search = started(owner, version, gpu="8.9", evaluation_set=held)
+    assert [row for row, _ in words(search)] == [
+        "tensorrt",
+        "fp16 + tensorrt",
+        "int8-static (nncf) + tensorrt",
+    ]
+    for speedup, queue in ((1.5, "cuda.tensorrt"), (3.0, "cuda.tensorrt"), (4.0, "cuda.openvino.tensorrt")):
+        job = measured(search, speedup)
+        assert job.queue == f"optimize.gpu.sm_89.{queue}"
+        assert job.recipe[-1]["params"]["capabilities"] == ["8.9"]
+    assert not [row for row in words(search) if row[1] == "skipped"], (
+        "the engine that all share rules out none"
+    )
+    assert started(owner, version, gpu="8.9", evaluation_set=held).pk == search.pk
+    assert started(owner, version, evaluation_set=held).pk != search.pk
+    page = text(owner.browser.get(search.get_absolute_url()))
+    assert "Measured on a GPU of compute capability 8.9" in page
+
+
+def test_a_gpu_of_a_data_centre_gets_engines_of_tensorrt_itself(three, version_of):
+    owner, _, _ = three
+    on_the_fleet("9.0", "cuda", "openvino", "tensorrt")
+    search = started(owner, version_of(owner.actor), gpu="9.0")
+    assert {recipe[-1]["params"]["builder"] for recipe in search.plan} == {"tensorrt"}
+
+
+def test_a_search_on_a_gpu_says_what_it_cannot_measure_there(three, version_of):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    for gpu in ("any", "1.0", "x"):
+        with pytest.raises(Unprocessable) as refused:
+            started(owner, version, gpu=gpu)
+        assert refused.value.code == "invalid_gpu"
+    on_the_fleet("8.9", "tensorrt")
+    with pytest.raises(Unprocessable, match=r"No worker listens to optimize\.gpu\.sm_89\.cuda\.tensorrt"):
+        started(owner, version, gpu="8.9")
+    Variant.objects.update(format="torch")
+    with pytest.raises(Unprocessable, match="Nothing here runs a PyTorch program on a GPU"):
+        started(owner, version, gpu="8.9")
+
+
+def test_the_form_and_the_api_take_a_gpu_of_the_fleet(three, version_of):
+    owner, _, _ = three
+    version = version_of(owner.actor)
+    named = {"model": version.model.name, "version": 1, "variant": 0}
+    address = f"/searches/new/?{urlencode(named)}"
+    assert "Measure on" not in owner.browser.get(address).content.decode()
+    on_the_fleet("8.9", "cuda", "tensorrt")
+    assert "A GPU of compute capability 8.9 (NVIDIA L4)" in owner.browser.get(address).content.decode()
+    owner.browser.post(address, {"gpu": "8.9", "max_jobs": 3, "max_minutes": 10})
+    assert Search.objects.get().gpu == "8.9"
+    answer = owner.api("POST", "searches/", named | {"gpu": "8.9", "max_jobs": 2})
+    assert (answer.status_code, answer.json()["gpu"]) == (202, "8.9")
+    assert code(owner.api("POST", "searches/", named | {"gpu": "any"})) == (422, "invalid_gpu")
 
 
 def test_the_same_reason_is_said_once(three, version_of):

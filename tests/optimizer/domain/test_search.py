@@ -15,11 +15,11 @@ from optimizer.domain.search import (
     Try,
     decide,
     dominates,
-    first_of,
     front,
     parts_of,
     plan,
     pruned,
+    shared_by,
     surely_dominates,
     worse,
 )
@@ -129,8 +129,8 @@ def test_what_all_recipes_begin_with_rules_them_out_only_where_it_came_to_nothin
         "onnx-export", "onnx-export + fp16", "onnx-export + int8-static", "onnx-export + onnx-graph",
         "onnx-export + onnx-graph + fp16", "onnx-export + onnx-graph + int8-static",
     ]  # fmt: skip
-    first = first_of(LED)
-    assert (first, first_of(RECIPES), first_of(LED[:1])) == (LED[0].digest, None, None)
+    first = shared_by(LED)
+    assert (first, shared_by(RECIPES), shared_by(LED[:1])) == (LED[0].digest, None, None)
     slower, failed = {LED[0].digest: [point(0.5)]}, {LED[0].digest: []}
     for measured, index in ((slower, 1), (slower | {LED[1].digest: [point(9.0, size=1)]}, 2)):
         found = decide(LED, measured, parent=PARENT, budget=AMPLE, elapsed_minutes=0)
@@ -146,7 +146,7 @@ def test_what_all_recipes_begin_with_rules_them_out_only_where_it_came_to_nothin
 def test_what_was_measured_worse_after_an_export_is_not_combined() -> None:
     export, half, *_ = LED
     measured = {export.digest: [point(2.0)], half.digest: [point(0.5)]}
-    ruled_out = [pruned(recipe, measured, parent=PARENT, first=first_of(LED)) for recipe in LED]
+    ruled_out = [pruned(recipe, measured, parent=PARENT, shared=shared_by(LED)) for recipe in LED]
     assert ruled_out == [None, None, None, None, half.digest, None]
 
 
