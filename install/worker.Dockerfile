@@ -4,7 +4,8 @@ RUN useradd --uid 1000 --create-home slipway && install -d -o slipway /var/lib/s
 WORKDIR /srv/slipway
 COPY requirements/worker.lock requirements/toolchain-*.lock requirements/
 RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements/worker.lock
-# `docker compose build --build-arg TOOLCHAINS="openvino tensorrt torch sklearn"`; see optimizer/toolchains.py. With a GPU, `cuda` too.
+# `docker compose build --build-arg TOOLCHAINS="openvino tensorrt torch sklearn"`; see optimizer/toolchains.py.
+# Where it shall have a GPU, `cuda` too.
 ARG TOOLCHAINS=""
 RUN for key in $TOOLCHAINS; do python -m venv /opt/toolchains/$key && /opt/toolchains/$key/bin/pip install \
     --no-cache-dir --require-hashes --no-deps -r requirements/toolchain-$key.lock || exit 1; done

@@ -215,6 +215,7 @@ def _again(actor: Actor, job: Job, fleet: Fleet) -> Job:
         evaluation_set=job.evaluation_set,
         calibration_set=job.calibration_set,
         priority=job.priority,
+        gpu=services.gpu_chosen(job, before),
         idempotency_key=f"rebuild-{job.pk}-{after.digest[:16]}",
     )
     return wider

@@ -64,7 +64,7 @@ def needs(variant: Variant, *, capabilities: Collection[str]) -> Needs:
             f"{row.label} does not run on a CPU, and nothing runs what it is measured against on a GPU.",
             "Make the ONNX variant in a job of its own, and start from that.",
         )
-    owned = [capability for capability in engine.capabilities if capability in capabilities]
+    owned = sorted(filter(engine.fits, capabilities), key=float)
     if not owned:
         raise Unprocessable(
             "cannot_run_here",

@@ -159,7 +159,7 @@ def retry_job(actor: Actor, job: Job, *, idempotency_key: str | None = None) -> 
     if job.measures is not None:
         return measure_again(actor, job.measures, idempotency_key=idempotency_key, retry_of=job)
     recipe = Recipe.from_json(job.recipe)
-    gpu = _gpu_chosen(job, recipe)
+    gpu = gpu_chosen(job, recipe)
     sets = job.evaluation_set, job.calibration_set
     if _request_digest(job.parent, recipe, *sets, priority=job.priority, gpu=gpu) != job.request_digest:
         raise Conflict(
@@ -180,7 +180,7 @@ def retry_job(actor: Actor, job: Job, *, idempotency_key: str | None = None) -> 
     )
 
 
-def _gpu_chosen(job: Job, recipe: Recipe) -> str:
+def gpu_chosen(job: Job, recipe: Recipe) -> str:
     """The GPU that was asked for when the job was queued; empty where its recipe alone decided."""
     ran_on = Needs.read(job.queue)
     gpu = ran_on.gpu if ran_on is not None else ""

@@ -58,6 +58,7 @@ def serve_one_job_on_a_gpu(sender: Any = None, **_: Any) -> None:
     if not _runs_jobs(sender.app.amqp.queues) or hardware.served_gpu() is None:
         return
     gpus.keep_to_the_first()
+    gpus.make_devices()
     if sender.concurrency != 1:
         log.warning("one_job_at_a_time", asked=sender.concurrency, because="this worker serves a GPU")
         sender.concurrency = 1

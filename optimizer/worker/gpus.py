@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from optimizer.queues import CAPABILITY
@@ -23,6 +24,7 @@ ANSWERS_WITHIN_S = 5.0
 FIELDS = ("uuid", "name", "compute_cap", "memory.total", "driver_version", "mig.mode.current")
 LOAD_FIELDS = ("uuid", "memory.used", "utilization.gpu")
 INSTANCE = re.compile(r"MIG (?P<profile>[^\s:]+)\s+Device\s+\d+: \(UUID: (?P<uuid>MIG-[^)\s]+)\)")
+UNIFIED_MEMORY = Path("/dev/nvidia-uvm")
 _hanging: list["subprocess.Popen[str]"] = []
 
 
@@ -103,6 +105,16 @@ def keep_to_the_first() -> None:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if found().gpus and not chosen.startswith("MIG-"):
         os.environ["CUDA_VISIBLE_DEVICES"] = found().gpus[0].uuid
+
+
+def make_devices() -> None:
+    """Has the driver's own command make the device of unified memory, without which there is no CUDA. CUDA would have
+    it made by the first process that asks, but that is a confined one here, and the command runs as root."""
+    command = shutil.which("nvidia-modprobe")
+    if command is None or not found().gpus or UNIFIED_MEMORY.exists():
+        return
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run([command, "-u", "-c=0"], timeout=ANSWERS_WITHIN_S, check=False)
 
 
 def load() -> list[dict[str, Any]]:

@@ -127,8 +127,8 @@ def test_each_gpu_and_each_instance_of_a_partitioned_one_can_have_a_worker() -> 
 def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A command of that name that does what the script says, before all others."""
 
-    def install(script: str) -> None:
-        command = tmp_path / "nvidia-smi"
+    def install(script: str, name: str = "nvidia-smi") -> None:
+        command = tmp_path / name
         command.write_text(f"#!/bin/sh\n{script}\n")
         command.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -137,6 +137,24 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     gpus.found.cache_clear()
     yield install
     gpus.found.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "there", "asked"), [(True, False, "-u -c=0\n"), (True, True, ""), (False, False, "")]
+)
+def test_the_device_that_cuda_needs_is_made_before_a_confined_process_asks_for_it(
+    says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, there: bool, asked: str
+) -> None:
+    log, device = tmp_path / "asked", tmp_path / "nvidia-uvm"
+    log.touch()
+    monkeypatch.setattr(gpus, "UNIFIED_MEMORY", device)
+    (tmp_path / "table").write_text(TABLE if gpu else "")
+    says(f"exec cat {tmp_path}/table")
+    says(f'echo "$@" >> {log}', "nvidia-modprobe")
+    if there:
+        device.touch()
+    gpus.make_devices()
+    assert log.read_text() == asked
 
 
 def test_a_worker_serves_the_first_gpu_that_it_sees(says, tmp_path: Path) -> None:
