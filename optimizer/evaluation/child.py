@@ -14,6 +14,7 @@ from typing import Any
 from controlplane.core.errors import SlipwayError, Unprocessable
 from optimizer.domain.verdict import Basis, decide
 from optimizer.evaluation import accuracy, benchmark, clocks, footprint, machine
+from optimizer.evaluation.elsewhere import Elsewhere
 from optimizer.evaluation.ranges import Range, integer_ranges
 from optimizer.evaluation.report import CurvePoint, Method, Report
 from optimizer.evaluation.request import File, Request
@@ -56,7 +57,8 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     of Policy), `techniques` (keys, whose promises the report shows) and `fitted_to` (items that the variant was
     calibrated on, not compared); `gpu` where both run on the GPU, with the `largest_batch` of an engine. A variant that
     does not run here is not timed (`no_gpu` says why); the answers of `stand_in_path`, the model that it was compiled
-    from, are compared for it. A variant that cannot be used ends in a report with the verdict `failed`; a parent or a
+    from, are compared for it. `parent_python` where another interpreter must open the parent, and `exported_path` where
+    neither side is ONNX. A variant that cannot be used ends in a report with the verdict `failed`; a parent or a
     set that cannot be used raises Unprocessable. Cost: about the budget, and two short processes.
     """
     request, journal, began = Request.from_spec(spec), Journal(emit=emit, steps=4), time.monotonic()
@@ -118,7 +120,7 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return Report(
         judgment=judgment,
         policy=request.policy,
-        machine=machine.describe(gpu=request.gpu),
+        machine=_machine(request, parent),
         method=Method(
             threads=request.threads,
             cores=measured.cores,
@@ -147,8 +149,18 @@ def evaluate(spec: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 def _open(file: File, request: Request) -> Subject:
     names = tuple(spec.name for spec in request.signature.outputs)
+    if file.python is not None:
+        there = Elsewhere(file.python, format=file.format.key, path=file.path, threads=request.threads)
+        return Subject(session=there, outputs=names)
     session = open_as(file.format.key, file.path, threads=request.threads, gpu=request.gpu)
     return Subject(session=session, outputs=names)
+
+
+def _machine(request: Request, parent: Subject) -> machine.Machine:
+    found = machine.describe(gpu=request.gpu)
+    if isinstance(parent.session, Elsewhere):
+        return replace(found, versions=parent.session.versions | found.versions)
+    return found
 
 
 def _runs_by(file: File, request: Request) -> str:
@@ -198,8 +210,8 @@ def _in_part(labels: Array | None) -> bool:
 def _ranges(request: Request) -> Mapping[str, Range]:
     """From whichever side is ONNX; the others do not say what their inputs may hold."""
     sides = (request.parent, request.answering, request.variant)
-    readable = (file for file in sides if file is not None and file.format.key == "onnx")
-    return next((integer_ranges(file.path) for file in readable), {})
+    readable = [file.path for file in sides if file is not None and file.format.key == "onnx"]
+    return next(map(integer_ranges, filter(None, [*readable, request.exported])), {})
 
 
 def _fitted_to(request: Request, items: Items) -> frozenset[int]:
@@ -220,6 +232,7 @@ def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, fo
                 feed=feed,
                 threads=request.threads,
                 scratch=Path(folder),
+                python=file.python,
                 gpu=request.gpu,
             )
             for file in (request.parent, request.variant)
@@ -255,6 +268,9 @@ def _measure(request: Request, parent: Subject, variant: Subject, items: Items, 
     controls, timings, left_out = list[benchmark.Control](), list[benchmark.Timing](), list[str]()
     sizes = request.batch_sizes
     with machine.steady(threads=request.threads) as cores:
+        for side in (parent.session, twin.session):
+            if isinstance(side, Elsewhere):
+                side.hold(cores)
         watched = cores or machine.usable_cores()
         clocks_before = clocks.now(watched)
         for size in sizes:
@@ -315,6 +331,8 @@ def _arm(subject: Subject, items: Items, size: int) -> benchmark.Arm:
         for start in range(min(FEEDS, len(items)))
     ]
     session, names = subject.session, list(subject.outputs)
+    if isinstance(session, Elsewhere):
+        return session.arm(names, feeds)
     return lambda index: session.run(names, feeds[index % len(feeds)])
 
 

@@ -33,7 +33,14 @@ class Footprint:
 
 
 def measure(
-    path: Path, *, format: Format, feed: Feed, threads: int, scratch: Path, gpu: bool = False
+    path: Path,
+    *,
+    format: Format,
+    feed: Feed,
+    threads: int,
+    scratch: Path,
+    python: Path | None = None,
+    gpu: bool = False,
 ) -> Footprint:
     """Starts one short process, which ends with this call. Load time and memory are None where it fails, and of a
     format that does not run here."""
@@ -57,13 +64,13 @@ def measure(
         },
         "trusted": sklearn_model.TRUSTED,
     }
-    answer = _answer(request)
+    answer = _answer(request, python=python)
     return Footprint(file_bytes=size, load_ms=answer.get("load_ms"), memory_bytes=answer.get("memory_bytes"))
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], *, python: Path | None) -> dict[str, Any]:
     # -P: the folder of the script is no place to import from.
-    command = [sys.executable, "-P", str(SCRIPT), json.dumps(request)]
+    command = [str(python or sys.executable), "-P", str(SCRIPT), json.dumps(request)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=True)
         answer: dict[str, Any] = json.loads(done.stdout)

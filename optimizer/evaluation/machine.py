@@ -39,7 +39,10 @@ TELLING_FLAGS = frozenset(
         "sve2",
     ]
 )
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tensorrt-rtx-cu12", "tensorrt", "openvino", "onnx", "numpy")
+PACKAGES = (
+    *("onnxruntime", "onnxruntime-gpu", "tensorrt-rtx-cu12", "tensorrt", "openvino", "torch", "transformers"),
+    *("scikit-learn", "onnx", "numpy"),
+)
 """Those that are there are told: which, depends on the toolchain."""
 _CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
@@ -107,8 +110,8 @@ def steady(*, threads: int) -> Iterator[list[int]]:
     """
     before = usable_cores()
     cores = idlest_cores(1) if threads == 1 else []
-    if cores and not _pin(cores):
-        _pin(before)
+    if cores and not pin(cores):
+        pin(before)
         cores = []
     gc.collect()
     gc.disable()
@@ -117,10 +120,10 @@ def steady(*, threads: int) -> Iterator[list[int]]:
     finally:
         gc.enable()
         if cores:
-            _pin(before)
+            pin(before)
 
 
-def _pin(cores: list[int]) -> bool:
+def pin(cores: list[int]) -> bool:
     """All threads that live now; later ones follow the one that starts them. False where it may not be."""
     try:
         os.sched_setaffinity(0, cores)

@@ -16,19 +16,24 @@ BATCH_SIZES = (1, 8, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class File:
+    """`python` is the interpreter that opens it, None for that of this process."""
+
     path: Path
     format: Format
+    python: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """The spec, read. `budget_s` bounds what is measured, not loading files. `answering` is the file whose answers
     are compared: the variant itself, where it runs here. `gpu`: both sides run on the GPU that this process sees;
-    `no_gpu` is why not, where that is what the variant needs. `largest_batch` is what the variant takes."""
+    `no_gpu` is why not, where that is what the variant needs. `largest_batch` is what the variant takes.
+    `exported` is an ONNX model that stood between the two, whose graph says what inputs may hold."""
 
     parent: File
     variant: File
     answering: File | None
+    exported: Path | None
     signature: Signature
     evaluation_npz: Path | None
     metric: str
@@ -59,6 +64,7 @@ class Request:
             parent=parent,
             variant=variant,
             answering=variant if gpu or variant.format.opener else stand_in,
+            exported=Path(spec["exported_path"]) if spec.get("exported_path") else None,
             signature=Signature.from_json(spec["signature"]),
             evaluation_npz=Path(spec["evaluation_npz"]) if spec.get("evaluation_npz") else None,
             metric=str(spec.get("metric", "")),
@@ -76,5 +82,8 @@ class Request:
 
 
 def _file(spec: Mapping[str, Any], side: str) -> File | None:
-    path = spec.get(f"{side}_path")
-    return File(path=Path(path), format=known(spec.get(f"{side}_format", "onnx"))) if path else None
+    path, python = spec.get(f"{side}_path"), spec.get(f"{side}_python")
+    if not path:
+        return None
+    format = known(spec.get(f"{side}_format", "onnx"))
+    return File(path=Path(path), format=format, python=Path(python) if python else None)

@@ -116,8 +116,6 @@ def check_recipe(
             op_types=dict(given.op_types) | dict.fromkeys(used.gives_op_types, 1),
             unsigned=given.unsigned or (used.gives_unsigned is not None and used.gives_unsigned(params)),
         )
-    if not found and (apart := _not_comparable(str(summary.get("format", "onnx")), given.format)):
-        found.append((technique(accepted[-1][0]).label, apart))
     if found:
         (label, first), *others = found
         title = f"{label}: {first.title}" if len(accepted) > 1 else first.title
@@ -169,19 +167,6 @@ def refusals(
         label = TOOLCHAINS[needed].label
         general.append(Refusal(code="no_toolchain", title=f"It needs {label} and this worker has none."))
     return (*general, *used.check(signature, summary, hardware or Hardware(), params or used.parameters()))
-
-
-def _not_comparable(parent: str, made: str) -> Refusal | None:
-    """Both sides of a report run in one process, which has one toolchain."""
-    needed = measured_on(parent, made)
-    if len(needed) < 2:
-        return None
-    labels = " and ".join(sorted(TOOLCHAINS[key].label for key in needed))
-    return Refusal(
-        code="not_comparable",
-        title=f"Parent and result run on {labels}, which cannot be measured in one process.",
-        detail="Make the ONNX variant in a job of its own, and start from that.",
-    )
 
 
 def _wrong_format(taken: set[str], given: str) -> Refusal:

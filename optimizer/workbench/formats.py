@@ -122,9 +122,16 @@ def compared_on_gpu(parent: str, made: str) -> bool:
 
 
 def measured_on(*keys: str) -> set[str]:
-    """Toolchains that opening all of these in one process on a CPU needs."""
+    """Toolchains that opening all of these on a CPU needs."""
     rows = [known(key) for key in keys]
     return {row.toolchain for row in rows if row.opener and row.toolchain}
+
+
+def opened_by(parent: str, made: str) -> tuple[str | None, str | None]:
+    """The toolchain of the process that compares the two on a CPU, and the one of the process beside it that has the
+    parent open; None for our own packages, and for no such process."""
+    theirs, own = known(parent).toolchain, known(made).toolchain
+    return (own, theirs) if own and theirs and own != theirs else (own or theirs, None)
 
 
 def open_as(key: str, path: Path, *, threads: int = 1, gpu: bool = False) -> Session:

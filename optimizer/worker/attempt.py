@@ -29,11 +29,11 @@ from optimizer.models import Job
 from optimizer.techniques import TECHNIQUES, parameters
 from optimizer.toolchains import CUDA
 from optimizer.transitions import LeaseLost
-from optimizer.workbench.formats import FORMATS, measured_on
+from optimizer.workbench.formats import FORMATS, opened_by
 from optimizer.worker import caches, effects, gpus, hardware, scratch
 from optimizer.worker.hold import Cancelled, Hold, StepFailed, Stopped
 from optimizer.worker.scratch import Scratch
-from optimizer.worker.supervision import POLL_S, supervise
+from optimizer.worker.supervision import POLL_S, interpreter, supervise
 
 log = structlog.get_logger(__name__)
 
@@ -318,13 +318,18 @@ def _measure(
     stand_in = next((stage for stage in reversed(between) if FORMATS[stage.format].opener), None)
     if runs_here or gpu:
         stand_in = None
+    exported = next((stage.path for stage in between if stage.format == "onnx"), None)
+    toolchain, parents = (CUDA, None) if gpu else opened_by(parent.format, made.format)
+    python = interpreter(parents)
     spec = {
         "parent_path": str(parent.path),
         "parent_format": parent.format,
+        "parent_python": str(python) if python else None,
         "variant_path": str(made.path),
         "variant_format": made.format,
         "stand_in_path": str(stand_in.path) if stand_in else None,
         "stand_in_format": stand_in.format if stand_in else None,
+        "exported_path": str(exported) if exported else None,
         "gpu": gpu,
         "no_gpu": no_gpu,
         "largest_batch": engine.batches[1] if engine else None,
@@ -342,11 +347,11 @@ def _measure(
     report = supervise(
         entry="optimizer.evaluation.child:evaluate",
         spec=spec,
-        readable=inputs.paths,
+        readable=[*inputs.paths, *([python.parents[1]] if python else [])],
         wall_s=MEASURE_WALL_S,
         hold=hold,
         folder=folder,
-        toolchain=CUDA if gpu else next(iter(measured_on(parent.format, made.format)), None),
+        toolchain=toolchain,
     )
     return report | {measuring.AGAIN: dict(again)}
 

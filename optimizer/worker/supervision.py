@@ -46,7 +46,7 @@ def supervise(
         readable=readable,
         writable=writable,
         held_until=hold.until,
-        python=_interpreter(toolchain),
+        python=interpreter(toolchain),
     ) as child:
         try:
             while not child.finished:
@@ -76,7 +76,7 @@ def _let_end(child: Child, hold: Hold, *, within_s: float) -> None:
         _hear_all(child, hold)
 
 
-def _interpreter(toolchain: str | None) -> Path | None:
+def interpreter(toolchain: str | None) -> Path | None:
     """Of the toolchain; None for our own. Raises StepFailed where it is gone: its queue promised it."""
     if toolchain is None:
         return None

@@ -11,7 +11,7 @@ from controlplane.core.sandbox import Child, Limits
 from controlplane.settings.environment import read_environment
 from optimizer import toolchains
 from optimizer.techniques import parameters, technique
-from optimizer.workbench.formats import known, measured_on
+from optimizer.workbench.formats import known, opened_by
 
 SEED = 20261124
 LIMITS = Limits(memory_bytes=12 * 2**30, cpu_s=3600, wall_s=3600, file_bytes=2**31, processes=256)
@@ -78,9 +78,12 @@ def report(
 
     Raises NotMade, also where there are no answers to compare.
     """
+    toolchain, parents = opened_by(parent.format, variant.format)
+    python = interpreter(parents)
     spec = {
         "parent_path": str(parent.path),
         "parent_format": parent.format,
+        "parent_python": str(python) if python else None,
         "variant_path": str(variant.path),
         "variant_format": variant.format,
         "signature": dict(signature),
@@ -90,8 +93,7 @@ def report(
         "budget_s": budget_s,
         "seed": SEED,
     }
-    toolchain = next(iter(measured_on(parent.format, variant.format)), None)
-    readable = [parent.path, variant.path, evaluation]
+    readable = [parent.path, variant.path, evaluation, *([python.parents[1]] if python else [])]
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:
         found, _ = _child(
             "optimizer.evaluation.child:evaluate",

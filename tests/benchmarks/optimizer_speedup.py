@@ -99,19 +99,11 @@ class Bench:
             yield score(f"cosine of {what} to the original", found["accuracy"], mark=mark)
 
     def _beside_eager(self, subject: Subject, eager: Model, made: Mapping[str, Model]) -> Iterator[Row]:
-        """OpenVINO and PyTorch are never in one process: that figure is the product of two."""
-        exported = self._over_eager(subject, eager, subject.exported)
         known = INSTRUCTIONS in describe().cpu_flags
         for (name, key), marks in EAGER.items():
             if name != subject.name or key not in made:
                 continue
-            if key == EXPORT:
-                speeds = exported
-            elif made[key].format == "openvino":
-                further = Speed.all_of(self._report(subject.exported, made[key], subject))
-                speeds = {size: exported[size].then(further[size]) for size in exported.keys() & further}
-            else:
-                speeds = self._over_eager(subject, eager, made[key])
+            speeds = self._over_eager(subject, eager, subject.exported if key == EXPORT else made[key])
             for size in SIZES:
                 mark = marks.get(size) if known else None
                 yield at_size(f"{key} of {name} against PyTorch eager", speeds, size, mark=mark)

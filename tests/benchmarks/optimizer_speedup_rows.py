@@ -39,19 +39,6 @@ class Speed:
             for timing in report["timings"]
         }
 
-    def then(self, other: Self) -> "Speed":
-        """From the first of this to the second of the other, for what cannot be measured in one process."""
-        return Speed(
-            size=self.size,
-            first_ms=self.first_ms,
-            second_ms=other.second_ms,
-            value=self.value * other.value,
-            low=self.low * other.low,
-            high=self.high * other.high,
-            n=min(self.n, other.n),
-            noise=self.noise + other.noise,
-        )
-
     def reaches(self, mark: float) -> bool | None:
         """None where noise decides: on a busy machine only what is far beyond it is an answer."""
         beyond, limit = self.value / mark - 1, NOISE_FACTOR * self.noise

@@ -11,6 +11,7 @@ from controlplane.core.sandbox import MIB, Child, Limits
 from optimizer import toolchains
 from optimizer.domain.recipe import Recipe, Step
 from optimizer.techniques import toolchains_of
+from optimizer.workbench.formats import opened_by
 from tests import toolchains as installed
 
 KEYS = sorted(toolchains.TOOLCHAINS)
@@ -58,6 +59,15 @@ def test_a_recipe_of_our_own_packages_needs_none() -> None:
 def test_what_a_step_needs_may_hang_on_its_parameters() -> None:
     recipe = Recipe(steps=(Step(technique="int8-static", params={"tool": "nncf"}),))
     assert toolchains_of(recipe, parent_format="onnx") == {"openvino"}
+
+
+def test_what_parent_and_result_are_opened_by_is_needed_both() -> None:
+    recipe = Recipe(steps=(Step(technique="onnx-export", params={}), Step(technique="openvino", params={})))
+    assert toolchains_of(recipe, parent_format="torch") == {"openvino", "torch"}
+    assert opened_by("torch", "openvino") == ("openvino", "torch")
+    assert opened_by("torch", "onnx") == ("torch", None)
+    assert opened_by("onnx", "openvino") == ("openvino", None)
+    assert opened_by("onnx", "onnx") == (None, None)
 
 
 @pytest.mark.parametrize(

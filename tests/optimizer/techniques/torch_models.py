@@ -128,6 +128,16 @@ def export(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
     return found
 
 
+def exported(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
+    """One of the models as it was taken in, its ONNX file and its signature."""
+    folder, name = Path(spec["folder"]), spec["name"]
+    path, signature = _taken_in(name, *models()[name], folder)
+    request = {"technique": "onnx-export", "params": {}, "input_format": "torch", "seed": 7}
+    ends = {"input_path": str(path), "output_path": str(folder / "exported.onnx"), "signature": signature}
+    run(request | ends, emit)
+    return {"program": str(path), "onnx": ends["output_path"], "signature": signature}
+
+
 def transformers_folders(folder: Path) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
     """Zipped as `save_pretrained` leaves them, taken in. PyTorch's own attention is in the one and not in the other."""
     import transformers
