@@ -20,8 +20,8 @@ from optimizer.techniques.calibration import BORROWED_SHARE
 from optimizer.techniques.graph import read
 from optimizer.techniques.port import Work
 from optimizer.techniques.sensitivity import ranges_of, signal_to_noise
+from optimizer.workbench.formats import Format, known, open_as
 from optimizer.workbench.items import StoredItems, read_npz
-from optimizer.workbench.session import open_session
 
 MOST_ITEMS = 128
 FEWEST_ITEMS = 32
@@ -92,10 +92,12 @@ def quantize_within_budget(
     rounds: int,
     layers: Sequence[str],
     others: Sequence[str] = (),
+    format: str = "onnx",
 ) -> dict[str, Any] | None:
     """Writes `work.output` and says for the provenance how it was found; None where nothing was looked at.
 
-    `layers` are the nodes with weights, `others` what else is quantized; `original` holds all of them. Raises
+    `layers` are the nodes with weights, `others` what else is quantized; `original`, which is ONNX, holds all of them.
+    `format` is what `quantize` writes. Raises
     Unprocessable("budget_not_held") where nothing would be left to quantize. Cost of a round: a quantization, and
     `MOST_ITEMS` runs of both models.
     """
@@ -103,7 +105,9 @@ def quantize_within_budget(
     if split is None:
         quantize(work.output, [])
         return None
-    search = _Search(work=work, original=original, quantize=quantize, split=split, of=len(layers))
+    search = _Search(
+        work=work, original=original, quantize=quantize, split=split, of=len(layers), format=known(format)
+    )
     held, left = search.round([]), []
     if not held and others:
         left = list(others)
@@ -138,6 +142,7 @@ class _Search:
     quantize: Quantize
     split: Split
     of: int
+    format: Format
     rounds: list[Round] = field(default_factory=list)
     left: list[list[str]] = field(default_factory=list)
     basis: Basis = Basis.EVALUATION_SET
@@ -145,7 +150,7 @@ class _Search:
     limit: float = 0.0
 
     def _file(self, index: int) -> Path:
-        return self.work.scratch / f"round-{index}.onnx"
+        return self.work.scratch / f"round-{index}{self.format.suffix}"
 
     def round(self, worst: Sequence[str], *, others: Sequence[str] = ()) -> bool:
         """Quantizes all but these and looks at what that loses. Returns whether the budget holds."""
@@ -163,8 +168,8 @@ class _Search:
         """Outputs that cannot be used lose everything."""
         try:
             found = accuracy.compare(
-                parent=_answers(self.original, self.work),
-                variant=_answers(made, self.work),
+                parent=_answers(self.original, self.work, format="onnx"),
+                variant=_answers(made, self.work, format=self.format.key),
                 items=self.split.items,
                 left_out=frozenset(range(len(self.split.items))) - set(self.split.chosen),
                 signature=self.work.signature,
@@ -187,10 +192,11 @@ class _Search:
         return f"{_percent(max(0.0, loss))} {what} on {len(self.split.chosen)} items"
 
     def worst_first(self, layers: Sequence[str]) -> dict[str, float]:
-        """Decibels by layer, from the one that integers harm most."""
+        """Decibels by layer, from the one that integers harm most. Only a quantized ONNX model tells its ranges."""
         feeds = [self.split.items.feed([index]) for index in self.split.chosen[:RANKED_ITEMS]]
-        quantized = read(self._file(len(self.rounds) - 1))
-        found = signal_to_noise(read(self.original), layers, ranges=ranges_of(quantized), feeds=feeds)
+        made = self._file(len(self.rounds) - 1)
+        ranges = ranges_of(read(made)) if self.format.key == "onnx" else {}
+        found = signal_to_noise(read(self.original), layers, ranges=ranges, feeds=feeds)
         return dict(sorted(found.items(), key=lambda row: row[1]))
 
     def end(self, ranked: Mapping[str, float]) -> dict[str, Any]:
@@ -211,6 +217,7 @@ class _Search:
             "limit": self.limit,
             "basis": self.basis.value,
             "rounds": [asdict(row) for row in self.rounds],
+            "round": best,
             "left_in_float": self.left[best],
             "signal_to_noise_db": {
                 name: round(value, 1) for name, value in ranked.items() if math.isfinite(value)
@@ -218,8 +225,8 @@ class _Search:
         }
 
 
-def _answers(path: Path, work: Work) -> accuracy.Run:
-    session, names = open_session(path), [spec.name for spec in work.signature.outputs]
+def _answers(path: Path, work: Work, *, format: str) -> accuracy.Run:
+    session, names = open_as(format, path), [spec.name for spec in work.signature.outputs]
     return lambda feed: dict(zip(names, session.run(names, feed), strict=True))
 
 

@@ -24,7 +24,9 @@ from tests.benchmarks.peers import PeerMissing
 from tests.benchmarks.result import Row
 
 UNREPAIRED = {"repair_rounds": 0}
-PARAMS: Mapping[str, Mapping[str, Any]] = {"int8-dynamic": UNREPAIRED, "int8-static": UNREPAIRED}
+PARAMS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(
+    ("int8-dynamic", "int8-static", "openvino"), UNREPAIRED
+)
 ONLY_IN_FULL = ("onnx-graph", "fp16")
 """They hardly change the speed of a CPU."""
 SIZES = (1, 8)

@@ -6,7 +6,7 @@ Refused: NNCF on the ONNX graph for this purpose: OpenVINO's own graph gives the
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from optimizer.techniques.calibration import Calibration
 from optimizer.techniques.graph import name_nodes, op_types, read
 from optimizer.techniques.openvino.technique import OpenVinoParameters, is_transformer, no_bf16
 from optimizer.techniques.port import Work
-from optimizer.techniques.quantization import exclusions, nothing_quantized
+from optimizer.techniques.quantization import exclusions, layers_of, nothing_quantized
+from optimizer.techniques.repair import fitted_to, quantize_within_budget
+from optimizer.techniques.writing import write
 from optimizer.workbench.openvino import reason
 from optimizer.workbench.session import pass_on
 
@@ -25,22 +27,28 @@ def run(work: Work, params: OpenVinoParameters) -> dict[str, Any]:
     """Writes the IR to `work.output`.
 
     Raises Unprocessable: `not_convertible`, `no_bf16`, `calibration_missing`, what the set is refused for,
-    `unknown_nodes`, `nothing_quantized`. Cost of INT8: three runs of the float model per calibration item.
+    `unknown_nodes`, `nothing_quantized`, and what repairing INT8 raises. Cost of INT8: three runs of the float model
+    for each calibration item, in every round.
     """
     import openvino
 
     model = _converted(work.input)
-    about: dict[str, Any] = {}
     if params.precision == "int8":
-        model, about = _quantized(model, work=work, params=params)
+        return {"precision": "int8", **_quantized(model, work=work, params=params)}
     if params.precision == "bf16":
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise no_bf16().error()
         model.set_rt_info("bf16", list(openvino_ir.PRECISION))
-    graph, weights = work.scratch / openvino_ir.GRAPH, work.scratch / openvino_ir.WEIGHTS
+    _save(model, to=work.output, scratch=work.scratch)
+    return {"precision": params.precision, "operations": _operations(model)}
+
+
+def _save(model: Any, *, to: Path, scratch: Path) -> None:
+    import openvino
+
+    graph, weights = scratch / openvino_ir.GRAPH, scratch / openvino_ir.WEIGHTS
     openvino.save_model(model, str(graph), compress_to_fp16=False)
-    openvino_ir.pack(graph.read_bytes(), weights.read_bytes(), work.output)
-    return {"precision": params.precision, "operations": _operations(model), **about}
+    openvino_ir.pack(graph.read_bytes(), weights.read_bytes(), to)
 
 
 def _converted(path: Path) -> Any:
@@ -57,10 +65,18 @@ def _converted(path: Path) -> Any:
         ) from error
 
 
-def _quantized(model: Any, *, work: Work, params: OpenVinoParameters) -> tuple[Any, dict[str, Any]]:
+def _quantized(model: Any, *, work: Work, params: OpenVinoParameters) -> dict[str, Any]:
+    """Writes `work.output`; returns what the provenance says of it."""
     graph = read(work.input)
     name_nodes(graph)
-    ignored = _ignored(model, graph, params.exclude_nodes)
+    asked = exclusions(params.exclude_nodes, model=graph)
+    parts = _parts(model, graph)
+    if folded := [name for name in asked if not parts.get(name)]:
+        raise Unprocessable(
+            "unknown_nodes",
+            "A node to exclude has no counterpart in OpenVINO's graph.",
+            f"“{folded[0]}” was folded into its neighbors. Exclude these too, or leave it in.",
+        )
     calibration = Calibration.draw(work, wanted=params.calibration_items)
     import nncf  # it takes a second, which nothing refused has to wait for
 
@@ -69,29 +85,52 @@ def _quantized(model: Any, *, work: Work, params: OpenVinoParameters) -> tuple[A
     transformer = params.model_type == "transformer" or (
         params.model_type == "auto" and is_transformer(op_types(graph))
     )
+    layers = [name for name in layers_of(graph, excluded=asked) if parts[name]]
+    others = [name for name in parts if parts[name] and name not in {*layers, *asked}]
+    named = work.scratch / "named.onnx"
+    write(graph, named)
+    del graph  # the largest models have room for one copy less
     work.journal.info(f"Calibrating {'a transformer' if transformer else 'the model'} on {count} items.")
     preset = {
         "performance": nncf.QuantizationPreset.PERFORMANCE,
         "mixed": nncf.QuantizationPreset.MIXED,
     }
-    with contextlib.redirect_stdout(io.StringIO()):  # it draws bars
-        made = nncf.quantize(
-            model,
-            nncf.Dataset(calibration.chosen, _feeding(work, calibration)),
-            preset=preset[params.preset],
-            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-            subset_size=count,
-            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
-        )
-    quantizers = _operations(made).get("FakeQuantize", 0)
-    if not quantizers:
-        raise nothing_quantized()
-    work.journal.info(f"{quantizers} tensors are quantized.")
-    return made, {
+    operations: list[dict[str, int]] = []
+
+    def quantize(made: Path, left: Sequence[str]) -> None:
+        ignored = sorted({part for name in (*asked, *left) for part in parts[name]})
+        with contextlib.redirect_stdout(io.StringIO()):  # it draws bars
+            found = nncf.quantize(
+                model.clone(),
+                nncf.Dataset(calibration.chosen, _feeding(work, calibration)),
+                preset=preset[params.preset],
+                model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+                subset_size=count,
+                ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+            )
+        operations.append(_operations(found))
+        if not operations[-1].get("FakeQuantize"):
+            raise nothing_quantized()
+        _save(found, to=made, scratch=work.scratch)
+
+    repair = quantize_within_budget(
+        work,
+        original=named,
+        quantize=quantize,
+        rounds=params.repair_rounds,
+        layers=layers,
+        others=others,
+        format="openvino",
+    )
+    made = operations[repair["round"] if repair else 0]
+    work.journal.info(f"{made['FakeQuantize']} tensors are quantized.")
+    return {
+        "operations": made,
         "model_type": "transformer" if transformer else "none",
-        "kept_nodes": list(params.exclude_nodes),
+        "kept_nodes": asked,
         "calibration": calibration.to_json(),
-        "evaluation_items": calibration.evaluation_items,
+        "repair": repair,
+        "evaluation_items": sorted({*calibration.evaluation_items, *fitted_to(repair)}),
     }
 
 
@@ -110,27 +149,18 @@ def _operations(model: Any) -> dict[str, int]:
     return dict(sorted(Counter(node.get_type_name() for node in model.get_ops()).items()))
 
 
-def _ignored(model: Any, graph: Any, names: Iterable[str]) -> list[str]:
-    """Names of the IR's operations that these ONNX nodes became: all between a node's outputs and its inputs.
-
-    Raises Unprocessable("unknown_nodes") for names that the ONNX graph lacks, or that left no trace in the IR.
-    """
-    nodes = {node.name: node for node in graph.graph.node}
-    wanted = exclusions(names, model=graph)
+def _parts(model: Any, graph: Any) -> dict[str, set[str]]:
+    """By ONNX node the names of the IR's operations that it became: all between its outputs and its inputs. None of
+    one that was folded into its neighbors."""
     makers = {
         name: out.get_node() for node in model.get_ops() for out in node.outputs() for name in out.get_names()
     }
-    found: set[str] = set()
-    for name in wanted:
-        ends = [makers[output] for output in nodes[name].output if output in makers]
-        if not ends:
-            raise Unprocessable(
-                "unknown_nodes",
-                "A node to exclude has no counterpart in OpenVINO's graph.",
-                f"“{name}” was folded into its neighbors. Exclude these too, or leave it in.",
-            )
-        found.update(_between(ends, starts=set(nodes[name].input)))
-    return sorted(found)
+    return {
+        node.name: _between(
+            [makers[output] for output in node.output if output in makers], starts=set(node.input)
+        )
+        for node in graph.graph.node
+    }
 
 
 def _between(ends: list[Any], *, starts: set[str]) -> set[str]:

@@ -16,7 +16,7 @@ from optimizer.techniques.port import (
     Refusal,
     Technique,
 )
-from optimizer.techniques.quantization import TAKES, CalibrationItems, refusals
+from optimizer.techniques.quantization import TAKES, CalibrationItems, RepairRounds, refusals
 
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _NORMALIZATIONS = ("LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization")
@@ -45,6 +45,7 @@ class OpenVinoParameters(Parameters):
     )
     calibration_items: CalibrationItems = 128
     exclude_nodes: ExcludedNodes = ()
+    repair_rounds: RepairRounds = 4
 
 
 def is_transformer(op_types: Mapping[str, int]) -> bool:

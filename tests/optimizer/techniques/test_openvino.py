@@ -33,7 +33,8 @@ def test_int8_is_measured_against_onnx_runtime_in_one_process_on_one_core(
     model = made("mlp")
     model.signature = onnx_models.mlp(model.path, widths=WIDE)
     onnx_models.calibration(model.calibration, model.signature, items=400)
-    done = model.optimize("openvino", calibration_npz=None, evaluation_npz=str(model.calibration))
+    asked = {"params": {"repair_rounds": 0}, "calibration_npz": None}
+    done = model.optimize("openvino", evaluation_npz=str(model.calibration), **asked)
     assert (done["precision"], len(done["evaluation_items"])) == ("int8", 100)
     spec = {
         "parent_path": str(model.path),

@@ -12,6 +12,7 @@ from controlplane.core.errors import Unprocessable
 from optimizer.techniques import repair
 from optimizer.techniques.graph import read
 from optimizer.techniques.repair import next_count
+from optimizer.workbench.session import open_session
 from tests.optimizer import onnx_models
 from tests.optimizer.techniques.conftest import Made
 
@@ -69,6 +70,19 @@ def test_the_one_layer_that_integers_ruin_is_found_and_left_alone(technique: str
         if node.op_type in ("MatMul", "Gemm")
     }
     assert "x" in floats, "what went into the layer goes into it as it is"
+
+
+def test_openvino_leaves_the_same_layer_alone(fragile: Made) -> None:
+    done = evaluated(fragile, "openvino")
+    found = done["provenance"]["repair"]
+    tried = [(row["layers"], bool(row["others"]), row["held"]) for row in found["rounds"]]
+    assert tried == [(0, False, False), (0, True, False), (1, True, True)]
+    (left,) = found["left_in_float"]
+    assert left == WORST.partition("/")[0]
+    feed = {"x": np.load(fragile.calibration)["x"][:4]}
+    (ours,), (theirs,) = fragile.answers(done, feed), open_session(fragile.path).run(["y"], feed)
+    np.testing.assert_allclose(ours, theirs, atol=0.1 * np.abs(theirs).max())
+    assert len(done["evaluation_items"]) > len(found["evaluation_items"])
 
 
 def test_what_the_search_looks_at_is_apart_from_what_calibrates_and_is_not_compared(fragile: Made) -> None:
