@@ -8,7 +8,7 @@ from controlplane.registry.models import Variant
 from optimizer.domain.evidence import fidelity_of, speeds_of
 from optimizer.domain.jobs import TERMINAL
 from optimizer.domain.recipe import Recipe, Step
-from optimizer.domain.search import NOTHING, SAME, Point, Range, SearchState, front, pruned, shared_by
+from optimizer.domain.search import NOTHING, SAME, Ends, Point, Range, SearchState, front, pruned
 from optimizer.models import Job, Search
 
 
@@ -124,8 +124,8 @@ def _row(search: Search, evidence: Evidence, index: int, best: Sequence[Point]) 
 def _state(search: Search, evidence: Evidence, recipe: Recipe, job: Job | None) -> tuple[str, str]:
     if job is not None:
         return job.state, job.message if job.state == "failed" else ""
-    shared = shared_by(evidence.recipes)
-    if part := pruned(recipe, evidence.measured, parent=evidence.parent, shared=shared):
+    ends = Ends.of(evidence.recipes)
+    if part := pruned(recipe, evidence.measured, parent=evidence.parent, ends=ends):
         named = next(one for one in evidence.recipes if one.digest == part)
         showed = "alone was measured worse" if evidence.measured[part] else "came to nothing"
         return "skipped", f"{in_words(named)} {showed}."

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
+from typing import Self
 
 from optimizer.domain.recipe import Recipe, Step
 
@@ -96,14 +97,23 @@ def plan(
     return [Recipe(steps=(*first, *steps, *last)) for steps in inner]
 
 
-def shared_by(recipes: Sequence[Recipe]) -> str | None:
-    """The digest of the recipe that all others begin or end with; None where they do not."""
-    if len(recipes) < 2:
-        return None
-    steps = recipes[0].steps
-    begin = all(one.steps[: len(steps)] == steps for one in recipes)
-    end = all(one.steps[-len(steps) :] == steps for one in recipes)
-    return recipes[0].digest if begin or end else None
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """Digests of the recipe that all others begin with, and of that which all end with; None where they do not. No
+    recipe can do without either, so neither rules one out by being worse. What it begins with does by coming to
+    nothing."""
+
+    first: str | None = None
+    last: str | None = None
+
+    @classmethod
+    def of(cls, recipes: Sequence[Recipe]) -> Self:
+        if len(recipes) < 2:
+            return cls()
+        shortest, count = recipes[0], len(recipes[0].steps)
+        first = all(one.steps[:count] == shortest.steps for one in recipes)
+        last = all(one.steps[-count:] == shortest.steps for one in recipes)
+        return cls(first=shortest.digest if first else None, last=shortest.digest if last else None)
 
 
 def parts_of(recipe: Recipe) -> list[str]:
@@ -123,15 +133,14 @@ def pruned(
     measured: Mapping[str, Sequence[Point]],
     *,
     parent: Sequence[Point],
-    shared: str | None = None,
+    ends: Ends = Ends(),
 ) -> str | None:
     """The digest of the part for which this recipe need not be tried: one that came to nothing, or that the parent or
-    another recipe surely dominates everywhere. `measured`: points by a recipe's digest, none where it failed. `shared`:
-    what no recipe can do without, and so rules out only where it came to nothing."""
+    another recipe surely dominates everywhere. `measured`: points by a recipe's digest, none where it failed."""
     for part in parts_of(recipe):
         others = [point for key, points in measured.items() if key != part for point in points]
-        against = [] if part == shared else [*parent, *others]
-        if part in measured and worse(measured[part], against):
+        against = [] if part == ends.first else [*parent, *others]
+        if part != ends.last and part in measured and worse(measured[part], against):
             return part
     return None
 
@@ -166,10 +175,8 @@ def decide(
 ) -> Try | Stop:
     """What to do once no job is active. The same answer for the same evidence, so it may be asked again."""
     waiting = [index for index, recipe in enumerate(recipes) if recipe.digest not in measured]
-    shared = shared_by(recipes)
-    open_ = [
-        index for index in waiting if pruned(recipes[index], measured, parent=parent, shared=shared) is None
-    ]
+    ends = Ends.of(recipes)
+    open_ = [index for index in waiting if pruned(recipes[index], measured, parent=parent, ends=ends) is None]
     if not open_:
         return Stop(why=f"Everything worth trying was measured: {_counted(len(measured), len(recipes))}.")
     if len(measured) >= budget.max_jobs:

@@ -9,6 +9,7 @@ from optimizer.domain.search import (
     NOTHING,
     SAME,
     Budget,
+    Ends,
     Point,
     Range,
     Stop,
@@ -19,7 +20,6 @@ from optimizer.domain.search import (
     parts_of,
     plan,
     pruned,
-    shared_by,
     surely_dominates,
     worse,
 )
@@ -129,8 +129,8 @@ def test_what_all_recipes_begin_with_rules_them_out_only_where_it_came_to_nothin
         "onnx-export", "onnx-export + fp16", "onnx-export + int8-static", "onnx-export + onnx-graph",
         "onnx-export + onnx-graph + fp16", "onnx-export + onnx-graph + int8-static",
     ]  # fmt: skip
-    first = shared_by(LED)
-    assert (first, shared_by(RECIPES), shared_by(LED[:1])) == (LED[0].digest, None, None)
+    assert Ends.of(LED) == Ends(first=LED[0].digest)
+    assert Ends.of(RECIPES) == Ends.of(LED[:1]) == Ends()
     slower, failed = {LED[0].digest: [point(0.5)]}, {LED[0].digest: []}
     for measured, index in ((slower, 1), (slower | {LED[1].digest: [point(9.0, size=1)]}, 2)):
         found = decide(LED, measured, parent=PARENT, budget=AMPLE, elapsed_minutes=0)
@@ -143,10 +143,29 @@ def test_what_all_recipes_begin_with_rules_them_out_only_where_it_came_to_nothin
     )
 
 
+ENDED = plan(
+    graphs=[Step(technique="int8-static")],
+    precisions=[Step(technique="fp16")],
+    last=(Step(technique="tensorrt"),),
+)
+
+
+@pytest.mark.parametrize("alone", [[], [point(0.5)]])
+def test_what_all_recipes_end_with_rules_none_out_whatever_it_came_to_alone(alone: list[Point]) -> None:
+    assert [recipe.name for recipe in ENDED] == [
+        "tensorrt", "fp16 + tensorrt", "int8-static + tensorrt", "int8-static + fp16 + tensorrt",
+    ]  # fmt: skip
+    assert Ends.of(ENDED) == Ends(last=ENDED[0].digest)
+    engine, half, integers, _ = (recipe.digest for recipe in ENDED)
+    measured = {engine: alone, half: [point(4.0)], integers: [point(2.0)]}
+    ruled_out = [pruned(recipe, measured, parent=PARENT, ends=Ends.of(ENDED)) for recipe in ENDED]
+    assert ruled_out == [None, None, None, integers]
+
+
 def test_what_was_measured_worse_after_an_export_is_not_combined() -> None:
     export, half, *_ = LED
     measured = {export.digest: [point(2.0)], half.digest: [point(0.5)]}
-    ruled_out = [pruned(recipe, measured, parent=PARENT, shared=shared_by(LED)) for recipe in LED]
+    ruled_out = [pruned(recipe, measured, parent=PARENT, ends=Ends.of(LED)) for recipe in LED]
     assert ruled_out == [None, None, None, None, half.digest, None]
 
 
