@@ -47,9 +47,8 @@ PRECISIONS = (
     Step(technique="fp16"),
     Step(technique="openvino"),
 )
-FOR_ENGINES = (Step(technique="int8-static", params={"tool": "nncf"}),)
-"""What TensorRT reads of what quantizes for it."""
-HALVES = (Step(technique="fp16"),)
+FOR_ENGINES = (Step(technique="fp16"), Step(technique="int8-static", params={"tool": "nncf"}))
+"""Precisions that TensorRT takes an ONNX model in."""
 CAPABILITIES = get_args(Capability.__value__)
 
 
@@ -222,7 +221,7 @@ def _planned(parent: Variant, *, gpu: str, has_data: bool) -> tuple[list[Recipe]
             for step in steps
             if step.technique in TECHNIQUES and accepted(Recipe(steps=(*first, step, *last)))
         ]
-        for steps in ((FOR_ENGINES, HALVES) if gpu else (GRAPHS, PRECISIONS))
+        for steps in (((), FOR_ENGINES) if gpu else (GRAPHS, PRECISIONS))
     )
     recipes = map(accepted, plan(graphs=graphs, precisions=precisions, first=first, last=last))
     return [recipe for recipe in recipes if recipe is not None], left_out
