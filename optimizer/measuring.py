@@ -21,15 +21,22 @@ AGAIN = "again"
 
 
 def note(
-    *, seed: int, evaluation_set: Dataset | None, answers: Mapping[str, str], fitted_to: Sequence[int]
+    *,
+    seed: int,
+    evaluation_set: Dataset | None,
+    answers: Mapping[str, str],
+    fitted_to: Sequence[int],
+    gpu: str = "",
 ) -> dict[str, Any]:
-    """What a report keeps, so that it can be made again."""
+    """What a report keeps, so that it can be made again. `gpu` is the compute capability of the one that was chosen for
+    it."""
     used = evaluation_set
     return {
         "seed": seed,
         "evaluation_set": {"name": used.name, "sha256": used.artifact.sha256} if used else None,
         "answers": dict(answers),
         "fitted_to": list(fitted_to),
+        "gpu": gpu,
     }
 
 
@@ -56,7 +63,10 @@ def needs(variant: Variant, *, capabilities: Collection[str]) -> Needs:
             "Choose a variant that a recipe made.",
         )
     row, engine = known(variant.format), Engine.of(variant.provenance)
+    chosen = first_note(variant).get("gpu", "")
     if row.opener is not None:
+        if chosen:
+            return Needs(gpu=chosen, toolchains=frozenset([CUDA]))
         return Needs(toolchains=frozenset(measured_on(variant.format, variant.parent.format)))
     if engine is None or not compared_on_gpu(variant.parent.format, variant.format):
         raise Unprocessable(
@@ -71,15 +81,20 @@ def needs(variant: Variant, *, capabilities: Collection[str]) -> Needs:
             f"{row.label} does not run on a CPU, and no worker has a GPU that it was built for.",
             f"Those have compute capability {', '.join(engine.capabilities)}.",
         )
-    return Needs(gpu=owned[-1], toolchains=frozenset([CUDA]))
+    return Needs(gpu=chosen if chosen in owned else owned[-1], toolchains=frozenset([CUDA]))
 
 
 def why_not_on_gpu(
-    parent_format: str, engine: Engine | None, *, gpu: Gpu | None, cuda: Mapping[str, str] | None
+    parent_format: str,
+    made_format: str,
+    engine: Engine | None,
+    *,
+    gpu: Gpu | None,
+    cuda: Mapping[str, str] | None,
 ) -> str:
-    """Why a worker does not measure an engine on its GPU, as a sentence; empty where it does. `cuda` are the versions
-    of that toolchain there, None without it."""
-    if not compared_on_gpu(parent_format, TENSORRT):
+    """Why a worker does not measure something on its GPU, as a sentence; empty where it does. `engine` is what it says
+    of itself, where it is one; `cuda` are the versions of that toolchain there, None without it."""
+    if not compared_on_gpu(parent_format, made_format):
         return (
             f"What it is measured against is {with_article(parent_format)}, which nothing here runs on a GPU."
         )
@@ -87,6 +102,8 @@ def why_not_on_gpu(
         return "This worker has no GPU."
     if cuda is None:
         return f"{TOOLCHAINS[CUDA].label} is not installed on this worker."
+    if made_format != TENSORRT:
+        return ""
     if engine is None:
         return "It does not say what it was built for."
     if engine.package not in cuda:

@@ -191,7 +191,7 @@ def toolchains_of(recipe: Recipe, *, parent_format: str) -> set[str]:
 
 def needs_of(recipe: Recipe, *, parent_format: str, gpu: str = "") -> Needs:
     """What a job of this recipe needs of its worker. `gpu` is what somebody chose: `any`, or a compute capability. What
-    runs on nothing else is then measured there.
+    runs on one is then measured there.
 
     Raises Unprocessable: `invalid_gpu`, and `other_gpu` where the engine is built for others only."""
     found = toolchains_of(recipe, parent_format=parent_format)

@@ -25,8 +25,8 @@ class Format:
     """`toolchain` is what opening it on a CPU needs, None for the worker's own packages.
 
     `opener` is "module:function", `function(path, *, threads) -> Session`; None for what does not run on a CPU.
-    `gpu_opener` is the same for the GPU that the process sees, where what does not run on a CPU is compared: with the
-    toolchain `cuda`. None for what is not compared there.
+    `gpu_opener` is the same for the GPU that the process sees, with the toolchain `cuda`; None for what is not compared
+    there.
     """
 
     key: str
@@ -115,10 +115,8 @@ def known(key: str) -> Format:
 
 
 def compared_on_gpu(parent: str, made: str) -> bool:
-    """Whether these two are compared on a GPU, as far as it is theirs to say: where the result runs on nothing else,
-    and there is something that runs the parent there."""
-    sides = known(parent), known(made)
-    return sides[1].opener is None and all(side.gpu_opener for side in sides)
+    """Whether these two can be compared on a GPU: what runs on nothing else is, and what a GPU was chosen for."""
+    return bool(known(parent).gpu_opener and known(made).gpu_opener)
 
 
 def measured_on(*keys: str) -> set[str]:

@@ -26,6 +26,7 @@ from controlplane.registry.models import Dataset, Variant
 from optimizer import gating, measuring, transitions
 from optimizer.domain.jobs import MEASURE_WALL_S, FailureReason
 from optimizer.models import Job
+from optimizer.queues import Needs
 from optimizer.techniques import TECHNIQUES, parameters
 from optimizer.toolchains import CUDA
 from optimizer.transitions import LeaseLost
@@ -159,6 +160,7 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
         evaluation_set=job.evaluation_set,
         answers=job.version.model.answers,
         fitted_to=sorted(fitted_to),
+        gpu=(hardware.served_gpu() or "") if _gpu_chosen(job) else "",
     )
     keys = [step["technique"] for step in steps]
     report = _measure(
@@ -313,8 +315,8 @@ def _measure(
     says what the report needs to be made once more, and stays in it."""
     parent, *between, made = stages
     runs_here = FORMATS[made.format].opener is not None
-    no_gpu = "" if runs_here else _why_not_on_gpu(parent.format, engine)
-    gpu = not runs_here and not no_gpu
+    no_gpu = _why_not_on_gpu(parent.format, made.format, engine)
+    gpu = not no_gpu and (not runs_here or _gpu_chosen(job))
     stand_in = next((stage for stage in reversed(between) if FORMATS[stage.format].opener), None)
     if runs_here or gpu:
         stand_in = None
@@ -331,7 +333,7 @@ def _measure(
         "stand_in_format": stand_in.format if stand_in else None,
         "exported_path": str(exported) if exported else None,
         "gpu": gpu,
-        "no_gpu": no_gpu,
+        "no_gpu": "" if runs_here else no_gpu,
         "largest_batch": engine.batches[1] if engine else None,
         "signature": job.parent.signature,
         "evaluation_npz": str(inputs.evaluation) if inputs.evaluation else None,
@@ -356,10 +358,16 @@ def _measure(
     return report | {measuring.AGAIN: dict(again)}
 
 
-def _why_not_on_gpu(parent_format: str, engine: Engine | None) -> str:
+def _gpu_chosen(job: Job) -> bool:
+    needs = Needs.read(job.queue)
+    return needs is not None and bool(needs.gpu)
+
+
+def _why_not_on_gpu(parent_format: str, made_format: str, engine: Engine | None) -> str:
     served = gpus.served()
     return measuring.why_not_on_gpu(
         parent_format,
+        made_format,
         engine,
         gpu=Gpu(capability=served.capability or "") if served else None,
         cuda=hardware.toolchains().get(CUDA),

@@ -162,12 +162,15 @@ def test_priority_and_gpu_by_form_and_by_api(admin, version_of) -> None:
     sent = {"technique": "onnx-graph", "priority": "1", "gpu": "8.9"}
     assert admin.browser.post(address, sent).status_code == 302
     job = Job.objects.get()
-    assert (job.priority, job.queue) == (Job.Priority.LOW, "optimize.gpu.sm_89")
+    assert (job.priority, job.queue) == (Job.Priority.LOW, "optimize.gpu.sm_89.cuda")
     assert "Low" in text(admin.browser.get(f"/jobs/{job.pk}/"))
     body = {"model": version.model.name, "version": 1, "recipe": [{"technique": "onnx-graph"}]}
     made = admin.api("POST", "jobs/", body | {"priority": "high", "gpu": "any"}).json()
-    assert (made["priority"], made["queue"]) == ("high", "optimize.gpu")
-    assert "No worker with a GPU is online." in admin.api("GET", f"jobs/{made['id']}/").json()["waiting"]
+    assert (made["priority"], made["queue"]) == ("high", "optimize.gpu.cuda")
+    assert (
+        "No worker with a GPU and CUDA is online."
+        in admin.api("GET", f"jobs/{made['id']}/").json()["waiting"]
+    )
     assert admin.api("POST", "jobs/", body).json()["priority"] == "normal"
     assert code(admin.api("POST", "jobs/", body | {"gpu": "fast"})) == (422, "invalid_gpu")
     assert admin.api("POST", "jobs/", body | {"priority": "urgent"}).status_code == 400

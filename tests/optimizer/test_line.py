@@ -246,7 +246,7 @@ def test_a_job_can_be_asked_onto_a_gpu_and_its_retry_goes_there_too(three, versi
     owner, _, _ = three
     version = version_of(owner.actor)
     job = jobs.queued(owner.actor, version, gpu="8.9", priority=LOW)
-    assert (job.queue, job.priority) == ("optimize.gpu.sm_89", LOW)
+    assert (job.queue, job.priority) == ("optimize.gpu.sm_89.cuda", LOW), "measured there"
     services.cancel_job(owner.actor, job)
     job.refresh_from_db()
     again, _ = services.retry_job(owner.actor, job)
@@ -299,9 +299,9 @@ def test_a_technique_that_needs_a_gpu_and_a_toolchain_waits_where_both_are(
     plain = techniques.technique("onnx-graph")
     made = replace(plain, device=Device.GPU, toolchain="torch")
     monkeypatch.setattr(techniques, "technique", lambda _key: made)
-    assert jobs.queued(owner.actor, version).queue == "optimize.gpu.torch"
+    assert jobs.queued(owner.actor, version).queue == "optimize.gpu.cuda.torch"
     narrowed = jobs.queued(owner.actor, version, gpu="12.0")
-    assert narrowed.queue == "optimize.gpu.sm_120.torch"
+    assert narrowed.queue == "optimize.gpu.sm_120.cuda.torch"
     services.cancel_job(owner.actor, narrowed)
     narrowed.refresh_from_db()
     assert services.retry_job(owner.actor, narrowed)[0].queue == narrowed.queue

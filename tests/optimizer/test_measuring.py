@@ -237,8 +237,40 @@ def test_a_worker_says_why_it_does_not_measure_an_engine(
 ) -> None:
     engine = Engine.of({"steps": [{"engine": ENGINE | changes}]})
     card = Gpu(capability=gpu) if gpu else None
-    assert measuring.why_not_on_gpu("onnx", engine, gpu=card, cuda=cuda) == why
-    assert "a PyTorch program" in measuring.why_not_on_gpu("torch", engine, gpu=card, cuda=cuda)
+    assert measuring.why_not_on_gpu("onnx", "tensorrt", engine, gpu=card, cuda=cuda) == why
+    assert "a PyTorch program" in measuring.why_not_on_gpu("torch", "tensorrt", engine, gpu=card, cuda=cuda)
+
+
+def test_what_was_measured_on_a_gpu_that_somebody_chose_is_measured_again_on_such_a_one(three, measured):
+    owner, _, _ = three
+    first = measured.reports.get()
+    first.data = jobs.REPORT | {"again": jobs.REPORT["again"] | {"gpu": "8.9"}}
+    first.save()
+    assert services.measure_again(owner.actor, measured)[0].queue == "optimize.gpu.sm_89.cuda"
+
+
+@pytest.mark.parametrize(("gpu", "there"), [("", False), ("8.9", True)])
+def test_what_runs_on_both_is_measured_on_the_gpu_only_where_that_was_chosen(
+    three, version_of, monkeypatch, own_place, gpu: str, there: bool
+):
+    owner, _, _ = three
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(attempt, "supervise", lambda **given: asked.append(given) or dict(jobs.REPORT))
+    monkeypatch.setattr(gpus, "served", lambda: gpus.Gpu(uuid="GPU-1", name="NVIDIA L4", capability="8.9"))
+    monkeypatch.setattr(hardware, "toolchains", lambda: {"cuda": HERE})
+    job = jobs.queued(owner.actor, version_of(owner.actor), gpu=gpu)
+    file = attempt.Made(path=Path("x"), format="onnx", precision="fp32")
+    attempt._measure(
+        job,
+        inputs=attempt.Inputs(parent=Path("x"), variant=None, evaluation=None, calibration=None),
+        stages=[file, file],
+        techniques=[],
+        engine=None,
+        again=measuring.note(seed=1, evaluation_set=None, answers={}, fitted_to=[]),
+        hold=None,
+        folder=Path("x"),
+    )
+    assert (asked[0]["spec"]["gpu"], asked[0]["toolchain"]) == (there, "cuda" if there else None)
 
 
 def test_a_worker_with_the_gpu_measures_an_engine_there_and_any_other_says_why_not(

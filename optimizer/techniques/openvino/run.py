@@ -117,7 +117,7 @@ def _quantized(model: Any, *, work: Work, params: OpenVinoParameters) -> dict[st
         work,
         original=named,
         quantize=quantize,
-        rounds=params.repair_rounds,
+        rounds=params.repair_rounds if layers else 0,
         layers=layers,
         others=others,
         format="openvino",

@@ -135,10 +135,11 @@ def _refusals(
             title="TensorRT takes symmetric quantization only.",
             detail="The step before gives unsigned integers, which suit CPUs. Choose NNCF as its tool.",
         )
-    if TURING in params.capabilities and summary.precision == "fp32" and _multiplies(summary):
+    ahead = params.builder == "rtx"
+    if ahead and TURING in params.capabilities and summary.precision == "fp32" and _multiplies(summary):
         yield Refusal(
             code="unsupported_on_capability",
-            title="On compute capability 7.5 TensorRT multiplies no matrices in single precision.",
+            title="On compute capability 7.5 TensorRT for RTX multiplies no matrices in single precision.",
             detail="Convert to FP16 before this step, or leave 7.5 out.",
         )
     yield from _not_of_this_builder(params)

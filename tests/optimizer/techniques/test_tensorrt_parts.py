@@ -50,6 +50,7 @@ def test_turing_multiplies_no_matrices_in_single_precision(precision: str, found
     summary = ModelSummary(precision=precision, op_types={"MatMul": 1})
     assert codes({}, summary, capabilities=["7.5", "8.0"]) == found
     assert codes({}, summary, capabilities=["8.0"]) == []
+    assert codes({}, summary, capabilities=["7.5"], builder="tensorrt") == []
 
 
 @pytest.mark.parametrize(
