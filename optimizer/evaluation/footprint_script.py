@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +177,11 @@ def onnxruntime_gpu_loader(request: dict[str, Any]) -> Callable[[], Answer]:
 def engine_loader(request: dict[str, Any]) -> Callable[[], Answer]:
     from cuda.bindings import runtime
 
-    name = next(name for name in ("tensorrt_rtx", "tensorrt") if find_spec(name))
-    trt = import_module(name)
+    path, engine = Path(request["path"]), opener("engine", request)
+    trt = import_module(engine.runtime_of(path))
 
     def load() -> Answer:
-        opened = opener("engine", request).Engine(trt, runtime, Path(request["path"]))
+        opened = engine.Engine(trt, runtime, path)
         return lambda feed: opened.run([], feed)
 
     return load

@@ -7,11 +7,10 @@ from typing import Any
 
 from controlplane.core import onnx_session
 from controlplane.core.errors import Unprocessable
-from optimizer.workbench.engine import Engine, EngineFailed
+from optimizer.workbench.engine import Engine, EngineFailed, runtime_of
 from optimizer.workbench.session import first_line, pass_on
 
 PROVIDER = "CUDAExecutionProvider"
-RUNTIMES = ("tensorrt_rtx", "tensorrt")
 
 
 def open_onnx(path: Path, *, threads: int = 1) -> Any:
@@ -42,15 +41,17 @@ def open_onnx(path: Path, *, threads: int = 1) -> Any:
 
 
 def open_engine(path: Path, *, threads: int = 1) -> Engine:
-    """By the TensorRT that is here. Raises Unprocessable: `no_toolchain`, and `model_does_not_open` with what it or
+    """By the product that built it. Raises Unprocessable: `no_toolchain`, and `model_does_not_open` with what it or
     CUDA says."""
-    found = next((name for name in RUNTIMES if find_spec(name)), None)
-    if found is None or find_spec("cuda") is None:
+    name = runtime_of(path)
+    if find_spec(name) is None or find_spec("cuda") is None:
         raise Unprocessable(
-            "no_toolchain", "TensorRT is not installed on this worker.", "Install its toolchain there."
+            "no_toolchain",
+            "What loads this engine is not installed on this worker.",
+            f"Its toolchain “cuda” has no {name}.",
         )
     try:
-        return Engine(import_module(found), import_module("cuda.bindings.runtime"), path)
+        return Engine(import_module(name), import_module("cuda.bindings.runtime"), path)
     except (EngineFailed, RuntimeError, TypeError) as error:
         pass_on(error)
         raise Unprocessable(

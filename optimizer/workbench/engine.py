@@ -11,6 +11,14 @@ from typing import Any
 
 import numpy as np
 
+_OF_RTX = b"vtrt"
+
+
+def runtime_of(path: Path) -> str:
+    """The package that loads it, by its first bytes: an environment may have both."""
+    with path.open("rb") as file:
+        return "tensorrt_rtx" if file.read(len(_OF_RTX)) == _OF_RTX else "tensorrt"
+
 
 class EngineFailed(Exception):
     """What TensorRT or CUDA said. Neither raises: they return a status, and write the reason into a log."""

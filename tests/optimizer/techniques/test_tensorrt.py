@@ -17,6 +17,7 @@ from controlplane.settings.environment import REPOSITORY
 from optimizer.evaluation.child import evaluate
 from optimizer.techniques.graph import read
 from optimizer.techniques.tensorrt.technique import AHEAD
+from optimizer.workbench.engine import runtime_of
 from optimizer.workbench.items import digest
 from optimizer.workbench.journal import Journal
 from optimizer.workbench.signature import Signature
@@ -61,7 +62,7 @@ def test_an_engine_for_several_capabilities_says_what_it_is_bound_to(made: Calla
     engine = done["provenance"]["engine"]
     content = Path(done["output_path"]).read_bytes()
     assert (done["format"], done["precision"]) == ("tensorrt", "fp32")
-    assert engine["backend"] == "tensorrt_rtx"
+    assert engine["backend"] == runtime_of(Path(done["output_path"])) == "tensorrt_rtx"
     assert engine["version"] == done["provenance"]["versions"]["tensorrt-rtx-cu12"]
     assert engine["capabilities"] == ["8.6", "8.9"]
     assert engine["flags"] == ["TF32"]

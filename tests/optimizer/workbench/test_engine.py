@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.workbench.engine import Engine, EngineFailed
+from optimizer.workbench.engine import Engine, EngineFailed, runtime_of
 
 SEVERITY = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
 MOST = 4
@@ -147,6 +147,16 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "made.engine"
     path.write_bytes(b"an engine")
     return path
+
+
+@pytest.mark.parametrize(
+    ("begins", "package"), [(b"vtrt", "tensorrt_rtx"), (b"ptrt", "tensorrt"), (b"", "tensorrt")]
+)
+def test_the_package_that_loads_an_engine_is_read_from_its_first_bytes(
+    file: Path, begins: bytes, package: str
+) -> None:
+    file.write_bytes(begins)
+    assert runtime_of(file) == package
 
 
 @given(st.lists(st.integers(1, MOST), min_size=1, max_size=6))
