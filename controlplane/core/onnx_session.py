@@ -1,6 +1,6 @@
 """How ONNX Runtime is set: what measures a model and what serves it must not differ in that.
 
-Imports neither the runtime nor anything of ours: a script that is run by path can load this file alone.
+Imports neither the runtime nor anything of ours: a replica has little else.
 """
 
 from typing import Any

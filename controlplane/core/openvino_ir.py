@@ -1,8 +1,7 @@
 """OpenVINO IR as one file, and how it is opened: what measures it and what serves it must not differ in that.
 
 An IR is a graph in XML beside its weights. Both lie in one archive as they are, because an artifact is one file.
-Imports neither OpenVINO nor anything of ours: the optimizer and the serving stack each bring their own runtime, and a
-script that is run by path can load this file alone.
+Imports neither OpenVINO nor anything of ours: the optimizer and the serving stack each bring their own runtime.
 """
 
 import struct

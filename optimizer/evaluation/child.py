@@ -224,12 +224,13 @@ def _fitted_to(request: Request, items: Items) -> frozenset[int]:
 
 def _footprints(request: Request, items: Items) -> tuple[footprint.Footprint, footprint.Footprint]:
     with tempfile.TemporaryDirectory(prefix="footprint-") as folder:
-        feed = items.feed([0])
+        feed, names = items.feed([0]), [spec.name for spec in request.signature.outputs]
         first, second = (
             footprint.measure(
                 file.path,
                 format=file.format,
                 feed=feed,
+                outputs=names,
                 threads=request.threads,
                 scratch=Path(folder),
                 python=file.python,

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.core.errors import Unprocessable
+from optimizer.evaluation.start import command
 from optimizer.workbench.signature import Array, Feed
 
-SCRIPT = Path(__file__).with_name("elsewhere_script.py")
+CHILD = "optimizer.evaluation.elsewhere_child"
 FAILURES: dict[str, type[Exception]] = {"memory": MemoryError, "os": OSError, "other": RuntimeError}
 
 
@@ -45,7 +46,7 @@ class Elsewhere:
         with theirs:
             number = theirs.fileno()
             self._process = subprocess.Popen(
-                [str(python), "-P", str(SCRIPT), str(number)], pass_fds=[number], stdin=subprocess.DEVNULL
+                command(CHILD, str(number), python=python), pass_fds=[number], stdin=subprocess.DEVNULL
             )
         self.close = weakref.finalize(self, _end, self._line, self._process)
         """Ends the process, as the end of this object does."""

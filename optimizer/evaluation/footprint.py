@@ -6,20 +6,19 @@ the difference between two of its readings would be noise.
 
 import json
 import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from controlplane.core import onnx_session, openvino_ir
-from optimizer.workbench import engine, sklearn_model
+from optimizer.evaluation.start import command
 from optimizer.workbench.formats import Format
 from optimizer.workbench.signature import Feed
 
 TIMEOUT_S = 120
-SCRIPT = Path(__file__).with_name("footprint_script.py")
+CHILD = "optimizer.evaluation.footprint_child"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,7 @@ def measure(
     *,
     format: Format,
     feed: Feed,
+    outputs: Sequence[str],
     threads: int,
     scratch: Path,
     python: Path | None = None,
@@ -56,24 +56,24 @@ def measure(
         "format": format.key,
         "feed": str(feed_path),
         "names": list(feed),
+        "outputs": list(outputs),
         "threads": threads,
         "gpu": gpu,
-        "openers": {
-            module.__name__.rpartition(".")[2]: module.__file__
-            for module in (engine, onnx_session, openvino_ir)
-        },
-        "trusted": sklearn_model.TRUSTED,
     }
     answer = _answer(request, python=python)
     return Footprint(file_bytes=size, load_ms=answer.get("load_ms"), memory_bytes=answer.get("memory_bytes"))
 
 
 def _answer(request: dict[str, Any], *, python: Path | None) -> dict[str, Any]:
-    # -P: the folder of the script is no place to import from.
-    command = [str(python or sys.executable), "-P", str(SCRIPT), json.dumps(request)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=True)
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        done = subprocess.run(
+            command(CHILD, json.dumps(request), python=python),
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+        # A library may have printed before.
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return {}
     return answer

@@ -13,6 +13,18 @@ from optimizer.workbench.session import first_line, pass_on
 PROVIDER = "CUDAExecutionProvider"
 
 
+def load_runtime() -> None:
+    """All that is installed, and the driver: the first use of a GPU makes a context there, whoever it is for."""
+    import onnxruntime
+    from cuda.bindings import runtime
+
+    onnxruntime.preload_dlls()
+    for name in ("tensorrt_rtx", "tensorrt"):
+        if find_spec(name):
+            import_module(name)
+    runtime.cudaFree(0)
+
+
 def open_onnx(path: Path, *, threads: int = 1) -> Any:
     """An `onnxruntime.InferenceSession` on the GPU. Raises Unprocessable: `model_does_not_open`, and `no_cuda` where
     ONNX Runtime would have gone on on the CPU, as it does with a warning in its log."""

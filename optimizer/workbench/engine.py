@@ -1,8 +1,7 @@
 """Runs a TensorRT engine on the GPU, behind the two words of ONNX Runtime that are used here.
 
-Imports neither the vendor's packages nor anything of ours: whoever opens an engine hands them in, and a script that is
-run by path can load this file alone. Never run by us on a GPU; its calls are those of the vendor's own samples, and a
-test compares the names with the packages.
+Imports none of the vendor's packages: whoever opens an engine hands them in. Never run by us on a GPU; its calls are
+those of the vendor's own samples, and a test compares the names with the packages.
 """
 
 from collections.abc import Mapping, Sequence

@@ -141,3 +141,11 @@ def open_as(key: str, path: Path, *, threads: int = 1, gpu: bool = False) -> Ses
     module, _, name = opener.partition(":")
     session: Session = getattr(import_module(module), name)(path, threads=threads)
     return session
+
+
+def load_runtime(key: str, *, gpu: bool = False) -> None:
+    """What opening the first model of the format in a process costs once, whatever the model."""
+    row = known(key)
+    opener = row.gpu_opener if gpu else row.opener
+    if opener is not None:
+        import_module(opener.partition(":")[0]).load_runtime()

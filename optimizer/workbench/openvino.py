@@ -50,6 +50,13 @@ def open_session(path: Path, *, threads: int = 1) -> OpenVinoSession:
         ) from error
 
 
+def load_runtime() -> None:
+    """With its kernels for this processor, which it loads when it is first asked."""
+    import openvino
+
+    openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+
+
 def reason(error: BaseException) -> str:
     """OpenVINO's own sentence: it names its source files first, and says last what was wrong."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]

@@ -38,6 +38,10 @@ def open_session(path: Path, *, threads: int = 1) -> Any:
         ) from error
 
 
+def load_runtime() -> None:
+    import onnxruntime  # noqa: F401
+
+
 def pass_on(error: Exception) -> None:
     """Raises what is not the model's fault: no memory (in whichever words the vendor puts it), no disk.
 

@@ -46,6 +46,10 @@ LABELS_APART = ("SVC", "NuSVC")
 """Their probabilities are fitted beside their decisions, and may name another class."""
 
 
+def load_runtime() -> None:
+    import skops.io  # noqa: F401
+
+
 class Model:
     """Takes `input` FP32 [batch, features]; answers `probabilities` FP32 [batch, classes] and, where classes are whole
     numbers, `label` INT64 [batch]; or `variable` FP32 [batch, targets]."""

@@ -5,6 +5,7 @@ because `torch.export.load` falls back to an older layout that unpickles.
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def open_program(path: Path, *, threads: int = 1) -> Program:
 
     torch.set_num_threads(threads)
     return Program(exported(path))
+
+
+def load_runtime() -> None:
+    for name in ("torch", "torch.export.pt2_archive._package"):
+        import_module(name)
 
 
 def exported(path: Path) -> Any:

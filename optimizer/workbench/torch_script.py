@@ -44,6 +44,10 @@ class Script:
         return [found[name] for name in outputs]
 
 
+def load_runtime() -> None:
+    import torch  # noqa: F401
+
+
 def _as_declared(answer: Any, spec: TensorSpec) -> Array:
     array: Array = answer.numpy()
     fixed = zip(array.shape, spec.shape, strict=False)

@@ -8,6 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def open_model(path: Path, *, threads: int = 1) -> Model:
 
     torch.set_num_threads(threads)
     return Model(built(path))
+
+
+def load_runtime() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in ("torch", "safetensors.torch", "transformers"):
+        import_module(name)
 
 
 def built(path: Path) -> Any:

@@ -52,7 +52,7 @@ def test_what_its_runtime_and_its_opener_say_is_said_here(model: Path, tmp_path:
 
 def test_a_process_that_is_gone_is_told_as_that(model: Path) -> None:
     opened = there(model)
-    (process,) = (one for one in psutil.Process().children() if "elsewhere_script" in " ".join(one.cmdline()))
+    (process,) = (one for one in psutil.Process().children() if "elsewhere_child" in " ".join(one.cmdline()))
     process.send_signal(signal.SIGKILL)
     with pytest.raises(RuntimeError, match="ended with -9"):
         opened.run(["y"], {"x": np.ones((1, 32), np.float32)})

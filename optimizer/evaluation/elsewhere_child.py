@@ -1,25 +1,31 @@
-"""Run by path in a fresh process of another toolchain: opens one model and answers what `elsewhere` asks.
-
-Inside the sandbox the folder of our packages cannot be listed by a process that starts there, so they are loaded by
-their paths; what is in them can be.
-"""
+"""The process of `elsewhere`: opens one model and answers what it is asked."""
 
 import gc
-import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from controlplane.core.errors import SlipwayError
+from optimizer.evaluation import machine
+from optimizer.workbench.formats import open_as
+from optimizer.workbench.session import first_line
 
-def load_package(name: str) -> None:
-    folder = Path(__file__).resolve().parents[2] / name
-    found = spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
-    assert found is not None
-    assert found.loader is not None
-    sys.modules[name] = module = module_from_spec(found)
-    found.loader.exec_module(module)
+
+def main(line: str) -> None:
+    """`line` is the number of the connection's file."""
+    asked, here = Connection(int(line)), Here()
+    while True:
+        try:
+            what, given = asked.recv()
+        except EOFError:
+            return
+        try:
+            answer = getattr(here, what)(**given)
+        except Exception as error:  # noqa: BLE001  whatever a runtime raises is told to who asked
+            asked.send((False, told(error)))
+        else:
+            asked.send((True, answer))
 
 
 class Here:
@@ -31,9 +37,6 @@ class Here:
 
     def open(self, format: str, path: str, threads: int) -> dict[str, str]:
         """Answers the versions of what it is open with."""
-        from optimizer.evaluation import machine
-        from optimizer.workbench.formats import open_as
-
         self.session = open_as(format, Path(path), threads=threads)
         return machine.describe().versions
 
@@ -53,8 +56,6 @@ class Here:
         return time.perf_counter() - start
 
     def hold(self, cores: list[int]) -> None:
-        from optimizer.evaluation import machine
-
         if cores:
             machine.pin(cores)
         gc.collect()
@@ -62,32 +63,7 @@ class Here:
 
 
 def told(error: Exception) -> tuple[str, ...]:
-    from controlplane.core.errors import SlipwayError
-    from optimizer.workbench.session import first_line
-
     if isinstance(error, SlipwayError):
         return ("refused", error.code, error.title, error.detail)
     kind = {MemoryError: "memory", OSError: "os"}
     return (next((name for of, name in kind.items() if isinstance(error, of)), "other"), first_line(error))
-
-
-def main() -> None:
-    line = Connection(int(sys.argv[1]))
-    for name in ("controlplane", "optimizer"):
-        load_package(name)
-    here = Here()
-    while True:
-        try:
-            what, given = line.recv()
-        except EOFError:
-            return
-        try:
-            answer = getattr(here, what)(**given)
-        except Exception as error:  # noqa: BLE001  whatever a runtime raises is told to who asked
-            line.send((False, told(error)))
-        else:
-            line.send((True, answer))
-
-
-if __name__ == "__main__":
-    main()
