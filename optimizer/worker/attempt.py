@@ -160,7 +160,7 @@ def _work(job: Job, *, hold: Hold, own: Scratch) -> str:
         evaluation_set=job.evaluation_set,
         answers=job.version.model.answers,
         fitted_to=sorted(fitted_to),
-        gpu=(hardware.served_gpu() or "") if _gpu_chosen(job) else "",
+        gpu=(hardware.served_gpu() or "") if _waited_for_a_gpu(job) else "",
     )
     keys = [step["technique"] for step in steps]
     report = _measure(
@@ -315,8 +315,9 @@ def _measure(
     says what the report needs to be made once more, and stays in it."""
     parent, *between, made = stages
     runs_here = FORMATS[made.format].opener is not None
-    no_gpu = _why_not_on_gpu(parent.format, made.format, engine)
-    gpu = not no_gpu and (not runs_here or _gpu_chosen(job))
+    wants_gpu = not runs_here or _waited_for_a_gpu(job)
+    no_gpu = _why_not_on_gpu(parent.format, made.format, engine) if wants_gpu else ""
+    gpu = wants_gpu and not no_gpu
     stand_in = next((stage for stage in reversed(between) if FORMATS[stage.format].opener), None)
     if runs_here or gpu:
         stand_in = None
@@ -358,7 +359,7 @@ def _measure(
     return report | {measuring.AGAIN: dict(again)}
 
 
-def _gpu_chosen(job: Job) -> bool:
+def _waited_for_a_gpu(job: Job) -> bool:
     needs = Needs.read(job.queue)
     return needs is not None and bool(needs.gpu)
 
