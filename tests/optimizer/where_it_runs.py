@@ -27,6 +27,11 @@ def answer(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
     return {}
 
 
+def open_on_gpu(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
+    open_as(spec["format"], Path(spec["path"]), gpu=True)
+    return {}
+
+
 def who_computes(spec: dict[str, Any], emit: Any) -> dict[str, Any]:
     """Processor time of the asking thread and of all others while a model with one thread answers, held still as for a
     measurement, and on which cores each may be."""

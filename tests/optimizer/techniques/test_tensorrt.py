@@ -22,7 +22,7 @@ from optimizer.workbench.items import digest
 from optimizer.workbench.journal import Journal
 from optimizer.workbench.signature import Signature
 from optimizer.worker import gpus
-from tests.optimizer import onnx_models
+from tests.optimizer import onnx_models, where_it_runs
 from tests.optimizer.techniques.conftest import LIMITS, SEED, Made
 from tests.toolchains import interpreter
 
@@ -86,7 +86,9 @@ def test_an_engine_is_measured_on_a_gpu_that_it_was_built_for(made: Callable[[st
     """The whole way, where there is one: built, opened, compared with ONNX Runtime on the same GPU."""
     gpu = gpus.served()
     if gpu is None or gpu.capability not in AHEAD:
-        pytest.skip("not run: there is no NVIDIA GPU that TensorRT for RTX builds for")
+        pytest.skip(
+            f"not run: it takes an NVIDIA GPU of compute capability {' or '.join(sorted(AHEAD, key=float))}"
+        )
     interpreter("cuda")
     model = made("cnn")
     done = build(model, capabilities=[gpu.capability], tf32=False)
@@ -108,6 +110,20 @@ def test_an_engine_is_measured_on_a_gpu_that_it_was_built_for(made: Callable[[st
     for side in ("parent", "variant"):
         assert report[side]["load_ms"] > 0
         assert report[side]["memory_bytes"] > 0
+
+
+@pytest.mark.skipif(
+    Path("/dev/nvidiactl").exists(), reason="there is a driver, so the test before this one runs"
+)
+def test_without_a_driver_an_engine_goes_as_far_as_that_and_says_so(made: Callable[[str], Made]) -> None:
+    """A real engine, TensorRT's own runtime and CUDA's own bindings: all of the way that needs no GPU."""
+    model = made("mlp")
+    done = build(model, capabilities=["8.9"])
+    spec = {"path": done["output_path"], "format": "tensorrt"}
+    with pytest.raises(Unprocessable) as refused:
+        model.child(where_it_runs.open_on_gpu, spec, toolchain="tensorrt")
+    assert refused.value.code == "model_does_not_open"
+    assert "CUDA driver version is insufficient" in refused.value.detail
 
 
 def test_an_input_whose_values_are_sizes_is_named(made: Callable[[str], Made]) -> None:

@@ -112,6 +112,6 @@ def test_what_runs_an_engine_calls_is_there() -> None:
     names += ["cudaMemcpyKind.cudaMemcpyHostToDevice"]
     asked = {"modules": ["cuda.bindings.runtime"], "names": names}
     done = subprocess.run(
-        [interpreter("cuda"), "-c", SCRIPT, json.dumps(asked)], capture_output=True, text=True, check=True
+        [interpreter("tensorrt"), "-c", SCRIPT, json.dumps(asked)], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == []
